@@ -1,0 +1,195 @@
+"""The settings of a training run: every key with its default, and reading them from YAML.
+
+A YAML file holds only what differs from the defaults below (or from the file named by its ``BASE``
+key), the command line what differs from the YAML. Unknown keys and wrong types are refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from utils.errors import UserError
+
+
+def default_config() -> CfgNode:
+    """Every setting with its default; the comments are the reference of the keys."""
+    c = CfgNode()
+
+    c.RUN = CfgNode()
+    c.RUN.NAME = "run"  # the run's folder is FOLDER/NAME
+    c.RUN.FOLDER = "runs"
+    c.RUN.SEED = 0  # decides weights, order and augmentation; on a CPU to the last bit
+
+    c.MODEL = CfgNode()
+    c.MODEL.NAME = "dmsr"  # a name that models.build_model knows
+    c.MODEL.OPTIONS = CfgNode(new_allowed=True)  # fields of its configuration, e.g. width: 32
+    c.MODEL.INIT = ""  # weights of this project to start from (fine-tuning); empty: random
+
+    c.DATA = CfgNode()
+    c.DATA.TRAIN = "datasets/train"
+    c.DATA.VAL = "datasets/val"  # empty: no validation, `best` is then never written
+    c.DATA.LAYOUT = "auto"  # auto, input_target, norain, many_to_one, side_by_side, samples
+    c.DATA.REPEAT = 1  # how often an epoch visits each pair; raise it for small sets
+    c.DATA.CACHE = ""  # folder for decoded images, memory-mapped; empty: decode every time
+    c.DATA.WORKERS = 2  # loader processes of each training process
+
+    c.AUGMENT = CfgNode()
+    c.AUGMENT.PATCH = 64  # pixels
+    # Larger patches later in training: [first epoch, patch, batch], epochs counted from 1.
+    c.AUGMENT.PROGRESSIVE = []
+    c.AUGMENT.GEOMETRY = "dihedral"  # the eight flips and rotations; or hflip, none
+    c.AUGMENT.SATURATION = [1.0, 1.0]  # factor, drawn uniformly
+    c.AUGMENT.SATURATION_PROBABILITY = 0.0
+    c.AUGMENT.CROP = []  # [smallest, largest]: crop of random size, resized to PATCH
+    c.AUGMENT.ROTATION = 0.0  # degrees, drawn from -ROTATION to ROTATION
+    c.AUGMENT.BLACK_CORNERS = False  # leave what the rotation brings in black, as DCSFN's release
+
+    c.LOSS = CfgNode()
+    c.LOSS.TERMS = CfgNode()  # weight of each term, 0 = off
+    c.LOSS.TERMS.L1 = 0.0
+    c.LOSS.TERMS.CHARBONNIER = 0.0
+    c.LOSS.TERMS.FFT_STACKED = 0.0  # L1 of stacked real and imaginary parts (DMSR)
+    c.LOSS.TERMS.FFT_COMPLEX = 0.0  # mean modulus of the spectra's difference (NeRD-Rain)
+    c.LOSS.TERMS.EDGE = 0.0  # Charbonnier of the Laplacian pyramid's finest level (NeRD-Rain)
+    c.LOSS.TERMS.LAPLACIAN = 0.0  # Charbonnier of the 8-neighbour Laplacian (MSPFN)
+    c.LOSS.TERMS.NEGATIVE_SSIM = 0.0  # (DCSFN)
+    c.LOSS.SCALES = 1  # the first outputs, each half the size of the one before
+    c.LOSS.PYRAMID = "bilinear"  # how the clean image is halved: bilinear or gaussian
+    c.LOSS.IMPLICIT = 0.0  # weight of L1 on NeRD-Rain's two implicit images
+    c.LOSS.RANGE = [0.0, 1.0]  # of the images inside the terms
+
+    c.OPTIM = CfgNode()
+    c.OPTIM.BATCH_SIZE = 12  # images a step, over all processes and ACCUMULATE
+    c.OPTIM.ACCUMULATE = 1  # passes that a step's batch is split into
+    c.OPTIM.EPOCHS = 300
+    c.OPTIM.LR = 2e-4
+    c.OPTIM.BETAS = [0.9, 0.999]
+    c.OPTIM.EPS = 1e-8
+    c.OPTIM.CLIP_NORM = 0.0  # largest gradient norm, 0 = off
+    c.OPTIM.EMA = 0.0  # decay of the averaged weights a step, 0 = off
+    c.OPTIM.PRECISION = "float32"  # or bf16, fp16: autocast; Fourier parts stay float32
+    c.OPTIM.TF32 = False  # faster, coarser float32 products on CUDA
+    c.OPTIM.CHANNELS_LAST = False
+    c.OPTIM.COMPILE = False  # torch.compile
+
+    c.SCHEDULE = CfgNode()
+    c.SCHEDULE.NAME = "warmup_cosine"  # or multi_step, exponential
+    c.SCHEDULE.WARMUP_EPOCHS = 3  # warmup_cosine
+    c.SCHEDULE.LR_MIN = 1e-6  # where the cosine ends; what exponential adds
+    c.SCHEDULE.MILESTONES = [0.6, 0.8]  # multi_step: fractions of all steps
+    c.SCHEDULE.GAMMA = 0.1  # multi_step: factor at each; exponential: factor each DECAY_STEPS
+    c.SCHEDULE.DECAY_STEPS = 20000
+
+    c.VALIDATION = CfgNode()
+    c.VALIDATION.EVERY = 1  # epochs
+    c.VALIDATION.PROTOCOL = "rain13k"  # as evaluate.py's
+    c.VALIDATION.PATIENCE = 0  # epochs without a better PSNR before stopping, 0 = never
+    c.VALIDATION.SAMPLES_EVERY = 10  # epochs between sample pictures in the run folder, 0 = none
+
+    c.CHECKPOINT = CfgNode()
+    c.CHECKPOINT.EVERY_STEPS = 0  # besides the end of each epoch, 0 = only then
+    return c
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
+    """Defaults, then ``path`` (after the file its BASE names), then KEY VALUE ``overrides``.
+
+    Returns a frozen configuration. Raises UserError for an unknown key (naming the nearest), a
+    value of the wrong type, a file that is missing or no YAML.
+    """
+    config = default_config()
+    for source, values in _read_with_bases(Path(path)):
+        _merge(config, values, source)
+    overrides = overrides or []
+    if len(overrides) % 2:
+        raise UserError(
+            f"Settings on the command line come as KEY VALUE pairs; {overrides[-1]} has no value."
+        )
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        nested: Any = _literal(value)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        _merge(config, nested, "the command line")
+    config.freeze()
+    return config
+
+
+def _read_with_bases(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """A YAML file's values behind those of the files it builds on."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"Cannot read the settings {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no settings; expected lines such as 'MODEL:'.")
+    base = values.pop("BASE", None)
+    before = _read_with_bases(path.parent / base) if base else []
+    return [*before, (str(path), values)]
+
+
+def _merge(node: CfgNode, values: Mapping[str, Any], source: str, prefix: str = "") -> None:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in node and not node.is_new_allowed():
+            raise UserError(f"{source}: there is no setting {name}.{_nearest(name)}")
+        if isinstance(node.get(key), CfgNode):
+            if not isinstance(value, dict):
+                raise UserError(
+                    f"{source}: {name} is a group of settings "
+                    f"({', '.join(node[key]) or 'of the network'}), not the value {value!r}."
+                )
+            _merge(node[key], value, source, f"{name}.")
+        elif key in node:
+            node[key] = _of_type(value, node[key], name, source)
+        else:
+            node[key] = value  # MODEL.OPTIONS; build_model knows the network's own fields
+
+
+def _of_type(value: Any, default: Any, name: str, source: str) -> Any:
+    """``value`` if it is of the default's type; whole numbers and '1e-4' pass for floats."""
+    wanted = type(default)
+    if wanted is float and type(value) in (int, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass  # refused below
+    if wanted is list and isinstance(value, tuple):
+        value = list(value)
+    if type(value) is not wanted:
+        raise UserError(
+            f"{source}: {name} is {value!r}, of type {type(value).__name__}; it must be of type "
+            f"{wanted.__name__}, such as {default!r}."
+        )
+    return value
+
+
+def _literal(text: str) -> Any:
+    """A command line value: a Python literal (numbers, lists, True) or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _nearest(name: str) -> str:
+    """A hint with the known key that looks most like ``name``."""
+    matches = difflib.get_close_matches(name.upper(), _all_keys(default_config()), 1, cutoff=0.4)
+    return f" Did you mean {matches[0]}?" if matches else ""
+
+
+def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in node.items():
+        keys.append(prefix + key)
+        if isinstance(value, CfgNode):
+            keys += _all_keys(value, f"{prefix}{key}.")
+    return keys

@@ -1,0 +1,121 @@
+"""The networks by name, and their weights from files."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import dmsr
+from models.network import DerainingNetwork
+from utils.checkpoints import read_torch_file, read_weights
+from utils.errors import UserError
+
+# name -> (class, configuration); a name that two files claim is an error of ours.
+NETWORKS: dict[str, tuple[type[DerainingNetwork], Any]] = {}
+for network_class, variants in ((dmsr.DMSR, dmsr.VARIANTS),):
+    for variant_name, variant_config in variants.items():
+        assert variant_name not in NETWORKS, variant_name
+        NETWORKS[variant_name] = (network_class, variant_config)
+
+
+def build_model(name: str, options: Mapping[str, Any] | None = None) -> DerainingNetwork:
+    """A freshly initialised network.
+
+    ``options`` overrides fields of the variant's configuration, for example ``{"width": 32}``.
+    Raises UserError for an unknown name, field or impossible value.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"There is no network {name!r}; known are {', '.join(NETWORKS)}.")
+    network_class, config = NETWORKS[name]
+    options = dict(options or {})
+    fields = {field.name: type(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    for key, value in options.items():
+        if key not in fields:
+            raise UserError(
+                f"{name} has no option {key!r}; its options are {', '.join(fields)}."
+                + _nearest(key, list(fields))
+            )
+        if fields[key] is tuple and isinstance(value, list):
+            options[key] = value = tuple(value)
+        if type(value) is not fields[key]:
+            raise UserError(
+                f"{name}'s option {key} is {value!r}; it must be of type {fields[key].__name__}."
+            )
+    try:
+        return network_class(dataclasses.replace(config, **options))
+    except ValueError as error:  # a configuration refuses its values in one sentence
+        raise UserError(str(error)) from error
+
+
+def load_weights(path: str | Path) -> DerainingNetwork:
+    """The network that a file of this project holds, with its weights, in eval mode on the CPU.
+
+    Takes ``.safetensors`` weights and training checkpoints (their EMA where they have one).
+    """
+    weights = read_weights(Path(path))
+    network = build_model(weights.model, weights.options)
+    _check_entries(str(path), network.state_dict(), weights.state)
+    network.load_state_dict(weights.state)
+    return network.eval()
+
+
+def load_published(name: str, path: str | Path) -> DerainingNetwork:
+    """The network ``name`` with the weights of its authors' checkpoint, in eval mode on the CPU.
+
+    The file's weights lie at its top level or under ``state_dict``, with or without the
+    ``module.`` prefix of parallel training. Raises UserError where names or shapes do not fit,
+    telling all of them together.
+    """
+    network = build_model(name)
+    published = read_published(Path(path))
+    with torch.device("meta"):
+        expected = build_model(name).to_published()
+    _check_entries(f"{path}, read as the authors' {name},", expected, published)
+    network.load_state_dict(network.from_published(published))
+    return network.eval()
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """The named tensors of an author's checkpoint."""
+    content = read_torch_file(path)
+    if isinstance(content, dict):
+        for key in ("state_dict",):
+            if isinstance(content.get(key), dict):
+                content = content[key]
+                break
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{path} holds no named tensors, neither at its top nor under state_dict.")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _check_entries(what: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Refuse weights that do not fit the network, name by name."""
+    problems = []
+    for title, names in (
+        ("missing", [name for name in expected if name not in given]),
+        ("unexpected", [name for name in given if name not in expected]),
+        (
+            "of another shape",
+            [
+                f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
+                for name in expected
+                if name in given and given[name].shape != expected[name].shape
+            ],
+        ),
+    ):
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            problems.append(f"{len(names)} {title} ({shown})")
+    if problems:
+        raise UserError(f"{what} does not fit the network: entries {'; '.join(problems)}.")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {matches[0]}?" if matches else ""

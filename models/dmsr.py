@@ -1,0 +1,354 @@
+"""DMSR: deraining in the spatial and the frequency domain at three image sizes.
+
+Paper: https://arxiv.org/abs/2503.12014
+
+Map of the network (C = width, n = num_blocks; sizes relative to the input):
+
+    rainy 1    --stem-->  C   --encoder.0-->  skip 1 --------------------------+
+                          | down.0                                             |
+    rainy 1/2  --embed.0--+merge.0--> 2C --encoder.1--> skip 1/2 -----+        |
+                          | down.1                                    |        |
+    rainy 1/4  --embed.1--+merge.1--> 4C --encoder.2--> decoder.0     |        |
+                                                 | heads.0 -> 1/4     |        |
+                                                 up.0 -> reduce_skip.0 -> decoder.1
+                                                                 | heads.1 -> 1/2
+                                                                 up.1 -> reduce_skip.1
+                                                                   -> decoder.2 -> heads.2 -> 1
+
+Every head predicts a residual that is added to the rainy image of its size. A stage is n - 1
+plain residual blocks and one dual-domain block, whose two paths are
+
+* MPSRM, multi-scale progressive spatial refinement: three pooled copies of the features, coarse
+  to fine, each refined by SPGA, the spatial-pixel guided attention;
+* FDSM, the frequency domain scale mixer: two depthwise kernels and one 1x1 convolution over the
+  real and imaginary parts of the spectrum.
+
+Differences from the published code:
+
+* ``FDSM.conv_mid`` is in every checkpoint and never used; it does not exist here.
+* The bias of the last convolution of an embedding layer is subtracted again by the instance norm
+  that follows, so it does not exist here either.
+* The Fourier unit always runs in float32: half-precision FFTs are refused or limited in size.
+
+Published quirks that are kept: SPGA applies a ReLU after a GELU, and adds its two maps where the
+paper's figure multiplies them; the skips are concatenated behind the decoder's features.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.network import DerainingNetwork
+
+
+@dataclass(frozen=True)
+class DMSRConfig:
+    """Size of a DMSR network: channels of the finest level, blocks of each of the six stages."""
+
+    width: int = 48
+    num_blocks: int = 16
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"DMSR's width is {self.width}; it must be even and at least 2.")
+        if self.num_blocks < 1:
+            raise ValueError(f"DMSR's num_blocks is {self.num_blocks}; it must be at least 1.")
+
+
+VARIANTS = {
+    "dmsr": DMSRConfig(),
+    # trains in minutes on a laptop CPU
+    "dmsr_s": DMSRConfig(width=16, num_blocks=2),
+}
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution with a bias and zero padding that keeps H and W at stride 1."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+
+
+def conv_gelu(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """The release's basic convolution: conv, then the exact (erf) GELU."""
+    return nn.Sequential(conv(in_channels, out_channels, kernel, stride), nn.GELU())
+
+
+def depthwise(channels: int, kernel: int = 3, bias: bool = True) -> nn.Conv2d:
+    """One kernel for each channel, size kept."""
+    return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
+
+
+def resize_bilinear(x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Bilinear with aligned corners, as MPSRM uses it."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(GELU(depthwise(GELU(conv x)))), (B, C, H, W) to the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_in = conv_gelu(channels, channels, 3)
+        self.depthwise = depthwise(channels)
+        self.conv_out = conv(channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_out(F.gelu(self.depthwise(self.conv_in(x))))
+
+
+class SPGA(nn.Module):
+    """Spatial-pixel guided attention: one gate for each pixel and channel, (B, C, H, W) kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = conv_gelu(channels, channels, 1)
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3, padding_mode="reflect")
+        self.channel = nn.Sequential(
+            nn.Conv2d(channels, channels, 1, bias=False),
+            depthwise(channels, bias=False),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 1, bias=False),
+        )
+        # Two input channels for each output: the feature and its guide.
+        self.pixel = nn.Conv2d(
+            2 * channels, channels, 7, padding=3, padding_mode="reflect", groups=channels
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = F.relu(self.project(x))  # a ReLU behind the GELU, as released
+        statistics = torch.cat([t.mean(1, keepdim=True), t.amax(1, keepdim=True)], dim=1)
+        guide = self.spatial(statistics) * self.channel(t)  # (B, 1, H, W) * (B, C, H, W)
+        pairs = torch.stack([x, guide], dim=2).flatten(1, 2)  # x0, guide0, x1, ...: (B, 2C, H, W)
+        return torch.sigmoid(self.pixel(pairs)) + t  # a sum, as released
+
+
+class MPSRM(nn.Module):
+    """Multi-scale progressive spatial refinement, (B, C, H, W) kept; H and W multiples of 4."""
+
+    POOLS = (4, 2, 1)  # coarse to fine; each branch hands its result to the next
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in self.POOLS
+        )
+        self.attentions = nn.ModuleList(SPGA(channels) for _ in self.POOLS)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[-2:]
+        total, refined = x, None
+        for pool, conv_branch, attention in zip(
+            self.POOLS, self.convs, self.attentions, strict=True
+        ):
+            branch = F.avg_pool2d(x, pool)
+            if refined is not None:
+                branch = branch + resize_bilinear(refined, branch.shape[-2:])
+            refined = attention(conv_branch(branch))
+            total = total + resize_bilinear(refined, size)
+        return self.conv_out(F.gelu(total))
+
+
+class FourierUnit(nn.Module):
+    """A 1x1 convolution, batch norm and ReLU over the half spectrum, (B, C, H, W) kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2 * channels, 2 * channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[-2:]
+        with torch.autocast(x.device.type, enabled=False):
+            spectrum = torch.view_as_real(torch.fft.rfft2(x.float(), norm="ortho"))
+            # (B, C, H, W/2+1, 2) -> real and imaginary interleaved: (B, 2C, H, W/2+1)
+            parts = spectrum.movedim(-1, 2).flatten(1, 2)
+            parts = F.relu(self.norm(self.conv(parts)))
+            # (B, 2C, H, W/2+1) -> (B, C, H, W/2+1, 2), the layout of complex numbers
+            spectrum = parts.unflatten(1, (-1, 2)).movedim(2, -1).contiguous()
+            return torch.fft.irfft2(torch.view_as_complex(spectrum), s=size, norm="ortho")
+
+
+class FDSM(nn.Module):
+    """Frequency domain scale mixer, (B, C, H, W) kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.small_kernel = nn.Sequential(depthwise(half, 3), nn.GELU())
+        self.large_kernel = nn.Sequential(depthwise(half, 5), nn.GELU())
+        self.fourier = FourierUnit(channels)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=1)  # (B, C/2, H, W) each
+        mixed = torch.cat([self.small_kernel(first), self.large_kernel(second)], dim=1)
+        return F.relu(self.norm(self.fourier(mixed) + mixed))
+
+
+class DualDomainBlock(nn.Module):
+    """The last block of a stage: a residual block with MPSRM and FDSM in its middle."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_in = conv_gelu(channels, channels, 3)
+        self.depthwise = depthwise(channels)
+        self.spatial = MPSRM(channels)
+        self.frequency = FDSM(channels)
+        self.conv_out = conv(2 * channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = F.gelu(self.depthwise(self.conv_in(x)))
+        return x + self.conv_out(torch.cat([self.spatial(u), self.frequency(u)], dim=1))
+
+
+def stage(channels: int, num_blocks: int) -> nn.Sequential:
+    """One level of the encoder or decoder."""
+    blocks = [ResidualBlock(channels) for _ in range(num_blocks - 1)]
+    return nn.Sequential(*blocks, DualDomainBlock(channels))
+
+
+def embedding(channels: int) -> nn.Sequential:
+    """Features of a shrunken rainy image, (B, 3, h, w) to (B, C, h, w)."""
+    return nn.Sequential(
+        conv_gelu(3, channels // 4, 3),
+        conv_gelu(channels // 4, channels // 2, 1),
+        conv_gelu(channels // 2, channels // 2, 3),
+        # no bias: the instance norm would subtract it again
+        nn.Conv2d(channels // 2, channels, 1, bias=False),
+        nn.InstanceNorm2d(channels, affine=True),
+    )
+
+
+def upsample(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Twice the size by a transposed convolution."""
+    return nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 4, 2, padding=1), nn.GELU())
+
+
+class DMSR(DerainingNetwork):
+    """DMSR (module docstring). ``forward`` returns the images at 1, 1/2 and 1/4 of the size."""
+
+    size_multiple = 16  # two halvings in the network, two more in MPSRM
+    min_size = 64  # MPSRM's coarsest map must have the 4 pixels that its reflect padding reads
+
+    def __init__(self, config: DMSRConfig) -> None:
+        super().__init__()
+        c, n = config.width, config.num_blocks
+        fine_to_coarse = (c, 2 * c, 4 * c)
+        self.stem = conv_gelu(3, c, 3)
+        self.down = nn.ModuleList(conv_gelu(w, 2 * w, 3, stride=2) for w in (c, 2 * c))
+        self.embed = nn.ModuleList(embedding(w) for w in (2 * c, 4 * c))
+        self.merge = nn.ModuleList(conv(2 * w, w, 3) for w in (2 * c, 4 * c))
+        self.encoder = nn.ModuleList(stage(w, n) for w in fine_to_coarse)
+        self.decoder = nn.ModuleList(stage(w, n) for w in reversed(fine_to_coarse))
+        self.up = nn.ModuleList(upsample(2 * w, w) for w in (2 * c, c))
+        self.reduce_skip = nn.ModuleList(conv_gelu(2 * w, w, 1) for w in (2 * c, c))
+        self.heads = nn.ModuleList(conv(w, 3, 3) for w in reversed(fine_to_coarse))
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        images = self._pyramid(rainy)
+        features = self._decode(self._encode(images))
+        restored = [
+            head(x) + image
+            for head, x, image in zip(self.heads, features, reversed(images), strict=True)
+        ]
+        return tuple(reversed(restored))
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        features = self._decode(self._encode(self._pyramid(rainy)))
+        return self.heads[-1](features[-1]) + rainy
+
+    @staticmethod
+    def _pyramid(rainy: Tensor) -> list[Tensor]:
+        """The image and its halvings, which keep the even samples ("nearest")."""
+        return [rainy, rainy[..., ::2, ::2], rainy[..., ::4, ::4]]
+
+    def _encode(self, images: list[Tensor]) -> list[Tensor]:
+        """Features of the three levels, fine to coarse."""
+        levels = [self.encoder[0](self.stem(images[0]))]
+        for down, embed, merge, encoder, image in zip(
+            self.down, self.embed, self.merge, self.encoder[1:], images[1:], strict=True
+        ):
+            x = torch.cat([down(levels[-1]), embed(image)], dim=1)
+            levels.append(encoder(merge(x)))
+        return levels
+
+    def _decode(self, levels: list[Tensor]) -> list[Tensor]:
+        """Decoder features, coarse to fine."""
+        features = [self.decoder[0](levels[-1])]
+        for up, reduce_skip, decoder, skip in zip(
+            self.up, self.reduce_skip, self.decoder[1:], reversed(levels[:-1]), strict=True
+        ):
+            x = torch.cat([up(features[-1]), skip], dim=1)  # decoder first, skip second
+            features.append(decoder(reduce_skip(x)))
+        return features
+
+    def to_published(self) -> dict[str, Tensor]:
+        published = {}
+        for name, value in self.state_dict().items():
+            published[published_name(name)] = value
+            if name.endswith("frequency.small_kernel.0.bias"):
+                # FDSM.conv_mid, a 1x1 convolution 2h -> h, is stored and never used.
+                prefix = published_name(name).removesuffix("conv_init_1.0.bias")
+                half = len(value)
+                published[prefix + "conv_mid.0.weight"] = value.new_zeros(half, 2 * half, 1, 1)
+                published[prefix + "conv_mid.0.bias"] = value.new_zeros(half)
+            if re.fullmatch(r"embed\.\d\.3\.weight", name):
+                # The bias that the instance norm cancels.
+                bias = published_name(name).replace("weight", "bias")
+                published[bias] = value.new_zeros(len(value))
+        return published
+
+    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: published[published_name(name)] for name in self.state_dict()}
+
+
+# Our names to the release's, applied in this order, each to the result of those before it.
+_RENAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^stem\.0", "feat_extract.0.main.0"),
+        (r"^down\.0\.0", "feat_extract.1.main.0"),
+        (r"^down\.1\.0", "feat_extract.2.main.0"),
+        (r"^up\.0\.0", "feat_extract.3.main.0"),
+        (r"^up\.1\.0", "feat_extract.4.main.0"),
+        (r"^heads\.2", "feat_extract.5.main.0"),
+        (r"^heads\.([01])", r"ConvsOut.\1.main.0"),
+        (r"^reduce_skip\.(\d)\.0", r"Convs.\1.main.0"),
+        (r"^merge\.0", "FAM2.merge.main.0"),
+        (r"^merge\.1", "FAM1.merge.main.0"),
+        (r"^embed\.0", "SCM2.main"),
+        (r"^embed\.1", "SCM1.main"),
+        (r"^(SCM\d\.main\.[012])\.0", r"\1.main.0"),
+        (r"^(SCM\d\.main\.3)", r"\1.main.0"),
+        (r"^encoder\.(\d)", r"Encoder.\1.layers"),
+        (r"^decoder\.(\d)", r"Decoder.\1.layers"),
+        (r"conv_in\.0", "conv1.main.0"),
+        (r"(layers\.\d+)\.conv_out", r"\1.conv2.main.0"),
+        (r"(layers\.\d+)\.depthwise", r"\1.proj"),
+        (r"spatial\.conv_out", "MPSRM.conv_sum"),
+        (r"spatial\.convs", "MPSRM.convs"),
+        (r"spatial\.attentions\.(\d)", r"MPSRM.dynas.\1"),
+        (r"project\.0", "conv2.main.0"),
+        (r"(dynas\.\d)\.spatial", r"\1.sa.sa"),
+        (r"(dynas\.\d)\.channel", r"\1.dwconv"),
+        (r"(dynas\.\d)\.pixel", r"\1.pa.pa2"),
+        (r"frequency", "FDSM"),
+        (r"small_kernel", "conv_init_1"),
+        (r"large_kernel", "conv_init_2"),
+        (r"fourier\.conv", "FFC.conv_layer"),
+        (r"fourier\.norm", "FFC.bn"),
+        (r"FDSM\.norm", "FDSM.bn"),
+    )
+)
+
+
+def published_name(name: str) -> str:
+    """The release's name of one of our parameters or buffers."""
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name

@@ -1,0 +1,43 @@
+"""What every deraining network of this project offers, so that scripts need no cases."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class DerainingNetwork(nn.Module):
+    """Base of all networks: a map from rainy images to clean ones.
+
+    Inputs are (B, 3, H, W), RGB in [0, 1]. H and W must be multiples of ``size_multiple`` and at
+    least ``min_size``; padding an image to that is the caller's business (``utils.restore``).
+    Outputs are not clipped.
+    """
+
+    size_multiple: ClassVar[int] = 1
+    min_size: ClassVar[int] = 1
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        """All images that the training loss looks at, in the release's order.
+
+        The first is the restored image, (B, 3, H, W); a network with one output returns a tuple
+        of one. The result does not depend on train or eval mode except through normalisation.
+        """
+        raise NotImplementedError
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        """The restored image alone, (B, 3, H, W): ``forward(rainy)[0]`` without the other heads."""
+        return self.forward(rainy)[0]
+
+    def to_published(self) -> dict[str, Tensor]:
+        """The weights as the authors' own checkpoint holds them: every name, the unused ones too.
+
+        On the meta device this tells the expected names and shapes. Entries that the release
+        stores and never uses are filled with zeros.
+        """
+        raise NotImplementedError
+
+    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse: this network's state dict from a complete published one."""
+        raise NotImplementedError

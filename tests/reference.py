@@ -1,0 +1,59 @@
+"""The reference figures in tests/golden and the rules that regenerate their weights and batches."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+def read_json(name: str) -> dict:
+    return json.loads((FOLDER / name).read_text())
+
+
+def read_arrays(name: str) -> dict[str, Tensor]:
+    with np.load(FOLDER / name) as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+def golden_weights(name: str) -> dict[str, Tensor]:
+    """The published checkpoint of ``name`` with regenerable random weights."""
+    state = {}
+    for key, shape in read_json(f"{name}_keys.json").items():
+        z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
+        last = key.rsplit(".", 1)[-1]
+        if last == "num_batches_tracked":
+            state[key] = torch.tensor(0)
+            continue
+        if last == "running_var":
+            value = 1 + 0.1 * np.abs(z)
+        elif last == "running_mean":
+            value = 0.1 * z
+        elif last == "temperature" or (len(shape) == 1 and last != "bias"):
+            value = 1 + 0.1 * z
+        elif last == "bias":
+            value = 0.02 * z
+        else:
+            value = 0.6 * z / np.sqrt(np.prod(shape[1:]))
+        state[key] = torch.from_numpy(np.asarray(value, dtype=np.float32))
+    return state
+
+
+def golden_batch(step: int, batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Rainy and clean images of a training step, (B, 3, H, W) in [0, 1]."""
+    rng = np.random.default_rng(1000 + step)
+    low = rng.uniform(0, 1, (batch, 3, height // 8 + 1, width // 8 + 1)).astype(np.float32)
+    clean = F.interpolate(
+        torch.from_numpy(low), size=(height, width), mode="bilinear", align_corners=True
+    )
+    mask = (rng.uniform(0, 1, (batch, 1, height, width)) > 0.93).astype(np.float32)
+    padded = F.pad(torch.from_numpy(mask), (0, 0, 3, 3))
+    streaks = F.avg_pool2d(padded, (7, 1), stride=1) * 1.5
+    return (clean + streaks).clamp(0, 1), clean

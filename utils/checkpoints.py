@@ -1,0 +1,121 @@
+"""Reading and writing weights. Nothing here executes code from a file.
+
+Two files belong to this project: ``NAME.safetensors``, weights for use, with the network's name and
+options in its metadata; and ``latest.pth``, everything a training run needs to go on.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+from utils.files import write_whole
+
+FORMAT = "petrichor-1"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's weights together with what is needed to build it.
+
+    ``model`` is a name that ``models.build_model`` knows, ``options`` its overridden fields,
+    ``state`` the state dict, ``info`` free facts about where the weights come from.
+    """
+
+    model: str
+    options: dict[str, Any]
+    state: dict[str, Tensor]
+    info: dict[str, Any]
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Write a ``.safetensors`` file that knows its own network."""
+    metadata = {
+        "format": FORMAT,
+        "model": weights.model,
+        "options": json.dumps(weights.options),
+        "info": json.dumps(weights.info),
+    }
+    state = {name: value.detach().cpu().contiguous() for name, value in weights.state.items()}
+    write_whole(path, lambda file: safetensors.torch.save_file(state, file, metadata))
+
+
+def read_weights(path: Path) -> Weights:
+    """Read what ``write_weights`` or ``write_checkpoint`` wrote.
+
+    Raises UserError for a missing, truncated or foreign file.
+    """
+    if path.suffix != ".safetensors":
+        checkpoint = read_checkpoint(path)
+        return Weights(
+            model=checkpoint["model"],
+            options=checkpoint["options"],
+            state=checkpoint["ema"] or checkpoint["network"],
+            info={"epoch": checkpoint["epoch"]},
+        )
+    _require_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is not a complete safetensors file: {error}.") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(
+            f"{path} was not written by this project; for an author's checkpoint name the network "
+            "with --model."
+        )
+    return Weights(
+        model=metadata["model"],
+        options=json.loads(metadata["options"]),
+        state=state,
+        info=json.loads(metadata["info"]),
+    )
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a training state: plain values and tensors only, so that a safe load takes it back."""
+    write_whole(path, lambda file: torch.save({"format": FORMAT, **checkpoint}, file))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what ``write_checkpoint`` wrote, tensors on the CPU."""
+    checkpoint = read_torch_file(path)
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is not a checkpoint of this project; for an author's checkpoint name the "
+            "network with --model."
+        )
+    return checkpoint
+
+
+def read_torch_file(path: Path) -> Any:
+    """What ``torch.save`` stored, limited to tensors and plain values, on the CPU.
+
+    Raises UserError for a file that is missing, truncated, no torch file, or that would execute
+    code when loaded.
+    """
+    _require_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain values, or is no torch file; loading it "
+            "could execute code, so it is refused."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path} is truncated or no torch file.") from error
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")

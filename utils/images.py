@@ -1,0 +1,113 @@
+"""Image files: which files count as images, reading them as RGB, writing PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from natsort import natsorted, ns
+
+from utils.errors import UserError
+from utils.files import write_whole
+
+# Formats that OpenCV reads on every system; the case of a suffix does not matter.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+# OpenCV's own chatter about broken files would stand beside our sentence about them.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files directly in ``folder`` in natural order (2 before 10).
+
+    Raises UserError where the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.")
+    files = [path for path in folder.iterdir() if is_image(path)]
+    if not files:
+        raise UserError(f"The folder {folder} holds no image ({', '.join(SUFFIXES)}).")
+    return natsorted(files, key=lambda path: path.name, alg=ns.IGNORECASE)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is a visible file with the suffix of an image."""
+    return (
+        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """The images of ``folder`` by file name without suffix, in natural order.
+
+    Raises UserError where two files share a stem: which one is meant cannot be told.
+    """
+    by_stem: dict[str, Path] = {}
+    for path in list_images(folder):
+        if path.stem in by_stem:
+            raise UserError(
+                f"{path} and {by_stem[path.stem].name} have the same name but for the suffix; "
+                "keep one of them."
+            )
+        by_stem[path.stem] = path
+    return by_stem
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """An image file as RGB, (H, W, 3), upright as its EXIF orientation says.
+
+    8-bit files give uint8, 16-bit ones uint16, float TIFFs float32; gray becomes three equal
+    channels, alpha is dropped. Raises UserError naming the file if it is unreadable or truncated.
+    """
+    return decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+
+
+def read_gray_or_rgb(path: Path) -> np.ndarray:
+    """As ``read_rgb``, but a gray file stays two-dimensional, (H, W)."""
+    image = decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    return image if image.ndim == 2 else image[..., ::-1]
+
+
+def decode(path: Path, flags: int) -> np.ndarray:
+    """Decode a file with OpenCV's ``flags``; the channel order is what the flags say."""
+    try:
+        encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    image = None
+    if encoded.size:
+        try:
+            image = cv2.imdecode(encoded, flags)
+        except cv2.error:
+            image = None  # said below, as for every other broken file
+    if image is None:
+        raise UserError(f"{path} is not a readable image; it is truncated, broken or no image.")
+    return image
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 values as float32 in [0, 1]; float values as they are."""
+    if image.dtype == np.uint8:
+        return image.astype(np.float32) / 255
+    if image.dtype == np.uint16:
+        return image.astype(np.float32) / 65535
+    return image.astype(np.float32)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Float values in [0, 1] as uint8: clipped, then rounded (truncating costs 0.04 dB)."""
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) RGB or (H, W) gray, uint8 or uint16, as PNG, whole or not at all."""
+    stored = image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
+
+    def write(temporary: Path) -> None:
+        done, encoded = cv2.imencode(".png", stored)
+        if not done:
+            raise OSError(f"OpenCV cannot encode {image.shape} {image.dtype} as PNG")
+        temporary.write_bytes(encoded)
+
+    write_whole(path, write)
