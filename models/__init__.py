@@ -60,9 +60,13 @@ def load_weights(path: str | Path) -> DerainingNetwork:
     """
     weights = read_weights(Path(path))
     network = build_model(weights.model, weights.options)
-    _check_entries(str(path), network.state_dict(), weights.state)
-    network.load_state_dict(weights.state)
+    _load_checked(network, weights.state, str(path))
     return network.eval()
+
+
+def load_state(network: DerainingNetwork, path: str | Path) -> None:
+    """Put the weights of a file of this project into a network of the same structure."""
+    _load_checked(network, read_weights(Path(path)).state, str(path))
 
 
 def load_published(name: str, path: str | Path) -> DerainingNetwork:
@@ -92,6 +96,11 @@ def read_published(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"{path} holds no named tensors, neither at its top nor under state_dict.")
     return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _load_checked(network: DerainingNetwork, state: dict[str, Tensor], what: str) -> None:
+    _check_entries(what, network.state_dict(), state)
+    network.load_state_dict(state)
 
 
 def _check_entries(what: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

@@ -60,7 +60,7 @@ def read_weights(path: Path) -> Weights:
             model=checkpoint["model"],
             options=checkpoint["options"],
             state=checkpoint["ema"] or checkpoint["network"],
-            info={"epoch": checkpoint["epoch"]},
+            info={"epoch": checkpoint["progress"]["epoch"]},
         )
     _require_file(path)
     try:
@@ -82,9 +82,22 @@ def read_weights(path: Path) -> Weights:
     )
 
 
-def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write a training state: plain values and tensors only, so that a safe load takes it back."""
-    write_whole(path, lambda file: torch.save({"format": FORMAT, **checkpoint}, file))
+def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
+    """Write a training state: plain values and tensors only, so that a safe load takes it back.
+
+    The checkpoint that is there already lives on as ``keep``.
+    """
+
+    def write(file: Path) -> None:
+        torch.save({"format": FORMAT, **checkpoint}, file)
+        if keep and path.exists():
+            # A second name for the old file; renaming it would leave a moment without any.
+            link = keep.with_name(f".{keep.name}.link")
+            link.unlink(missing_ok=True)
+            link.hardlink_to(path)
+            link.replace(keep)
+
+    write_whole(path, write)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
