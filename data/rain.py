@@ -200,7 +200,7 @@ def _draw_streaks(
     extent = np.array(shape) + 2 * margin
     # OpenCV draws 1, 3 or 5 pixels for the thickness 1, 2 or 3: mixed, they have the mean wanted.
     thick = 1 + int((thickness - 1) / 2 + rng.random())
-    count = rng.poisson(density * extent.prod() / (length * (2 * thick - 1)))
+    count = rng.poisson(density * extent.prod() / (length * thickness))
     centres = rng.random((count, 2)) * extent - margin
     halves = length / 2 * rng.lognormal(-0.06, 0.35, count)
     angles = np.radians(angle + rng.normal(0, 1, count))

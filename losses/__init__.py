@@ -19,6 +19,4 @@ def build_criterion(node: CfgNode) -> Criterion:
         raise UserError(
             f"LOSS.PYRAMID is {node.PYRAMID!r}; it must be one of {', '.join(PYRAMIDS)}."
         )
-    return Criterion(
-        dict(node.TERMS), node.SCALES, node.PYRAMID, node.IMPLICIT, tuple(node.RANGE)
-    )
+    return Criterion(dict(node.TERMS), node.SCALES, node.PYRAMID, node.IMPLICIT, tuple(node.RANGE))

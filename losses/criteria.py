@@ -39,9 +39,7 @@ class Criterion(nn.Module):
         self.implicit_weight = implicit_weight
         self.low, self.high = value_range
 
-    def forward(
-        self, outputs: Sequence[Tensor], clean: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, outputs: Sequence[Tensor], clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and, detached, the unweighted sum over the scales of each term.
 
         ``outputs`` are a network's (B, 3, h, w) images, finest first; ``clean`` is (B, 3, H, W)

@@ -1,0 +1,80 @@
+"""Small data and runs that several tests use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+
+
+def smooth_image(seed: int, height: int, width: int) -> np.ndarray:
+    """A colourful uint8 image (H, W, 3) without fine detail, different for each seed."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, 255, (height // 16 + 2, width // 16 + 2, 3)).astype(np.float32)
+    return (
+        cv2.resize(low, (width, height), interpolation=cv2.INTER_CUBIC)
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
+
+
+def streaked(clean: np.ndarray, seed: int) -> np.ndarray:
+    """``clean`` with bright vertical streaks."""
+    rng = np.random.default_rng(seed)
+    drops = (rng.random(clean.shape[:2]) > 0.98).astype(np.float32) * 255
+    return (clean + cv2.blur(drops, (1, 9))[..., None] * 3).clip(0, 255).astype(np.uint8)
+
+
+def write_pairs(folder: Path, count: int, height: int = 72, width: int = 88) -> Path:
+    """``count`` pairs 1.png, 2.png .. in folder/input and folder/target."""
+    for name in ("input", "target"):
+        (folder / name).mkdir(parents=True)
+    for i in range(1, count + 1):
+        clean = smooth_image(i, height, width)
+        cv2.imwrite(str(folder / "target" / f"{i}.png"), clean)
+        cv2.imwrite(str(folder / "input" / f"{i}.png"), streaked(clean, i))
+    return folder
+
+
+def run_script(
+    script: str, *arguments: object, launcher: tuple[str, ...] = (), timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """A script of the repository as a user starts it, from a folder of its own choosing."""
+    command = [sys.executable, *launcher, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def start_script(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """As ``run_script``, without waiting for its end."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # pytest may run with SIGINT ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def read_until(process: subprocess.Popen[str], beginning: str) -> None:
+    """Read a started script's output up to a line that begins so; fail where it ends before."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(beginning):
+            return
+    raise AssertionError(f"no line begins with {beginning!r} in:\n{''.join(lines)}")
