@@ -121,6 +121,17 @@ def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
     return config
 
 
+def changed_settings(old: CfgNode, new: CfgNode, prefix: str = "") -> list[str]:
+    """The settings that differ between two configurations, as lines ``KEY: old -> new``."""
+    lines = []
+    for key, value in new.items():
+        if isinstance(value, CfgNode):
+            lines += changed_settings(old.get(key, CfgNode()), value, f"{prefix}{key}.")
+        elif old.get(key) != value:
+            lines.append(f"{prefix}{key}: {old.get(key)!r} -> {value!r}")
+    return lines
+
+
 def _read_with_bases(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """A YAML file's values behind those of the files it builds on."""
     try:

@@ -11,14 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models import dmsr
+from models import dcsfn, dmsr, mspfn, nerd_rain
 from models.network import DerainingNetwork
 from utils.checkpoints import read_torch_file, read_weights
 from utils.errors import UserError
+from utils.tensorflow_checkpoint import is_tensorflow_checkpoint, read_tensorflow_checkpoint
 
 # name -> (class, configuration); a name that two files claim is an error of ours.
 NETWORKS: dict[str, tuple[type[DerainingNetwork], Any]] = {}
-for network_class, variants in ((dmsr.DMSR, dmsr.VARIANTS),):
+for network_class, variants in (
+    (dmsr.DMSR, dmsr.VARIANTS),
+    (nerd_rain.NeRDRain, nerd_rain.VARIANTS),
+    (dcsfn.DCSFN, dcsfn.VARIANTS),
+    (mspfn.MSPFN, mspfn.VARIANTS),
+):
     for variant_name, variant_config in variants.items():
         assert variant_name not in NETWORKS, variant_name
         NETWORKS[variant_name] = (network_class, variant_config)
@@ -72,9 +78,8 @@ def load_state(network: DerainingNetwork, path: str | Path) -> None:
 def load_published(name: str, path: str | Path) -> DerainingNetwork:
     """The network ``name`` with the weights of its authors' checkpoint, in eval mode on the CPU.
 
-    The file's weights lie at its top level or under ``state_dict``, with or without the
-    ``module.`` prefix of parallel training. Raises UserError where names or shapes do not fit,
-    telling all of them together.
+    ``path`` is a PyTorch file or, for MSPFN, a TensorFlow checkpoint's prefix (``.../epoch44``).
+    Raises UserError where names or shapes do not fit, telling all of them together.
     """
     network = build_model(name)
     published = read_published(Path(path))
@@ -86,15 +91,23 @@ def load_published(name: str, path: str | Path) -> DerainingNetwork:
 
 
 def read_published(path: Path) -> dict[str, Tensor]:
-    """The named tensors of an author's checkpoint."""
+    """The named tensors of an author's checkpoint.
+
+    They lie at a PyTorch file's top level, under ``state_dict`` (DMSR, NeRD-Rain) or under ``net``
+    (DCSFN), with or without the ``module.`` prefix of parallel training; or in a TensorFlow
+    checkpoint of a test or training graph (MSPFN).
+    """
+    if is_tensorflow_checkpoint(path):
+        variables = read_tensorflow_checkpoint(path)
+        # A name that is none of MSPFN's stays, to be reported as unexpected.
+        return {mspfn.canonical_name(name) or name: value for name, value in variables.items()}
     content = read_torch_file(path)
     if isinstance(content, dict):
-        for key in ("state_dict",):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
+        content = next((content[key] for key in ("state_dict", "net") if key in content), content)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{path} holds no named tensors, neither at its top nor under state_dict.")
+        raise UserError(
+            f"{path} holds no named tensors at its top level, under state_dict or under net."
+        )
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 

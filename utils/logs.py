@@ -69,3 +69,12 @@ def draw_curves(history: list[Record], file: Path) -> None:
     axes[-1].set_xlabel("epoch")
     figure.savefig(file, dpi=120)
     plt.close(figure)
+
+
+def epoch_line(record: Record, epochs: int, best_epoch: int) -> str:
+    """One epoch in one line of at most 80 columns."""
+    line = f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}"
+    if "psnr" in record:
+        line += f"  PSNR {record['psnr']:.2f} dB  SSIM {record['ssim']:.4f}"
+        line += " (best)" if best_epoch == record["epoch"] else ""
+    return f"{line}  rate {record['rate']:.1e}  {record['seconds']:.0f} s"

@@ -1,0 +1,347 @@
+"""DCSFN: deep cross-scale fusion network for single image rain removal.
+
+Paper: https://arxiv.org/abs/2008.00767
+
+Map of the network (c = width; sizes relative to the input, every halving by max pooling and
+rounded down):
+
+    rainy --stem--> f1 (c, 1) --pool--> f2 (c, 1/2) --pool--> f4 (c, 1/4)
+                    |                   |                     |
+                    encoder.0           encoder.1             encoder.2         unit outputs
+                    |                   |                     |                      |
+    coarse_to_fine: cells.0 <--state--- cells.1 <---state---- cells.2                |
+                    |                   |                     |                      |
+    fine_to_coarse: cells.0 ---state--> cells.1 ----state---> cells.2                |
+                    |                   |                     |                      |
+                    decoder.0           decoder.1             decoder.2 <------------+
+                    |                   up                    up
+                    +-----------------> merge (3, 1) <--------+
+                                          | rain
+    restored = rainy - rain
+
+An encoder or decoder is a dense chain of units u_i, whose fusions F_i see all units so far:
+
+    t_i = u_i(y_{i-1} [+ the encoder's t_i, in a decoder]),   y_i = act(F_i [y_-1, t_0, ..., t_i])
+
+A unit is the inner-scale connection block: four 3x3 convolutions at each of 1/8, 1/4, 1/2 and 1
+of its input's size, every size fed with the result of the coarser one. The cells are ConvGRUs
+that step through the sizes instead of through time; the third one of a pass takes a state that is
+fused from both before it. act is LeakyReLU(0.2) throughout.
+
+Differences from the published code:
+
+* The release reads images with OpenCV, so its weights expect BGR; this network is RGB. The
+  mapping of published weights swaps the channels of the first and the last convolution.
+* ``fusion_1_2_2``, ``fusion_2_2_2`` and those convolutions of a pass's first cell that would
+  look at a state are in every checkpoint and never used; they do not exist here.
+* A 1x1 convolution over a concatenation is the sum of the parts' own 1x1 convolutions, and a
+  nearest upsampling may as well follow a 1x1 convolution as precede it. Here nothing is
+  concatenated, and coarse parts are convolved at their own size.
+* The convolutions of a cell that share their input are one convolution with stacked outputs.
+
+Published quirk that is kept: a cell hands on its state after the activation, not before it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.network import DerainingNetwork
+
+
+@dataclass(frozen=True)
+class DCSFNConfig:
+    """Size of a DCSFN: channels everywhere, units of each of the six encoders and decoders."""
+
+    width: int = 20
+    num_units: int = 16
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"DCSFN's width is {self.width}; it must be at least 1.")
+        if self.num_units < 1:
+            raise ValueError(f"DCSFN's num_units is {self.num_units}; it must be at least 1.")
+
+
+VARIANTS = {
+    "dcsfn": DCSFNConfig(),
+    # for tests and quick trials
+    "dcsfn_t": DCSFNConfig(width=8, num_units=2),
+}
+
+
+def activation() -> nn.LeakyReLU:
+    """The release's only activation, in place: it always follows a convolution or a sum."""
+    return nn.LeakyReLU(0.2, inplace=True)
+
+
+def conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3x3 convolution with a bias and zero padding that keeps H and W."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+def conv_act(in_channels: int, out_channels: int) -> nn.Sequential:
+    """The release's basic convolution: conv, then LeakyReLU."""
+    return nn.Sequential(conv(in_channels, out_channels), activation())
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """(B, C, h, w) to the H and W of ``like``, up or down; pixel i reads floor(i * h / H)."""
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
+    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
+
+
+class FusionConv(nn.Conv2d):
+    """A 1x1 convolution over the concatenation of feature maps, without concatenating them."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Parts (B, Ci, hi, wi), ordered fine to coarse, to (B, out_channels, h0, w0)."""
+        if not upsampling_composes(parts):
+            parts = tuple(resize(part, parts[0]) for part in parts)
+        weights = self.weight.split([part.shape[1] for part in parts], dim=1)
+        # One tap has no neighbours to spread, so dilation changes nothing; but without it PyTorch
+        # sends 1x1 convolutions of few images to a slow path on a CPU thread.
+        dilation = 2 if self.weight.device.type == "cpu" else 1
+        total = None
+        for i in reversed(range(len(parts))):
+            bias = self.bias if i == 0 else None
+            term = F.conv2d(parts[i], weights[i], bias, dilation=dilation)
+            if total is not None:
+                term += resize(total, term)
+            total = term
+        return total
+
+
+def upsampling_composes(parts: tuple[Tensor, ...]) -> bool:
+    """Whether upsampling from part to part ends where one step from each to the first does.
+
+    floor(floor(i * a) / k) = floor(i * a / k) for whole k, so all sizes but the first must be
+    multiples of the next. That fails only when an odd size has been halved on the way.
+    """
+    return all(
+        finer.shape[dim] % coarser.shape[dim] == 0
+        for finer, coarser in pairwise(parts[1:])
+        for dim in (-2, -1)
+    )
+
+
+class InnerScaleUnit(nn.Module):
+    """Inner-scale connection block, (B, C, H, W) kept; H and W at least 8."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # coarse to fine, as in the docstring of the module: 1/8, 1/4, 1/2, 1
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(conv_act(channels, channels) for _ in range(4))) for _ in range(4)
+        )
+        self.connections = nn.ModuleList(FusionConv(2 * channels, channels) for _ in range(3))
+        self.fusion = FusionConv(4 * channels, channels)
+        self.act = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [x]
+        for _ in range(3):
+            # 4x4 and 8x8 max pooling, 2x2 at a time
+            pooled.append(F.max_pool2d(pooled[-1], 2))
+        refined = [self.branches[0](pooled.pop())]  # fine to coarse
+        for branch, connection in zip(self.branches[1:], self.connections, strict=True):
+            refined.insert(0, branch(self.act(connection(pooled.pop(), refined[0]))))
+        return x + self.act(self.fusion(*refined))
+
+
+class DenseChain(nn.Module):
+    """An encoder or decoder: units and the fusions after them, (B, C, H, W) kept."""
+
+    def __init__(self, channels: int, num_units: int) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(InnerScaleUnit(channels) for _ in range(num_units))
+        self.fusions = nn.ModuleList(
+            FusionConv((i + 2) * channels, channels) for i in range(num_units)
+        )
+        self.act = activation()
+
+    def forward(self, x: Tensor, skips: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The last fusion's output and the outputs of the units.
+
+        ``skips``, an encoder's unit outputs, join the inputs of the units. The list is emptied:
+        what has been read frees its memory for what comes.
+        """
+        out, unit_outputs = x, []
+        for unit, fusion in zip(self.units, self.fusions, strict=True):
+            unit_outputs.append(unit(out + skips.pop(0) if skips else out))
+            out = self.act(fusion(x, *unit_outputs))
+        return out, unit_outputs
+
+
+class FirstCell(nn.Module):
+    """The ConvGRU at the start of a pass, where there is no state yet, (B, C, H, W) kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv(channels, 2 * channels)  # update, candidate
+        self.act = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        update, candidate = self.conv(x).chunk(2, dim=1)
+        return self.act(torch.sigmoid(update) * torch.tanh(candidate))
+
+
+class Cell(nn.Module):
+    """A ConvGRU: features and state, both (B, C, H, W), to the next state, which is its output."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_input = conv(channels, 3 * channels)  # update, reset, candidate
+        self.conv_state = conv(channels, 2 * channels)  # update, reset
+        self.conv_reset_state = conv(channels, channels)  # candidate
+        self.act = activation()
+
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        input_update, input_reset, input_candidate = self.conv_input(x).chunk(3, dim=1)
+        state_update, state_reset = self.conv_state(state).chunk(2, dim=1)
+        update = torch.sigmoid(input_update + state_update)
+        reset = torch.sigmoid(input_reset + state_reset)
+        candidate = torch.tanh(input_candidate + self.conv_reset_state(reset * state))
+        return self.act((1 - update) * state + update * candidate)
+
+
+class CrossScalePass(nn.Module):
+    """A recurrence over the three sizes; features and results are ordered fine to coarse."""
+
+    def __init__(self, channels: int, order: tuple[int, int, int]) -> None:
+        """``order``: the levels (0 is the finest) in the order in which they are visited."""
+        super().__init__()
+        self.order = order
+        self.cells = nn.ModuleList(
+            FirstCell(channels) if level == order[0] else Cell(channels) for level in range(3)
+        )
+        self.fusion = FusionConv(2 * channels, channels)
+        self.act = activation()
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        first, second, third = self.order
+        results = {first: self.cells[first](features[first])}
+        state = resize(results[first], features[second])
+        results[second] = self.cells[second](features[second], state)
+        # the finer of the two comes first in both directions
+        states = [resize(results[level], features[third]) for level in sorted((first, second))]
+        results[third] = self.cells[third](features[third], self.act(self.fusion(*states)))
+        return [results[level] for level in range(3)]
+
+
+class DCSFN(DerainingNetwork):
+    """DCSFN (module docstring). ``forward`` returns one image, the restored one."""
+
+    min_size = 32  # two halvings in the network, three more in a unit
+
+    def __init__(self, config: DCSFNConfig) -> None:
+        super().__init__()
+        c, n = config.width, config.num_units
+        self.stem = conv_act(3, c)
+        self.encoder = nn.ModuleList(DenseChain(c, n) for _ in range(3))
+        self.coarse_to_fine = CrossScalePass(c, order=(2, 1, 0))
+        self.fine_to_coarse = CrossScalePass(c, order=(0, 1, 2))
+        self.decoder = nn.ModuleList(DenseChain(c, n) for _ in range(3))
+        self.merge = FusionConv(3 * c, 3)
+        self.head = nn.Sequential(activation(), conv(3, 3))
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        x = rainy
+        if x.device.type == "cpu":
+            # Convolutions of so few channels lose half of their time to changes of layout in NCHW.
+            x = x.contiguous(memory_format=torch.channels_last)
+        features = [self.stem(x)]
+        for _ in range(2):
+            features.append(F.max_pool2d(features[-1], 2))
+
+        encoded, skips = zip(
+            *(encoder(x) for encoder, x in zip(self.encoder, features, strict=True)), strict=True
+        )
+        fused = self.fine_to_coarse(self.coarse_to_fine(list(encoded)))
+        decoded = [
+            decoder(x, skip)[0] for decoder, x, skip in zip(self.decoder, fused, skips, strict=True)
+        ]
+        rain = self.head(self.merge(*decoded))
+        return (rainy - rain,)
+
+    def to_published(self) -> dict[str, Tensor]:
+        published = {}
+        for name, value in self.state_dict().items():
+            names = published_names(name)
+            parts = _swap_rgb(name, value).chunk(len(names))
+            published.update(zip(names, parts, strict=True))
+        # Stored by the release and never used: two fusions left from another design, and what
+        # a pass's first cell would do with a state.
+        for fusion in ("fusion_1_2", "fusion_2_2"):
+            for kind in ("weight", "bias"):
+                used = published[f"{fusion}_1.0.{kind}"]
+                published[f"{fusion}_2.0.{kind}"] = torch.zeros_like(used)
+        for cell in ("rec1_4", "rec2_1"):
+            for gate in ("xr", "hz", "hr", "hn"):
+                for kind in ("weight", "bias"):
+                    used = published[f"{cell}.conv_xz.{kind}"]
+                    published[f"{cell}.conv_{gate}.{kind}"] = torch.zeros_like(used)
+        return published
+
+    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: _swap_rgb(name, torch.cat([published[n] for n in published_names(name)]))
+            for name in self.state_dict()
+        }
+
+
+def _swap_rgb(name: str, value: Tensor) -> Tensor:
+    """Weights of the RGB network from those of the BGR network, and the inverse."""
+    if name == "stem.0.weight":
+        return value.flip(1)
+    return value.flip(0) if name.startswith("head.1.") else value
+
+
+# Our names to the release's, applied in this order, each to the result of those before it.
+_RENAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^stem\.", "convert."),
+        (r"^merge\.", "merge.0."),
+        (r"^head\.1\.", "merge.2."),
+        (r"^coarse_to_fine\.fusion\.", "fusion_1_2_1.0."),
+        (r"^fine_to_coarse\.fusion\.", "fusion_2_2_1.0."),
+        (r"^coarse_to_fine\.cells\.", "rec1_"),
+        (r"^fine_to_coarse\.cells\.", "rec2_"),
+        (r"^(encoder|decoder)\.", r"\1_scale"),
+        # counted here, named after the divisor of the size there
+        (r"^(rec\d_|\w+_scale)(\d)", lambda match: f"{match[1]}{2 ** int(match[2])}"),
+        (r"\.branches\.(\d)", lambda match: f".scale{8 // 2 ** int(match[1])}"),
+        (r"\.connections\.(\d)\.", lambda match: f".fusion{('84', '42', '21')[int(match[1])]}.0."),
+        (r"\.fusion\.", ".fusion_all.0."),
+        (r"\.fusions\.(\d+)\.", r".conv1x1.\1.0."),
+    )
+)
+
+# Our convolutions with stacked outputs in a cell, and the gates that they compute.
+_STACKED = {
+    "conv": ("xz", "xn"),
+    "conv_input": ("xz", "xr", "xn"),
+    "conv_state": ("hz", "hr"),
+    "conv_reset_state": ("hn",),
+}
+
+
+def published_names(name: str) -> list[str]:
+    """The release's names of one of our parameters: the parts that stacked along dim 0 give it."""
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    if not name.startswith("rec"):
+        return [name]
+    cell, stacked, kind = name.split(".")
+    return [f"{cell}.conv_{gate}.{kind}" for gate in _STACKED[stacked]]

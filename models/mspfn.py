@@ -1,0 +1,434 @@
+"""MSPFN: deraining by progressive fusion of three image sizes.
+
+Paper: https://arxiv.org/abs/2003.10985
+
+Map of the network (C = width; sizes relative to the input; M, a: features with C channels):
+
+    x = 2 rainy - 1, shrunken by mean pools
+    x 1/4 --embed.0--> r4 --memory.0--------------------------------------> M4
+                                          M4 --quarter_to_half--> u
+    x 1/2 --embed.1--> r2 --memory.1 of r2 + u----------------------------> M2
+                              M2 --half_to_full-->, u --quarter_to_full-->
+    x 1   --embed.2--> r1 --memory.2 of r1 and both-----------------------> M1
+
+    (a4, a2, a1) = (M4, M2, M1) --unit--> ... --unit--> (a4, a2, a1)        num_units times
+
+    a4, M4 --reconstruct.0--> c4 --merge_quarter--> v
+    a2, M2 --reconstruct.1--> c2,      v, c2 --merge_half--> w
+    a1, M1 --reconstruct.2--> c1,      c1, w --merge_full--> --head--> rain
+
+    restored = x - rain, which in [0, 1] is rainy - rain / 2
+
+* Coarse fusion: the residual memories M. Each is one step of a convolutional LSTM between two
+  convolutions, plus a shortcut. The step starts from a zero state, where it is
+
+      h = tanh(sigmoid(i) tanh(j)) sigmoid(o),   (i, j, o) = conv3x3 of the input.
+
+* Fine fusion: the units. Each adds to every size the output of a URAB, a U-shaped residual
+  attention block: half the size, channel attention units (CAU), back to the size. What a size
+  has learnt is brought up to the finer ones first.
+
+Outside the CAUs and the LSTM no convolution has a bias, each but the head is followed by a PReLU
+with one slope for each channel, and those that keep or double the size are transposed ones.
+
+Differences from the published code:
+
+* The release feeds BGR in [-1, 1]. Here it is RGB in [0, 1]: the range changes in ``restore``,
+  the channel order in the conversion of published weights.
+* The LSTM's recurrent kernel meets a zero state and its forget gate multiplies one: neither can
+  reach the output or get a gradient (3,226,048 parameters). They do not exist here.
+
+Published quirks that are kept: TensorFlow's SAME padding, which pads even sizes at the end only;
+the shortcut around a memory skips what came up from the coarser size (M2 adds r2, not r2 + u);
+the full size takes the quarter one's features by way of u, enlarged for the half size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.network import DerainingNetwork
+
+# Features at 1/4, 1/2 and 1 of the input's size, always in this order.
+Pyramid = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class MSPFNConfig:
+    """Size of an MSPFN: channels, number of units, CAUs in a URAB at 1/4, 1/2 and 1."""
+
+    width: int = 64
+    num_units: int = 17
+    num_attention: tuple[int, ...] = (1, 3, 3)
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.width % 4:
+            raise ValueError(f"MSPFN's width is {self.width}; it must be a multiple of 4.")
+        if self.num_units < 1:
+            raise ValueError(f"MSPFN's num_units is {self.num_units}; it must be at least 1.")
+        counts = self.num_attention
+        if len(counts) != 3 or not all(type(count) is int and count >= 1 for count in counts):
+            raise ValueError(
+                f"MSPFN's num_attention is {counts}; it must be three whole numbers of at least 1, "
+                "for a quarter, a half and the full size."
+            )
+
+
+VARIANTS = {
+    "mspfn": MSPFNConfig(),
+    # the one whose weights the authors publish
+    "mspfn_n1": MSPFNConfig(num_attention=(1, 1, 1)),
+    # trains in minutes on a laptop CPU
+    "mspfn_t": MSPFNConfig(width=16, num_units=2, num_attention=(1, 1, 1)),
+}
+
+
+class Same(nn.Module):
+    """Transposed 3x3 convolution and PReLU at the same size, (B, in, H, W) to (B, out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.prelu = nn.PReLU(out_channels, init=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.prelu(self.conv(x))
+
+
+class Down(nn.Module):
+    """3x3 convolution of stride 2 and PReLU, (B, C, H, W) to (B, C, ceil(H/2), ceil(W/2))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, bias=False)
+        self.prelu = nn.PReLU(channels, init=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # TensorFlow pads odd sizes by 1 and 1, even ones by 0 and 1. The latter are the windows
+        # of a padding by 2 without the first one.
+        even_h, even_w = 1 - x.shape[-2] % 2, 1 - x.shape[-1] % 2
+        x = F.conv2d(x, self.conv.weight, stride=2, padding=(1 + even_h, 1 + even_w))
+        return self.prelu(x[..., even_h:, even_w:])
+
+
+class Up(nn.Module):
+    """Transposed 3x3 convolution of stride 2 and PReLU, to twice the size or one less.
+
+    (B, in, ceil(H/2), ceil(W/2)) to (B, out, H, W); the inverse geometry of ``Down``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, bias=False)
+        self.prelu = nn.PReLU(out_channels, init=0.0)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        height, width = size  # of the output
+        x = F.conv_transpose2d(x, self.conv.weight, stride=2, padding=(height % 2, width % 2))
+        return self.prelu(x[..., :height, :width])
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent, to float32 rounding of its range [-1, 1].
+
+    PyTorch's own takes ten times as long as its sigmoid on a CPU.
+    """
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        return 2 * torch.sigmoid(2 * x) - 1
+    return torch.tanh(x)
+
+
+class ConvLSTM(nn.Module):
+    """One step of a convolutional LSTM from the zero state, (B, in, H, W) to (B, hidden, H, W)."""
+
+    def __init__(self, in_channels: int, hidden: int) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(in_channels, 3 * hidden, 3, padding=1)
+
+    def forward(self, x: Tensor, part: slice) -> Tensor:
+        """The hidden channels ``part`` alone; none depends on another."""
+        # (3 hidden, ...) -> (3, hidden, ...) -> (3 part, ...)
+        weight = self.gates.weight.unflatten(0, (3, -1))[:, part].flatten(0, 1)
+        bias = self.gates.bias.unflatten(0, (3, -1))[:, part].flatten()
+        i, j, o = F.conv2d(x, weight, bias, padding=1).chunk(3, dim=1)  # (B, part, H, W) each
+        return tanh(torch.sigmoid(i) * tanh(j)) * torch.sigmoid(o)
+
+
+class Memory(nn.Module):
+    """The recurrent memory of one size without its shortcut, (B, C, H, W) kept.
+
+    It works through the hidden channels a few at a time: the gates of the full size are 12 times
+    as large as any other feature map, and in one piece they take twice the time on a CPU.
+    """
+
+    STEP = 32
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = Same(channels, channels // 2)
+        self.lstm = ConvLSTM(channels // 2, hidden)
+        self.expand = Same(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.reduce(x)
+        kernel = self.expand.conv.weight  # (hidden, C, 3, 3)
+        parts = (slice(start, start + self.STEP) for start in range(0, len(kernel), self.STEP))
+        expanded = sum(
+            F.conv_transpose2d(self.lstm(x, part), kernel[part], padding=1) for part in parts
+        )
+        return self.expand.prelu(expanded)
+
+
+class CAU(nn.Module):
+    """Channel attention unit: a residual block with one gate for each channel, (B, C, H, W) kept.
+
+    The gates look at the mean of the whole map, so an image's result depends on all of it.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.prelu_in = nn.PReLU(channels, init=0.0)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        self.squeeze = nn.Linear(channels, channels // 4)
+        self.prelu_gate = nn.PReLU(channels // 4, init=0.0)
+        self.excite = nn.Linear(channels // 4, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.conv_out(self.prelu_in(self.conv_in(x)))
+        gate = torch.sigmoid(self.excite(self.prelu_gate(self.squeeze(f.mean((2, 3))))))
+        return torch.addcmul(x, f, gate[:, :, None, None])  # (B, C) -> (B, C, 1, 1)
+
+
+class URAB(nn.Module):
+    """U-shaped residual attention block without its shortcut, (B, C, H, W) kept."""
+
+    def __init__(self, channels: int, num_attention: int) -> None:
+        super().__init__()
+        self.down = Down(channels)
+        self.attention = nn.Sequential(*(CAU(channels) for _ in range(num_attention)))
+        self.up = Up(2 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.down(x)
+        return self.up(torch.cat([shallow, self.attention(shallow)], dim=1), x.shape[-2:])
+
+
+class FusionUnit(nn.Module):
+    """One step of fine fusion: features of the three sizes to the same."""
+
+    def __init__(self, channels: int, num_attention: tuple[int, ...]) -> None:
+        super().__init__()
+        self.quarter_to_half = Up(channels, channels)
+        self.quarter_to_full = Up(channels, channels)
+        self.half_to_full = Up(channels, channels)
+        self.urab = nn.ModuleList(URAB(channels, count) for count in num_attention)
+
+    def forward(self, features: Pyramid) -> Pyramid:
+        # In-place sums go to what a PReLU has just returned, never to the features that came in.
+        a4, a2, a1 = features
+        a4 = self.urab[0](a4).add_(a4)
+        u = self.quarter_to_half(a4, a2.shape[-2:])
+        a2 = self.urab[1](a2 + u).add_(a2)
+        size = a1.shape[-2:]
+        e = self.quarter_to_full(u, size).add_(a1).add_(self.half_to_full(a2, size))
+        a1 = self.urab[2](e).add_(a1)
+        return a4, a2, a1
+
+
+def initialise(module: nn.Module) -> None:
+    """TensorFlow's defaults: uniform kernels after Glorot, biases of zero."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, ConvLSTM):
+        # The bound is that of the whole kernel, with its recurrent part and four gates.
+        hidden, channels = module.gates.out_channels // 3, module.gates.in_channels
+        bound = math.sqrt(6 / (9 * (channels + hidden + 4 * hidden)))
+        nn.init.uniform_(module.gates.weight, -bound, bound)
+
+
+class MSPFN(DerainingNetwork):
+    """MSPFN (module docstring). ``forward`` returns one image."""
+
+    size_multiple = 4  # two halvings by pools; the convolutions below take any size
+    min_size = 4
+
+    def __init__(self, config: MSPFNConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.width
+        self.embed = nn.ModuleList(Same(3, c) for _ in range(3))
+        self.memory = nn.ModuleList(Memory(c, hidden) for hidden in (c, 2 * c, 4 * c))
+        self.quarter_to_half = Up(c, c)
+        self.quarter_to_full = Up(c, c)
+        self.half_to_full = Up(c, c)
+        self.units = nn.ModuleList(
+            FusionUnit(c, config.num_attention) for _ in range(config.num_units)
+        )
+        self.reconstruct = nn.ModuleList(Same(2 * c, c) for _ in range(3))
+        self.merge_quarter = Up(c, c)
+        self.merge_half = Up(2 * c, c)
+        self.merge_full = Same(2 * c, c // 2)
+        self.head = nn.ConvTranspose2d(c // 2, 3, 3, padding=1, bias=False)
+        self.apply(initialise)
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        return (self.restore(rainy),)
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        # Channels last: 1.7 times as fast on a CPU, and what tensor cores want.
+        x = (2 * rainy - 1).contiguous(memory_format=torch.channels_last)
+        memories = self._coarse_fusion(x)
+        features = memories
+        for unit in self.units:
+            features = unit(features)
+        return rainy - self._rain(features, memories) / 2
+
+    def _coarse_fusion(self, x: Tensor) -> Pyramid:
+        """The memories M4, M2, M1 of an image in [-1, 1]."""
+        images = (F.avg_pool2d(x, 4), F.avg_pool2d(x, 2), x)
+        r4, r2, r1 = (embed(image) for embed, image in zip(self.embed, images, strict=True))
+        m4 = self.memory[0](r4) + r4
+        u = self.quarter_to_half(m4, r2.shape[-2:])
+        m2 = self.memory[1](r2 + u) + r2
+        size = r1.shape[-2:]
+        m1 = self.memory[2](r1 + self.half_to_full(m2, size) + self.quarter_to_full(u, size)) + r1
+        return m4, m2, m1
+
+    def _rain(self, features: Pyramid, memories: Pyramid) -> Tensor:
+        """The rain of an image in [-1, 1], (B, 3, H, W)."""
+        c4, c2, c1 = (
+            reconstruct(torch.cat([a, m], dim=1))
+            for reconstruct, a, m in zip(self.reconstruct, features, memories, strict=True)
+        )
+        v = self.merge_quarter(c4, c2.shape[-2:])
+        w = self.merge_half(torch.cat([v, c2], dim=1), c1.shape[-2:])
+        return self.head(self.merge_full(torch.cat([c1, w], dim=1)))
+
+    def to_published(self) -> dict[str, Tensor]:
+        """As ``DerainingNetwork.to_published``, with the names that ``canonical_name`` gives.
+
+        Layouts are TensorFlow's: kernels (kh, kw, in, out), transposed ones (kh, kw, out, in);
+        images are BGR. The LSTMs' recurrent kernels and forget gates are zeros.
+        """
+        state = self.state_dict()
+        names = published_names(self.config)
+        return {theirs: _to_tensorflow(theirs, state[ours]) for ours, theirs in names.items()}
+
+    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of ``to_published``; names must have gone through ``canonical_name``."""
+        names = published_names(self.config)
+        return {ours: _from_tensorflow(theirs, published[theirs]) for ours, theirs in names.items()}
+
+
+def canonical_name(name: str) -> str | None:
+    """The name that every graph of the release agrees on, from one in a TensorFlow checkpoint.
+
+    Test graphs live under ``generator/``, training graphs under ``model/``; the test graph of
+    MSPFN-N1 calls the units BCM where all others say URAB. None for a name under neither root,
+    which is no weight of the network.
+    """
+    root, _, variable = name.partition("/")
+    if root not in ("generator", "model"):
+        return None
+    return variable.replace("BCM", "URAB")
+
+
+def published_names(config: MSPFNConfig) -> dict[str, str]:
+    """Our parameters' names to the release's canonical ones."""
+    names = {"head.weight": "rnn7/weight"}
+
+    def add_conv(ours: str, theirs: str) -> None:
+        """A block of a convolution without bias and a PReLU."""
+        names[f"{ours}.conv.weight"] = f"{theirs}/weight"
+        names[f"{ours}.prelu.weight"] = f"{theirs}/alpha"
+
+    def add_attention(ours: str, theirs: str) -> None:
+        layers = ("conv_in", "conv2d"), ("conv_out", "conv2d_1")
+        layers += ("squeeze", "conv2d_2"), ("excite", "conv2d_3")
+        for our_layer, their_layer in layers:
+            names[f"{ours}.{our_layer}.weight"] = f"{theirs}/{their_layer}/kernel"
+            names[f"{ours}.{our_layer}.bias"] = f"{theirs}/{their_layer}/bias"
+        names[f"{ours}.prelu_in.weight"] = f"{theirs}/conv2d/alpha"
+        names[f"{ours}.prelu_gate.weight"] = f"{theirs}/conv2d_2/alpha"
+
+    for level, s in enumerate(("4", "2", "")):  # the release's suffixes of the three sizes
+        add_conv(f"embed.{level}", f"rnn{s or 1}")
+        add_conv(f"memory.{level}.reduce", f"residual_memory/rain{s}_res1")
+        lstm = f"residual_memory/lstm_group{s}/convLSTM/LSTM_conv"
+        names[f"memory.{level}.lstm.gates.weight"] = f"{lstm}/weights"
+        names[f"memory.{level}.lstm.gates.bias"] = f"{lstm}/biases"
+        add_conv(f"memory.{level}.expand", f"residual_memory/rain{s}_res2")
+        add_conv(f"reconstruct.{level}", f"rnn_recon{s}")
+        for n in range(config.num_units):
+            ours, theirs = f"units.{n}.urab.{level}", f"URAB{s}_{n}"
+            add_conv(f"{ours}.down", f"{theirs}/down{s}_{n + 1}")
+            for m in range(config.num_attention[level]):
+                add_attention(f"{ours}.attention.{m}", f"{theirs}/group_{n + 1}_RCAB{m + 1}")
+            add_conv(f"{ours}.up", f"{theirs}/up_{n + 1}")
+    for n in range(config.num_units):
+        add_conv(f"units.{n}.quarter_to_half", f"URAB2_{n}/upURAB4_2_{n}")
+        add_conv(f"units.{n}.quarter_to_full", f"URAB_{n}/upURAB4to1_{n}")
+        add_conv(f"units.{n}.half_to_full", f"URAB_{n}/upURAB2to1_{n}")
+    add_conv("quarter_to_half", "residual_memory/upRMM4_2")
+    add_conv("quarter_to_full", "residual_memory/upRMM4_1")
+    add_conv("half_to_full", "residual_memory/upRMM2_1")
+    add_conv("merge_quarter", "up4_2")
+    add_conv("merge_half", "up2_1")
+    add_conv("merge_full", "rnn5")
+    return names
+
+
+# Places of our gates i, j, o among the LSTM's four, i, j, f, o.
+_USED_GATES = [0, 1, 3]
+
+
+def _to_tensorflow(name: str, value: Tensor) -> Tensor:
+    """Our value of the published variable ``name`` in the release's layout."""
+    if name.endswith("LSTM_conv/biases"):
+        gates = value.new_zeros(4, len(value) // 3)
+        gates[_USED_GATES] = value.unflatten(0, (3, -1))
+        return gates.flatten()
+    if name.endswith("LSTM_conv/weights"):
+        # (3 hidden, in, 3, 3) -> (3, 3, in, 3, hidden)
+        used = value.permute(2, 3, 1, 0).unflatten(3, (3, -1))
+        channels, hidden = used.shape[2], used.shape[4]
+        gates = value.new_zeros(3, 3, channels + hidden, 4, hidden)
+        gates[:, :, :channels, _USED_GATES] = used
+        return gates.flatten(3)
+    if value.ndim == 2:  # a 1x1 convolution: (out, in) -> (1, 1, in, out)
+        return value.T[None, None]
+    if value.ndim == 4:  # plain: (out, in, kh, kw), transposed: (in, out, kh, kw)
+        return _flip_colours(name, value.permute(2, 3, 1, 0))
+    return value
+
+
+def _from_tensorflow(name: str, value: Tensor) -> Tensor:
+    """The inverse of ``_to_tensorflow``."""
+    if name.endswith("LSTM_conv/biases"):
+        return value.unflatten(0, (4, -1))[_USED_GATES].flatten()
+    if name.endswith("LSTM_conv/weights"):
+        hidden = value.shape[3] // 4
+        used = value.unflatten(3, (4, hidden))[:, :, :-hidden, _USED_GATES]
+        return used.flatten(3).permute(3, 2, 0, 1)
+    if value.ndim == 4:
+        weight = _flip_colours(name, value).permute(3, 2, 0, 1)
+        is_linear = value.shape[:2] == (1, 1)
+        return weight[:, :, 0, 0] if is_linear else weight
+    return value
+
+
+def _flip_colours(name: str, kernel: Tensor) -> Tensor:
+    """RGB to BGR or back in a transposed kernel (kh, kw, out, in) that meets an image."""
+    if name in ("rnn1/weight", "rnn2/weight", "rnn4/weight"):
+        return kernel.flip(3)
+    if name == "rnn7/weight":
+        return kernel.flip(2)
+    return kernel

@@ -1,0 +1,554 @@
+"""NeRD-Rain: bidirectional multi-scale Transformers with implicit neural representations.
+
+Paper: https://arxiv.org/abs/2404.01547
+
+Map of the network (C = width; U is a whole U-Net with levels C, 2C, 4C; its latent, the coarsest
+level, has a quarter of the scale's height and width):
+
+    scale  coarse to fine           chained U-Nets; from their latents fine to coarse    out
+     1/4   x4                   -> U: s1, decode s1 + F(m1, m2)                        -> f_s
+                 guess from s1                                                             |
+     1/2   x2 + up(guess)       -> U: m1, decode m1 + F(M1, M2)                            v
+                                -> U: m2, decode m2 + F(M2, M3)                        -> f_m
+                 guess from m1                                                             |
+      1    x + up(guess)        -> U: M1, decode -> U: M2, decode -> U: M3, decode         v
+                                                                                       -> f_M
+
+* x, x2, x4: the rainy image at 1, 1/2 and 1/4 of its size. Coarse to fine, an implicit neural
+  representation of the first latent guesses a residual of the scale's input; the sum, enlarged,
+  is added to the rainy image of the next finer scale.
+* Fine to coarse, the latents of neighbouring passes of one scale are fused (F, which halves H and
+  W) and added to a latent of the next coarser scale.
+* In the end the features f are added coarse to fine, enlarged, and a 3x3 convolution of each
+  gives the residual of the rainy image of its size.
+
+A Transformer block is x + A(norm x), then x + G(norm x), with, as in Restormer,
+
+    A: softmax(temperature * q k^T) v over the channels of each head, q and k of unit length over
+       the pixels; q, k, v = depthwise 3x3 (1x1 x)
+    G: 1x1 (gelu(a) * b) with a, b = depthwise 3x3 (1x1 x)
+
+Differences from the published code (none changes a value beyond float rounding):
+
+* The implicit head unfolds 3x3 neighbourhoods and evaluates its MLP at four query points whose
+  relative coordinates are all exactly 0: it is a 3x3 and three 1x1 convolutions (ImplicitHead).
+* Attention and its output projection are both matrices over the channels, so they are multiplied
+  before they meet v; the product of q and k is divided by their lengths, not q and k themselves.
+* The gates of a fusion are computed at the even pixels alone, the only ones that are used.
+* ``reduce_chan_level1_max3`` and the 18 columns for the zero coordinates are in every checkpoint
+  and have no effect; they do not exist here.
+* The features lie in memory pixel by pixel (channels_last), which CPUs and GPUs prefer here.
+
+Published quirk that is kept: the third U-Net of the finest scale merges its finest skip with the
+second one's weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.network import DerainingNetwork
+
+
+@dataclass(frozen=True)
+class NeRDRainConfig:
+    """Size of a NeRD-Rain network.
+
+    Channels of the finest level, channels inside the implicit heads, and Transformer blocks of
+    the levels C, 2C and 4C of every U-Net.
+    """
+
+    width: int = 48
+    head_width: int = 256
+    num_blocks: tuple[int, ...] = (2, 3, 3)
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"NeRD-Rain's width is {self.width}; it must be even and at least 2.")
+        if self.head_width < 1:
+            raise ValueError(f"NeRD-Rain's head_width is {self.head_width}; it must be at least 1.")
+        if len(self.num_blocks) != 3 or min(self.num_blocks) < 1:
+            raise ValueError(
+                f"NeRD-Rain's num_blocks is {self.num_blocks}; it must be three numbers of at "
+                "least 1, one for each level of its U-Nets."
+            )
+
+
+VARIANTS = {
+    "nerd_rain": NeRDRainConfig(),
+    "nerd_rain_s": NeRDRainConfig(width=32),
+    # for tests and first trials on a laptop CPU
+    "nerd_rain_t": NeRDRainConfig(width=8, head_width=32, num_blocks=(1, 1, 1)),
+}
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """A section without autocast, on devices that know it (the meta device does not)."""
+    if torch.amp.is_autocast_available(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution with zero padding that keeps H and W at stride 1."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
+
+
+def pixelwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A 1x1 convolution, (B, C, H, W) to (B, O, H, W), with a weight of shape (O, C, 1, 1).
+
+    On a CPU every row is handed over as an image of its own. That changes no value and costs
+    nothing in channels_last; but for fewer than 16 images, one thread and 1x1 kernels PyTorch
+    leaves its fast convolutions for ones that take two to three times as long.
+    """
+    if x.device.type != "cpu":
+        return F.conv2d(x, weight, bias)
+    b, c, h, w = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(b * h, 1, w, c).permute(0, 3, 1, 2)  # (B*H, C, 1, W)
+    y = F.conv2d(rows, weight, bias).permute(0, 2, 3, 1)  # (B*H, 1, W, O)
+    return y.reshape(b, h, w, -1).permute(0, 3, 1, 2)
+
+
+def pixelwise_each(x: Tensor, weights: Tensor) -> Tensor:
+    """``pixelwise`` with weights (B, O, C, 1, 1), one for each image."""
+    pairs = zip(x.split(1), weights, strict=True)
+    return torch.cat([pixelwise(image, weight) for image, weight in pairs])
+
+
+class PixelwiseConv(nn.Conv2d):
+    """A 1x1 convolution, (B, C, H, W) to (B, O, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pixelwise(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalises the channels of each pixel, (B, C, H, W) kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def strips(x: Tensor) -> list[tuple[Tensor, slice]]:
+    """(B, C, H, W) as strips of rows, each with the slice of the rows that are its own.
+
+    A strip has one row more at each inner border, so that a 3x3 convolution gives its own rows
+    the same values as in the whole image. On a CPU a strip's intermediate maps stay in the cache,
+    while those of a whole image (66 MB between the two halves of a feed-forward network, for 256
+    x 256 pixels) take most of the time to allocate. For gradients, which keep every map anyway,
+    and on other devices the image is one strip.
+    """
+    height = x.shape[2]
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return [(x, slice(0, height))]
+    count = max(1, height // 32)  # 32 to 63 rows each; below 16 ``pixelwise`` would be slow
+    borders = [height * i // count for i in range(count + 1)]
+    cut = []
+    for top, bottom in pairwise(borders):
+        above = min(top, 1)
+        cut.append((x[:, :, top - above : bottom + 1], slice(above, above + bottom - top)))
+    return cut
+
+
+class SplitProjection(nn.Module):
+    """Depthwise 3x3 (1x1 x) with several outputs, (B, C, H, W) to ``parts`` times (B, O, H, W).
+
+    Each part is computed for itself: slices of one large map would not be dense in memory.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, parts: int) -> None:
+        super().__init__()
+        total = parts * out_channels
+        self.parts = parts
+        self.pixelwise = PixelwiseConv(in_channels, total)
+        self.depthwise = nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        weights = zip(
+            self.pixelwise.weight.chunk(self.parts),
+            self.depthwise.weight.chunk(self.parts),
+            strict=True,
+        )
+        return tuple(
+            F.conv2d(pixelwise(x, mix), kernels, padding=1, groups=len(kernels))
+            for mix, kernels in weights
+        )
+
+
+class ChannelAttention(nn.Module):
+    """x + attention between the channels of each head, (B, C, H, W) kept."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = LayerNorm(channels)
+        self.qkv = SplitProjection(channels, channels, parts=3)
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
+        self.project_out = PixelwiseConv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, sums = [], []
+        for strip, own in strips(x):
+            q, k, v = (y[:, :, own] for y in self.qkv(self.norm(strip)))
+            values.append((strip[:, :, own], v))
+            sums.append(self._sums(q, k))
+        mix = self._mixing_matrix(*(sum(parts) for parts in zip(*sums, strict=True)))
+        return torch.cat([rows + pixelwise_each(v, mix) for rows, v in values], dim=2)
+
+    def _sums(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums over the pixels of (B, C, H, W): q k^T of each head, q squared, k squared.
+
+        Shapes (B, heads, C/heads, C/heads) and twice (B, heads, C/heads).
+        """
+        with full_precision(q):  # float16 would overflow
+            # (B, C, H, W) -> (B, heads, C/heads, H * W)
+            q, k = (y.float().unflatten(1, (self.num_heads, -1)).flatten(3) for y in (q, k))
+            return q @ k.mT, q.square().sum(dim=3), k.square().sum(dim=3)
+
+    def _mixing_matrix(self, products: Tensor, q_squares: Tensor, k_squares: Tensor) -> Tensor:
+        """project_out times attention, a 1x1 convolution for each image: (B, C, C, 1, 1)."""
+        with full_precision(products):
+            # lengths of at least 1e-12, as in F.normalize
+            q_length, k_length = (y.clamp_min(1e-24).sqrt() for y in (q_squares, k_squares))
+            cosines = products / (q_length.unsqueeze(3) * k_length.unsqueeze(2))
+            attention = (cosines * self.temperature).softmax(dim=-1)
+            # (C, C, 1, 1) -> (C, heads, C/heads): the columns of each head
+            projection = self.project_out.weight.flatten(1).unflatten(1, (self.num_heads, -1))
+            return torch.einsum("ohi,bhij->bohj", projection, attention).flatten(2)[..., None, None]
+
+
+class GatedFeedForward(nn.Module):
+    """x + 1x1 (gelu(a) * b) with a, b = depthwise 3x3 (1x1 norm x), (B, C, H, W) kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = int(2.66 * channels)
+        self.norm = LayerNorm(channels)
+        self.project_in = SplitProjection(channels, hidden, parts=2)
+        self.project_out = PixelwiseConv(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = []
+        for strip, own in strips(x):
+            a, b = (y[:, :, own] for y in self.project_in(self.norm(strip)))
+            out.append(strip[:, :, own] + self.project_out(F.gelu(a) * b))
+        return torch.cat(out, dim=2)
+
+
+def transformer_block(channels: int, num_heads: int) -> nn.Sequential:
+    """Channel attention, then the gated feed-forward network, (B, C, H, W) kept."""
+    return nn.Sequential(ChannelAttention(channels, num_heads), GatedFeedForward(channels))
+
+
+def downsample(channels: int) -> nn.Sequential:
+    """(B, C, H, W) to (B, 2C, H/2, W/2)."""
+    return nn.Sequential(conv3x3(channels, channels // 2), nn.PixelUnshuffle(2))
+
+
+def upsample(channels: int) -> nn.Sequential:
+    """(B, C, H, W) to (B, C/2, 2H, 2W)."""
+    return nn.Sequential(conv3x3(channels, 2 * channels), nn.PixelShuffle(2))
+
+
+def double(x: Tensor) -> Tensor:
+    """Twice the height and width, every pixel four times."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class UNet(nn.Module):
+    """One pass over a scale's features, in two halves: ``encode`` and ``decode``.
+
+    Widths and heads fine to coarse: C and 1, 2C and 2, 4C and 4. The 1x1 convolution that merges
+    the finest skip is the caller's, because two U-Nets share one.
+    """
+
+    def __init__(self, config: NeRDRainConfig) -> None:
+        super().__init__()
+        c, n = config.width, config.num_blocks
+
+        def level(i: int) -> nn.Sequential:
+            heads = 2**i
+            return nn.Sequential(*(transformer_block(heads * c, heads) for _ in range(n[i])))
+
+        self.encoder = nn.ModuleList(level(i) for i in (0, 1, 2))
+        self.down = nn.ModuleList(downsample(w) for w in (c, 2 * c))
+        self.up = nn.ModuleList(upsample(w) for w in (4 * c, 2 * c))
+        self.coarse_merge = PixelwiseConv(4 * c, 2 * c)
+        self.decoder = nn.ModuleList(level(i) for i in (1, 0))
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) to the features of the three levels, fine to coarse; the last: latent."""
+        levels = [self.encoder[0](x)]
+        for down, blocks in zip(self.down, self.encoder[1:], strict=True):
+            levels.append(blocks(down(levels[-1])))
+        return levels
+
+    def decode(self, latent: Tensor, skips: Sequence[Tensor], fine_merge: nn.Module) -> Tensor:
+        """The latent and the skips, fine to coarse, to features (B, C, H, W)."""
+        x = latent
+        for up, skip, merge, blocks in zip(
+            self.up, reversed(skips), (self.coarse_merge, fine_merge), self.decoder, strict=True
+        ):
+            x = blocks(merge(torch.cat([up(x), skip], dim=1)))
+        return x
+
+
+class LatentFusion(nn.Module):
+    """Two neighbouring latents of one scale to a latent of the next coarser: halves H and W.
+
+    x g[0] + (x e) g[1] + y g'[0] + (y e) g'[1] with e = sigmoid(query(x) key(y)) and the gates
+    g = gate_x(x, x e), g' = gate_y(y, y e). The release computes all pixels and keeps the even
+    ones; here the gates are convolutions of stride 2.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = conv3x3(channels, channels, bias=True)
+        self.key = conv3x3(channels, channels, bias=True)
+        self.gate_x = conv3x3(2 * channels, 2, stride=2, bias=True)
+        self.gate_y = conv3x3(2 * channels, 2, stride=2, bias=True)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        energy = torch.sigmoid(self.query(x) * self.key(y))
+        return self._gated(self.gate_x, x, x * energy) + self._gated(self.gate_y, y, y * energy)
+
+    @staticmethod
+    def _gated(gate: nn.Module, plain: Tensor, weighted: Tensor) -> Tensor:
+        gates = gate(torch.cat([plain, weighted], dim=1))  # (B, 2, H/2, W/2)
+        return plain[..., ::2, ::2] * gates[:, :1] + weighted[..., ::2, ::2] * gates[:, 1:]
+
+
+class ImplicitHead(nn.Module):
+    """The implicit neural representation of an image: a latent (B, 4C, H, W) to (B, 3, 4H, 4W).
+
+    The release evaluates an MLP at every pixel of the enlarged latent, over its 3x3 neighbours
+    (9C values), 18 values of relative coordinates and 2 of the cell's size. Its grid of queries
+    is the grid of the features, so the coordinates are 0 and the cell is (2, 2) everywhere: the
+    first layer is a 3x3 convolution with the bias ``bias + 2 * (the two cell columns)``. The
+    three parts of that bias stay parameters of their own, because a plainly folded one would
+    learn at another rate than the release's.
+    """
+
+    def __init__(self, config: NeRDRainConfig) -> None:
+        super().__init__()
+        c, hidden = config.width, config.head_width
+        self.up = nn.Sequential(upsample(4 * c), upsample(2 * c))
+        self.neighbours = conv3x3(c, hidden, bias=True)
+        self.cell = nn.Parameter(torch.empty(hidden, 2))
+        self.layers = nn.ModuleList(
+            PixelwiseConv(hidden, out, bias=True) for out in (hidden, hidden, 3)
+        )
+        # the start of a linear layer of 9C + 20 inputs, PyTorch's default
+        bound = (9 * c + 20) ** -0.5
+        for parameter in (*self.neighbours.parameters(), self.cell):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        bias = self.neighbours.bias + 2 * self.cell.sum(dim=1)
+        x = F.conv2d(self.up(latent), self.neighbours.weight, bias, padding=1)
+        for layer in self.layers:
+            x = layer(F.relu(x, inplace=True))
+        return x
+
+
+class Scale(nn.Module):
+    """All that one image size owns: ``num_passes`` chained U-Nets and what lies around them."""
+
+    def __init__(self, config: NeRDRainConfig, num_passes: int) -> None:
+        super().__init__()
+        c = config.width
+        self.embed = conv3x3(3, c)
+        self.passes = nn.ModuleList(UNet(config) for _ in range(num_passes))
+        # Released quirk: a third pass merges its finest skip with the second's weights.
+        self.fine_merges = nn.ModuleList(PixelwiseConv(2 * c, c) for _ in range(min(num_passes, 2)))
+        self.contexts = nn.ModuleList(conv3x3(c, c) for _ in range(num_passes - 1))
+        self.fusions = nn.ModuleList(LatentFusion(4 * c) for _ in range(num_passes - 1))
+        self.output = conv3x3(c, 3)
+
+    def begin(self, image: Tensor) -> list[Tensor]:
+        """The first pass' encoder: (B, 3, H, W) to the features of its levels, fine to coarse."""
+        # every map computed from this one keeps its memory format
+        image = image.contiguous(memory_format=torch.channels_last)
+        return self.passes[0].encode(self.embed(image))
+
+    def finish(
+        self, levels: list[Tensor], feedback: Iterable[Tensor | float]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The rest of the passes, from the first one's levels and the finer scale's feedback.
+
+        Returns the features (B, C, H, W) and the feedback for the next coarser scale: one fused
+        latent for each pair of neighbouring passes.
+        """
+        latents = []
+        for i, (unet, fused) in enumerate(zip(self.passes, feedback, strict=True)):
+            *skips, latent = levels
+            latents.append(latent)
+            features = unet.decode(latent + fused, skips, self.fine_merges[min(i, 1)])
+            if i < len(self.contexts):
+                levels = self.passes[i + 1].encode(self.contexts[i](features))
+        pairs = zip(self.fusions, pairwise(latents), strict=True)
+        return features, [fusion(*pair) for fusion, pair in pairs]
+
+
+class NeRDRain(DerainingNetwork):
+    """NeRD-Rain (module docstring).
+
+    ``forward`` returns the restored images at 1, 1/2 and 1/4 of the size; then, as released, the
+    guess for 1/2, half of the input of scale 1/2, the guess for 1/4 and the rainy image at 1/4.
+    """
+
+    size_multiple = 16  # two halvings of the image, two more in the coarsest U-Net
+    min_size = 16
+
+    def __init__(self, config: NeRDRainConfig) -> None:
+        super().__init__()
+        # coarse to fine, at 1/4, 1/2 and 1 of the size
+        self.scales = nn.ModuleList(Scale(config, num_passes) for num_passes in (1, 2, 3))
+        self.heads = nn.ModuleList(ImplicitHead(config) for _ in range(2))
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        images = self._pyramid(rainy)
+        levels, inputs, guesses = self._coarse_to_fine(images)
+        features = self._fine_to_coarse(levels)
+        restored = [
+            scale.output(x) + image
+            for scale, x, image in zip(self.scales, features, images, strict=True)
+        ]
+        return (*reversed(restored), guesses[1], inputs[1] / 2, guesses[0], images[0])
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        levels, _, _ = self._coarse_to_fine(self._pyramid(rainy))
+        features = self._fine_to_coarse(levels)
+        return self.scales[-1].output(features[-1]) + rainy
+
+    @staticmethod
+    def _pyramid(rainy: Tensor) -> list[Tensor]:
+        """The image at 1/4, 1/2 (the even samples, "nearest") and 1 of its size."""
+        return [rainy[..., ::4, ::4], rainy[..., ::2, ::2], rainy]
+
+    def _coarse_to_fine(
+        self, images: list[Tensor]
+    ) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor]]:
+        """First-pass levels of the three scales, their inputs, the guesses of the two coarser."""
+        levels, inputs, guesses = [], [], []
+        for i, (scale, image) in enumerate(zip(self.scales, images, strict=True)):
+            inputs.append(image + double(guesses[-1]) if guesses else image)
+            levels.append(scale.begin(inputs[-1]))
+            if i < len(self.heads):
+                guesses.append(self.heads[i](levels[-1][-1]) + inputs[-1])
+        return levels, inputs, guesses
+
+    def _fine_to_coarse(self, levels: list[list[Tensor]]) -> list[Tensor]:
+        """Features of the three scales, coarse to fine, from the levels of their first passes."""
+        decoded = []  # fine to coarse
+        feedback = [0.0] * 3  # nothing is finer than the finest scale
+        for scale, first_levels in zip(reversed(self.scales), reversed(levels), strict=True):
+            x, feedback = scale.finish(first_levels, feedback)
+            decoded.append(x)
+        features = [decoded[-1]]
+        for x in reversed(decoded[:-1]):
+            features.append(x + double(features[-1]))
+        return features
+
+    def to_published(self) -> dict[str, Tensor]:
+        state = self.state_dict()
+        published = {}
+        for name, value in state.items():
+            if name.endswith("cell"):
+                continue  # columns of the weight that the next lines write
+            if name.endswith("neighbours.weight"):
+                # the columns of the relative coordinates, which are always multiplied by 0
+                coordinates = value.new_zeros(len(value), 18)
+                cell = state[name.replace("neighbours.weight", "cell")]
+                value = torch.cat([value.flatten(1), coordinates, cell], dim=1)
+            elif re.fullmatch(r"heads\.\d\.layers\.\d\.weight", name):
+                value = value.flatten(1)
+            published[published_name(name)] = value
+        # the weights that the quirk of ``Scale.fine_merges`` leaves unused
+        used = published["reduce_chan_level1_max2.weight"]
+        published["reduce_chan_level1_max3.weight"] = torch.zeros_like(used)
+        return published
+
+    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        state = {}
+        for name, own in self.state_dict().items():
+            value = published[published_name(name)]
+            if name.endswith("neighbours.weight"):
+                value = value[:, : own[0].numel()]
+            elif name.endswith("cell"):
+                value = value[:, -2:]
+            state[name] = value.reshape(own.shape).contiguous()
+        return state
+
+
+# Our names to the release's, applied in this order, each to the result of those before it.
+# {scale} is small, mid or max; {number} counts the passes of a scale that has several, {later}
+# from the second pass on.
+_RENAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^scales\.\d\.embed", "patch_embed_{scale}.proj"),
+        (r"^scales\.\d\.output", "output_{scale}"),
+        (r"^scales\.1\.contexts\.0", "output_mid_context"),
+        (r"^scales\.2\.contexts\.\d", "output_max_context{number}"),
+        (r"^scales\.1\.fusions\.0", "BF3"),
+        (r"^scales\.2\.fusions\.\d", "BF{number}"),
+        (r"^(BF.*)\.(query|key)", r"\1.\2_conv"),
+        (r"gate_x", "gamma1"),
+        (r"gate_y", "gamma2"),
+        (r"^scales\.\d\.fine_merges\.\d", "reduce_chan_level1_{scale}{number}"),
+        (r"^scales\.\d\.passes\.\d\.", ""),
+        (r"^coarse_merge", "reduce_chan_level2_{scale}{number}"),
+        (r"^encoder\.0", "encoder_level1_{scale}{number}"),
+        (r"^encoder\.1", "encoder_level2_{scale}{number}"),
+        (r"^encoder\.2", "latent_{scale}{number}"),
+        (r"^decoder\.0", "decoder_level2_{scale}{number}"),
+        (r"^decoder\.1", "decoder_level1_{scale}{number}"),
+        (r"^down\.0", "down1_2_{scale}{later}.body"),
+        (r"^down\.1", "down2_3_{scale}{later}.body"),
+        (r"^up\.0", "up3_2_{scale}{later}.body"),
+        (r"^up\.1", "up2_1_{scale}{later}.body"),
+        (r"(\.\d+)\.0\.norm", r"\1.norm1.body"),
+        (r"(\.\d+)\.1\.norm", r"\1.norm2.body"),
+        (r"(\.\d+)\.0\.(temperature|qkv|project_out)", r"\1.attn.\2"),
+        (r"(\.\d+)\.1\.(project_in|project_out)", r"\1.ffn.\2"),
+        (r"qkv\.depthwise", "qkv_dwconv.main.0"),
+        (r"project_in\.depthwise", "dwconv.main.0"),
+        (r"\.pixelwise", ""),
+        (r"^heads\.0\.up\.0", "upsmall2mid1.body"),
+        (r"^heads\.0\.up\.1", "upsmall2mid2.body"),
+        (r"^heads\.1\.up\.0", "upmid2max1.body"),
+        (r"^heads\.1\.up\.1", "upmid2max2.body"),
+        (r"^heads\.0", "INR.imnet"),
+        (r"^heads\.1", "INR2.imnet"),
+        (r"imnet\.layers\.2", "imnet.layers.6"),
+        (r"imnet\.layers\.1", "imnet.layers.4"),
+        (r"imnet\.layers\.0", "imnet.layers.2"),
+        (r"imnet\.neighbours", "imnet.layers.0"),
+        (r"imnet\.cell", "imnet.layers.0.weight"),
+    )
+)
+
+
+def published_name(name: str) -> str:
+    """The release's name of one of our parameters."""
+    place = re.match(r"scales\.(\d)\.(?:\w+\.(\d))?", name)
+    scale, item = (int(number or 0) for number in place.groups()) if place else (0, 0)
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name.format(
+        scale=("small", "mid", "max")[scale],
+        number="" if scale == 0 else item + 1,
+        later="" if item == 0 else item + 1,
+    )

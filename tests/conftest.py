@@ -1,0 +1,18 @@
+"""What all tests share: one thread, and markers for what a machine cannot run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+# Small tensors gain nothing from more threads, and sums keep one order: bit-equal on any machine
+# and in the scripts that tests start (tests/helpers.py).
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

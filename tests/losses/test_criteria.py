@@ -1,0 +1,132 @@
+"""The losses of the four recipes against the releases' own figures, and by hand where small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from configs import load_config
+from losses import build_criterion
+from losses.pyramids import bilinear_pyramid, gaussian_pyramid
+from losses.terms import charbonnier, edge, fft_complex, fft_stacked, laplacian, negative_ssim
+from models import build_model
+from tests.reference import golden_batch, golden_weights, read_json
+from utils.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = {
+    "dmsr": ("dmsr_rain13k", {"L1": "l1", "FFT_STACKED": "fft"}),
+    "nerd_rain": (
+        "nerd_rain_rain200l",
+        {"CHARBONNIER": "char", "FFT_COMPLEX": "fft", "EDGE": "edge", "IMPLICIT": "l1"},
+    ),
+    "nerd_rain_s": (
+        "nerd_rain_s_rain200h",
+        {"CHARBONNIER": "char", "FFT_COMPLEX": "fft", "EDGE": "edge", "IMPLICIT": "l1"},
+    ),
+    "dcsfn": ("dcsfn_rain100h", {"NEGATIVE_SSIM": "ssim"}),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_takes_the_steps_of_the_release(name: str) -> None:
+    """Loss, parts and gradient norm of two Adam steps, through the shipped YAML."""
+    recipe, parts_of_golden = RECIPES[name]
+    golden = read_json(f"{name}_train.json")
+    network = build_model(name)
+    network.load_state_dict(network.from_published(golden_weights(name)))
+    network.train()
+    criterion = build_criterion(load_config(CONFIGS / f"{recipe}.yml").LOSS)
+    optimizer = torch.optim.Adam(network.parameters(), lr=golden["lr"])
+    order = [2, 1, 0] if name == "dcsfn" else [0, 1, 2]  # the batch is drawn in the release's order
+    for number, expected in enumerate(golden["steps"][:2], start=1):
+        rainy, clean = golden_batch(number, *golden["batch"])
+        loss, parts = criterion(network(rainy[:, order]), clean[:, order])
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), float("inf"))
+        assert loss.item() == pytest.approx(expected["loss"], rel=1e-5)
+        for ours, theirs in parts_of_golden.items():
+            sign = -1 if theirs == "ssim" else 1
+            assert sign * parts[ours].item() == pytest.approx(expected[theirs], rel=1e-5), ours
+        assert norm.item() == pytest.approx(expected["grad_norm"], rel=1e-4)
+        optimizer.step()
+
+
+def test_mspfn_recipe_is_charbonnier_and_laplacian_of_images_in_minus_one_to_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    restored, clean = (torch.rand(1, 3, 12, 10, generator=generator) for _ in range(2))
+    criterion = build_criterion(load_config(CONFIGS / "mspfn_rain13k.yml").LOSS)
+    loss, _ = criterion((restored,), clean)
+    d = (2 * (restored - clean)).double()
+    charbonnier_of_d = (d.square() + 1e-6).sqrt().mean()
+    padded = nn.functional.pad(d, (1, 1, 1, 1))
+    neighbours = sum(
+        padded[..., 1 + i : 13 + i, 1 + j : 11 + j] for i in (-1, 0, 1) for j in (-1, 0, 1)
+    )
+    edges = ((9 * d - neighbours).square() + 1e-6).sqrt().mean()
+    assert loss.item() == pytest.approx((charbonnier_of_d + 0.05 * edges).item(), rel=1e-5)
+
+
+def test_ssim_is_that_of_scikit_image_inside_the_borders() -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.random((40, 36, 3))
+    noisy = np.clip(clean + rng.normal(0, 0.1, clean.shape), 0, 1)
+    _, full = structural_similarity(
+        clean, noisy, channel_axis=2, gaussian_weights=True, sigma=1.5, data_range=1.0,
+        use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    x, y = (torch.from_numpy(a).permute(2, 0, 1)[None] for a in (noisy, clean))
+    # The zero padding of 5 only reaches the border; an image of which it is cut off agrees.
+    inner = [negative_ssim(a, b) for a, b in ((x, y),)]
+    assert -inner[0].item() == pytest.approx(full.mean(), abs=0.02)
+    assert negative_ssim(y, y).item() == pytest.approx(-1)
+
+
+def test_terms_vanish_on_equal_images_and_see_a_single_changed_pixel() -> None:
+    clean = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    changed = clean.clone()
+    changed[0, 1, 5, 7] += 0.5
+    for term in (fft_stacked, fft_complex):
+        assert term(clean, clean) == 0
+    for term in (charbonnier, edge, laplacian):
+        assert term(clean, clean).item() == pytest.approx(1e-3)  # sqrt(1e-6)
+    # A delta of 0.5 has a spectrum of modulus 0.5 everywhere in one of three channels.
+    assert fft_complex(changed, clean).item() == pytest.approx(0.5 / 3, rel=1e-5)
+    assert edge(changed, clean) > 1.1e-3 and laplacian(changed, clean) > 1.1e-3
+
+
+def test_pyramids_halve_in_their_own_ways() -> None:
+    image = torch.arange(64.0).reshape(1, 1, 8, 8)
+    bilinear = bilinear_pyramid(image, 3)
+    assert torch.equal(bilinear[1][0, 0, 0], torch.tensor([4.5, 6.5, 8.5, 10.5]))  # means of 2x2
+    assert bilinear[2][0, 0, 0, 0] == 13.5  # a resize of the full image: pixels 1.5, not a mean
+    impulse = torch.zeros(1, 1, 16, 16)
+    impulse[0, 0, 8, 8] = 256.0
+    half = gaussian_pyramid(impulse, 2)[1]
+    # 5x5 binomial weights (1 4 6 4 1)/16, then means of 2x2: (6+4)/2 and (4+1)/2 along each axis
+    assert half[0, 0, 4, 4].item() == pytest.approx(256 / 256 * 5 * 5)
+    assert half[0, 0, 4, 3].item() == pytest.approx(256 / 256 * 5 * 5)
+    assert half[0, 0, 4, 5].item() == pytest.approx(256 / 256 * 5 * 0.5)
+
+
+def test_criterion_runs_in_float32_under_autocast() -> None:
+    criterion = build_criterion(load_config(CONFIGS / "dmsr_rain13k.yml").LOSS)
+    clean = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    outputs = [clean.bfloat16(), clean[..., ::2, ::2].bfloat16(), clean[..., ::4, ::4].bfloat16()]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = criterion(outputs, clean)
+    assert loss.dtype == torch.float32 and loss.isfinite()
+
+
+def test_a_loss_without_terms_or_with_an_unknown_pyramid_is_refused() -> None:
+    with pytest.raises(UserError, match=r"set one of LOSS\.TERMS\.L1"):
+        build_criterion(load_config(CONFIGS / "dmsr_rain13k.yml", ["LOSS.TERMS.L1", "0",
+                                    "LOSS.TERMS.FFT_STACKED", "0"]).LOSS)  # fmt: skip
+    with pytest.raises(UserError, match="bilinear, gaussian"):
+        build_criterion(load_config(CONFIGS / "dmsr_rain13k.yml", ["LOSS.PYRAMID", "x"]).LOSS)

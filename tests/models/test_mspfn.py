@@ -1,0 +1,308 @@
+"""MSPFN against the release's figures: outputs, losses and gradients, padding, names."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losses.terms import charbonnier, laplacian
+from models.mspfn import MSPFN, VARIANTS, Down, MSPFNConfig, Up, canonical_name, published_names
+from tests.reference import read_arrays, read_json
+from utils.tensorflow_checkpoint import read_tensorflow_checkpoint
+
+RELEASED = ("mspfn", "mspfn_n1")
+# Odd and even, down to a single pixel; the network meets them from 4 x 4 on.
+SIZES = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 5), (4, 4), (7, 6), (8, 9), (9, 9), (10, 12)]
+
+
+def golden_variables(name: str, test_graph: bool = True) -> dict[str, Tensor]:
+    """Every variable of a released graph, without the root, with regenerable random values.
+
+    The values depend on the names; the training graph of MSPFN-N1 says URAB for BCM.
+    """
+    variables = {}
+    for entry in read_json(f"{name}_vars.json"):
+        variable, shape = entry["name"], entry["shape"]
+        if not test_graph:
+            variable = variable.replace("BCM", "URAB")
+        rng = np.random.default_rng(zlib.crc32(variable.encode()))
+        z = rng.standard_normal(shape).astype(np.float32)
+        last = variable.rsplit("/", 1)[-1]
+        if last == "alpha":
+            z = np.float32(0.25) + np.float32(0.05) * z
+        elif last in ("bias", "biases"):
+            z = np.float32(0.02) * z
+        else:
+            fan_in = shape[0] * shape[1] * shape[3 if entry["kind"] == "conv_transpose" else 2]
+            z = z * np.float32(1 / np.sqrt(fan_in))
+        variables[variable] = torch.from_numpy(z)
+    return variables
+
+
+def canonical(variables: dict[str, Tensor], root: str = "generator/") -> dict[str, Tensor]:
+    return {canonical_name(root + name): value for name, value in variables.items()}
+
+
+def golden_network(name: str, test_graph: bool = True) -> MSPFN:
+    network = MSPFN(VARIANTS[name])
+    published = canonical(golden_variables(name, test_graph))
+    network.load_state_dict(network.from_published(published))
+    return network
+
+
+def to_rgb(images: Tensor) -> Tensor:
+    """The release's (B, H, W, 3), BGR in [-1, 1], to ours."""
+    return (images.permute(0, 3, 1, 2).flip(1) + 1) / 2
+
+
+def to_bgr(images: Tensor) -> Tensor:
+    """The inverse of ``to_rgb``."""
+    return (2 * images - 1).flip(1).permute(0, 2, 3, 1)
+
+
+def nhwc(features: Tensor) -> Tensor:
+    return features.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_outputs_and_features_equal_the_release(name: str) -> None:
+    network = golden_network(name).eval()
+    golden = read_arrays(f"{name}_forward.npz")
+    hidden: dict[int, list[Tensor]] = {0: [], 1: []}
+    for level, parts in hidden.items():
+        network.memory[level].lstm.register_forward_hook(
+            lambda module, inputs, output, parts=parts: parts.append(output)
+        )
+    first_unit: list[Tensor] = []
+    network.units[0].register_forward_hook(
+        lambda module, inputs, output: first_unit.extend((inputs[0][0], output[0]))
+    )
+    with torch.inference_mode():
+        rainy = to_rgb(golden["input"])
+        restored = network.restore(rainy)
+
+    for key, ours in (
+        ("y_4", torch.cat(hidden[0], dim=1)),
+        ("y_2", torch.cat(hidden[1], dim=1)),
+        ("rmm_4", first_unit[0]),
+        ("unit0_4", first_unit[1]),
+    ):
+        torch.testing.assert_close(nhwc(ours), golden[key], rtol=0, atol=1e-6)
+    torch.testing.assert_close(to_bgr(restored), golden["imitation"], rtol=0, atol=1e-5)
+    rain = 2 * nhwc((rainy - restored).flip(1))
+    torch.testing.assert_close(rain, golden["rain_res"], rtol=0, atol=1e-5)
+
+
+def training_batch(step: int) -> tuple[Tensor, Tensor]:
+    """Rainy and clean images of a golden training step, RGB in [0, 1], double precision."""
+    shape = (2, 32, 32, 3)
+    clean = np.random.default_rng(100 + step).uniform(-1, 1, shape)
+    noise = np.random.default_rng(200 + step).uniform(0, 1, shape)
+    rainy = np.clip(clean + 0.3 * noise, -1, 1)
+    # float32 first: the release rounds its batches so
+    rainy, clean = (torch.from_numpy(x.astype(np.float32)).double() for x in (rainy, clean))
+    return to_rgb(rainy), to_rgb(clean)
+
+
+def training_losses(network: MSPFN, step: int) -> tuple[Tensor, Tensor]:
+    """The release's total loss and its edge part, both on [-1, 1]."""
+    rainy, clean = training_batch(step)
+    restored, clean = to_bgr(network(rainy)[0]), to_bgr(clean)
+    restored, clean = restored.permute(0, 3, 1, 2), clean.permute(0, 3, 1, 2)
+    edge = laplacian(restored, clean)
+    return charbonnier(restored, clean) + 0.05 * edge, edge
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_loss_and_gradients_equal_the_release(name: str) -> None:
+    golden = read_json(f"{name}_train.json")
+    network = golden_network(name, test_graph=False).double()
+    total, edge = training_losses(network, step=0)
+    total.backward()
+
+    expected = golden["steps"][0]
+    assert total.item() == pytest.approx(expected["train_loss"], rel=1e-10)
+    assert edge.item() == pytest.approx(expected["edge_loss"], rel=1e-10)
+    gradients = {
+        published: network.get_parameter(ours).grad.norm().item()
+        for ours, published in published_names(network.config).items()
+        if published in golden["grad_l2_step0"]
+    }
+    assert gradients == pytest.approx(golden["grad_l2_step0"], rel=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RELEASED)
+def test_twelve_steps_of_adam_equal_the_release(name: str) -> None:
+    network = golden_network(name, test_graph=False).double()
+    optimizer = torch.optim.Adam(network.parameters())
+    for expected in read_json(f"{name}_train.json")["steps"]:
+        step = expected["step"]
+        total, edge = training_losses(network, step)
+        assert total.item() == pytest.approx(expected["train_loss"], rel=1e-9)
+        assert edge.item() == pytest.approx(expected["edge_loss"], rel=1e-9)
+        optimizer.zero_grad()
+        total.backward()
+        (group,) = optimizer.param_groups
+        group["lr"] = 5e-4 * 0.8 ** (step / 20000) + 1e-6
+        # TensorFlow adds epsilon outside the bias correction, PyTorch inside.
+        group["eps"] = 1e-8 / (1 - 0.999 ** (step + 1)) ** 0.5
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_published_names_and_shapes_are_the_releases(name: str) -> None:
+    with torch.device("meta"):
+        published = MSPFN(VARIANTS[name]).to_published()
+    expected = {
+        canonical_name("model/" + entry["name"]): entry["shape"]
+        for entry in read_json(f"{name}_vars.json")
+    }
+    assert {key: list(value.shape) for key, value in published.items()} == expected
+
+
+def test_conversion_keeps_all_but_the_dead_lstm_parts() -> None:
+    theirs = canonical(golden_variables("mspfn_n1"))
+    back = golden_network("mspfn_n1").to_published()
+    lstm = [name for name in theirs if "LSTM_conv" in name]
+    assert len(lstm) == 6
+    for name in theirs.keys() - lstm:
+        assert torch.equal(theirs[name], back[name]), name
+    for name in lstm:
+        hidden = theirs[name].shape[-1] // 4
+        dead = torch.zeros_like(theirs[name], dtype=torch.bool)
+        dead[..., 2 * hidden : 3 * hidden] = True  # i, j, f, o: the forget gate
+        if name.endswith("weights"):
+            dead[:, :, 32:] = True  # what the zero state meets
+        assert torch.equal(back[name], theirs[name].masked_fill(dead, 0)), name
+
+
+def test_live_parameters() -> None:
+    """The released counts less the 3,226,048 parameters that cannot matter."""
+    counts = {}
+    with torch.device("meta"):
+        for name in RELEASED:
+            counts[name] = sum(p.numel() for p in MSPFN(VARIANTS[name]).parameters())
+    assert counts == {"mspfn": 20_995_776 - 3_226_048, "mspfn_n1": 15_823_424 - 3_226_048}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("generator/rnn1/weight", "rnn1/weight"),
+        ("model/URAB_3/group_4_RCAB2/conv2d_1/bias", "URAB_3/group_4_RCAB2/conv2d_1/bias"),
+        ("generator/BCM2_16/upBCM4_2_16/alpha", "URAB2_16/upURAB4_2_16/alpha"),
+        ("generator/BCM_0/upBCM4to1_0/weight", "URAB_0/upURAB4to1_0/weight"),
+        ("MSPFN/global_step", None),
+        ("beta1_power", None),
+    ],
+)
+def test_canonical_name(name: str, expected: str | None) -> None:
+    assert canonical_name(name) == expected
+
+
+def linear(block: Down | Up) -> Down | Up:
+    """The block with a PReLU that does nothing, in double precision."""
+    torch.nn.init.ones_(block.prelu.weight)
+    return block.double()
+
+
+def test_down_reads_odd_and_even_sizes_as_tensorflow_does() -> None:
+    """SAME pads odd sizes by (1, 1), even ones by (0, 1): windows centre on 0, 2, .. or 1, 3, .."""
+    down = linear(Down(1))
+    with torch.no_grad():
+        down.conv.weight.zero_()[..., 1, 1] = 1
+    for height, width in SIZES:
+        image = torch.rand(1, 1, height, width, dtype=torch.double)
+        expected = image[..., 1 - height % 2 :: 2, 1 - width % 2 :: 2]
+        assert torch.equal(down(image), expected), (height, width)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_up_is_the_adjoint_of_down(size: tuple[int, int]) -> None:
+    """A transposed convolution is the gradient of the plain one with the same kernel."""
+    torch.manual_seed(0)
+    down, up = linear(Down(3)), linear(Up(3, 3))
+    up.conv.weight = down.conv.weight
+    x = torch.rand(2, 3, *size, dtype=torch.double, requires_grad=True)
+    y = down(x)
+    g = torch.rand_like(y)
+    (gradient,) = torch.autograd.grad(y, x, g)
+    torch.testing.assert_close(up(g, x.shape[-2:]), gradient, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_down_and_up_equal_tensorflow(size: tuple[int, int]) -> None:
+    tensorflow = pytest.importorskip("tensorflow", reason="tensorflow-cpu is not installed")
+    torch.manual_seed(0)
+    down, up = linear(Down(3)), linear(Up(3, 3))
+    x = torch.rand(2, 3, *size, dtype=torch.double)
+    kernel = down.conv.weight.detach().permute(2, 3, 1, 0).numpy()
+    expected = tensorflow.nn.conv2d(nhwc(x).numpy(), kernel, 2, "SAME").numpy()
+    y = down(x).detach()
+    np.testing.assert_allclose(nhwc(y).numpy(), expected, rtol=0, atol=1e-14)
+    kernel = up.conv.weight.detach().permute(2, 3, 1, 0).numpy()
+    expected = tensorflow.nn.conv2d_transpose(nhwc(y).numpy(), kernel, nhwc(x).shape, 2, "SAME")
+    ours = up(y, x.shape[-2:]).detach()
+    np.testing.assert_allclose(nhwc(ours).numpy(), expected.numpy(), rtol=0, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_a_whole_tensorflow_checkpoint_restores_as_released(tmp_path: Path) -> None:
+    """As the authors publish MSPFN-N1: the test graph's names, with a trainer's extras."""
+    pytest.importorskip("tensorflow", reason="tensorflow-cpu is not installed")
+    import tensorflow.compat.v1 as tf1
+
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        for name, value in golden_variables("mspfn_n1").items():
+            tf1.get_variable("generator/" + name, initializer=value.numpy())
+        tf1.get_variable("MSPFN/global_step", initializer=np.int64(7))
+        session.run(tf1.global_variables_initializer())
+        tf1.train.Saver().save(session, str(tmp_path / "epoch44"), write_meta_graph=False)
+
+    variables = read_tensorflow_checkpoint(tmp_path / "epoch44")
+    network = MSPFN(VARIANTS["mspfn_n1"]).eval()
+    network.load_state_dict(network.from_published(canonical(variables, root="")))
+    golden = read_arrays("mspfn_n1_forward.npz")
+    with torch.inference_mode():
+        restored = network.restore(to_rgb(golden["input"]))
+    torch.testing.assert_close(to_bgr(restored), golden["imitation"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MSPFNConfig(width=0),
+        lambda: MSPFNConfig(width=18),
+        lambda: MSPFNConfig(num_units=0),
+        lambda: MSPFNConfig(num_attention=(1, 3)),
+        lambda: MSPFNConfig(num_attention=(1, 0, 3)),
+        lambda: MSPFNConfig(num_attention=(1, 1.0, 1)),
+    ],
+)
+def test_impossible_configurations_are_refused(make: Callable[[], MSPFNConfig]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        make()
+
+
+def test_tanh_keeps_small_values_in_bfloat16() -> None:
+    """Where its float32 form would lose them."""
+    torch.manual_seed(0)
+    lstm = MSPFN(VARIANTS["mspfn_t"]).memory[0].lstm
+    x = 0.1 * torch.rand(1, 8, 6, 6)
+    with torch.no_grad():
+        expected = lstm.double()(x.double(), slice(0, 16))
+        ours = lstm.bfloat16()(x.bfloat16(), slice(0, 16))
+    assert F.cosine_similarity(ours.double().flatten(), expected.flatten(), dim=0) > 0.999
+
+
+def test_slopes_and_biases_start_at_zero() -> None:
+    for name, parameter in MSPFN(VARIANTS["mspfn_t"]).named_parameters():
+        assert (parameter.ndim == 1) == (parameter.abs().max() == 0), name

@@ -1,0 +1,231 @@
+"""What is particular to NeRD-Rain: its short cuts against their plain forms, its training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losses.criteria import Criterion
+from models.nerd_rain import (
+    VARIANTS,
+    ChannelAttention,
+    GatedFeedForward,
+    ImplicitHead,
+    LatentFusion,
+    NeRDRain,
+    NeRDRainConfig,
+    pixelwise,
+)
+from tests.reference import golden_batch, golden_weights, read_arrays, read_json
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def tiny() -> NeRDRain:
+    return NeRDRain(VARIANTS["nerd_rain_t"])
+
+
+def golden_network(name: str) -> NeRDRain:
+    network = NeRDRain(VARIANTS[name])
+    network.load_state_dict(network.from_published(golden_weights(name)))
+    return network
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+# The published networks
+
+
+@pytest.mark.parametrize("name", ["nerd_rain_s", "nerd_rain"])
+def test_outputs_are_the_releases(name: str) -> None:
+    golden = read_arrays(f"{name}_forward.npz")
+    network = golden_network(name).eval()
+    with torch.inference_mode():
+        outputs = network(golden["input"])
+        restored = network.restore(golden["input"])
+    assert len(outputs) == 7
+    for i, output in enumerate(outputs):
+        torch.testing.assert_close(output, golden[f"output{i}"], rtol=0, atol=1e-5)
+    assert torch.equal(restored, outputs[0])
+
+
+@pytest.mark.parametrize("name", ["nerd_rain_s", pytest.param("nerd_rain", marks=pytest.mark.slow)])
+def test_two_training_steps_are_the_releases(name: str) -> None:
+    golden = read_json(f"{name}_train.json")
+    network = golden_network(name).train()
+    terms = {"CHARBONNIER": 1.0, "FFT_COMPLEX": 0.01, "EDGE": 0.05}
+    criterion = Criterion(terms, num_scales=3, pyramid="gaussian", implicit_weight=0.1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=golden["lr"])
+    for i, expected in enumerate(golden["steps"][:2], start=1):
+        rainy, clean = golden_batch(i, *golden["batch"])
+        loss, parts = criterion(network(rainy), clean)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), float("inf"))
+        optimizer.step()
+        figures = {
+            "loss": loss.item(),
+            "char": parts["CHARBONNIER"].item(),
+            "fft": parts["FFT_COMPLEX"].item(),
+            "edge": parts["EDGE"].item(),
+            "l1": parts["IMPLICIT"].item(),
+        }
+        assert figures == pytest.approx({key: expected[key] for key in figures}, rel=1e-5)
+        assert norm.item() == pytest.approx(expected["grad_norm"], rel=1e-4)
+
+
+def test_published_names_hold_every_weight() -> None:
+    network = tiny()
+    published = network.to_published()
+    dead = {
+        "reduce_chan_level1_max3.weight": slice(None),
+        "INR.imnet.layers.0.weight": slice(9 * 8, 9 * 8 + 18),
+        "INR2.imnet.layers.0.weight": slice(9 * 8, 9 * 8 + 18),
+    }
+    for name, columns in dead.items():
+        assert not published[name][:, columns].any()
+        # what a checkpoint holds there has no way into the network
+        published[name] = published[name].clone()
+        published[name][:, columns] = 1.0
+    state = network.from_published(published)
+    assert state.keys() == network.state_dict().keys()
+    for name, value in network.state_dict().items():
+        assert torch.equal(state[name], value), name
+
+
+def test_third_pass_merges_with_the_second_ones_weights() -> None:
+    network = tiny().eval()
+    scale = network.scales[2]
+    calls = []
+    for i, merge in enumerate(scale.fine_merges):
+        merge.register_forward_hook(lambda *_, i=i: calls.append(i))
+    network.restore(torch.rand(1, 3, 16, 16))
+    assert calls == [0, 1, 1]
+
+
+# The short cuts, each against its plain form
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_pixelwise_is_a_1x1_convolution(dense: bool) -> None:
+    x = torch.rand(2, 5, 7, 9)
+    if not dense:
+        x = x.contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.rand(4, 5, 1, 1), torch.rand(4)
+    close(pixelwise(x, weight, bias), F.conv2d(x, weight, bias))
+
+
+def plain_attention(block: ChannelAttention, x: Tensor) -> Tensor:
+    """x + project_out(softmax(temperature * q k^T) v), step by step."""
+    b, c, h, w = x.shape
+    y = F.layer_norm(x.movedim(1, -1), (c,), block.norm.weight, block.norm.bias).movedim(-1, 1)
+    y = F.conv2d(y, block.qkv.pixelwise.weight)
+    y = F.conv2d(y, block.qkv.depthwise.weight, padding=1, groups=3 * c)
+    q, k, v = (part.reshape(b, block.num_heads, -1, h * w) for part in y.chunk(3, dim=1))
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    out = (q @ k.mT * block.temperature).softmax(dim=-1) @ v
+    return x + F.conv2d(out.reshape(b, c, h, w), block.project_out.weight)
+
+
+def plain_feed_forward(block: GatedFeedForward, x: Tensor) -> Tensor:
+    """x + project_out(gelu(a) b), step by step."""
+    c = x.shape[1]
+    y = F.layer_norm(x.movedim(1, -1), (c,), block.norm.weight, block.norm.bias).movedim(-1, 1)
+    y = F.conv2d(y, block.project_in.pixelwise.weight)
+    y = F.conv2d(y, block.project_in.depthwise.weight, padding=1, groups=y.shape[1])
+    a, b = y.chunk(2, dim=1)
+    return x + F.conv2d(F.gelu(a) * b, block.project_out.weight)
+
+
+@pytest.mark.parametrize("height", [20, 101])  # one strip; three, of unequal heights
+@pytest.mark.parametrize("gradients", [True, False])
+def test_blocks_equal_their_plain_forms(height: int, gradients: bool) -> None:
+    x = torch.randn(2, 8, height, 12)
+    attention, feed_forward = ChannelAttention(8, num_heads=2), GatedFeedForward(8)
+    with torch.no_grad():  # away from the starts at 1 and 0, which hide mistakes
+        attention.temperature.copy_(torch.tensor([3.0, -5.0]).reshape(2, 1, 1))
+        for norm in (attention.norm, feed_forward.norm):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+    with torch.set_grad_enabled(gradients):
+        close(attention(x), plain_attention(attention, x))
+        close(feed_forward(x), plain_feed_forward(feed_forward, x))
+
+
+def test_attention_of_zero_queries_has_finite_gradients() -> None:
+    attention = ChannelAttention(8, num_heads=2)
+    with torch.no_grad():
+        attention.qkv.pixelwise.weight[:8] = 0
+    attention(torch.randn(1, 8, 4, 4)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in attention.parameters())
+
+
+def test_fusion_is_the_even_pixels_of_the_full_one() -> None:
+    fusion = LatentFusion(4)
+    x, y = torch.randn(2, 4, 6, 10), torch.randn(2, 4, 6, 10)
+    energy = torch.sigmoid(fusion.query(x) * fusion.key(y))
+    full = torch.zeros_like(x)
+    for z, gate in ((x, fusion.gate_x), (y, fusion.gate_y)):
+        g = F.conv2d(torch.cat([z, z * energy], dim=1), gate.weight, gate.bias, padding=1)
+        full = full + z * g[:, :1] + z * energy * g[:, 1:]
+    close(fusion(x, y), full[..., ::2, ::2])
+
+
+def test_implicit_head_is_the_released_mlp_and_trains_like_it() -> None:
+    network = tiny()
+    head: ImplicitHead = network.heads[0]
+    published = {
+        name: value.detach().clone().requires_grad_()
+        for name, value in network.to_published().items()
+        if name.startswith("INR.")
+    }
+    latent = torch.randn(2, 32, 3, 5)
+
+    # the released form: 9C unfolded values, 18 relative coordinates of 0, cells of 2, an MLP
+    features = head.up(latent)
+    x = F.unfold(features, 3, padding=1).mT  # (B, 4H * 4W, 9C)
+    x = torch.cat([x, x.new_zeros(*x.shape[:2], 18), x.new_full((*x.shape[:2], 2), 2.0)], dim=2)
+    for i in (0, 2, 4, 6):
+        x = F.relu(x) if i else x
+        name = f"INR.imnet.layers.{i}"
+        x = F.linear(x, published[f"{name}.weight"], published[f"{name}.bias"])
+    image = x.mT.unflatten(2, features.shape[2:])
+
+    close(head(latent), image)
+    head(latent).square().sum().backward()
+    image.square().sum().backward()
+    weight, bias = (published[f"INR.imnet.layers.0.{part}"].grad for part in ("weight", "bias"))
+    close(head.cell.grad, weight[:, -2:], 1e-4)
+    close(head.neighbours.weight.grad, weight[:, :72].reshape(-1, 8, 3, 3), 1e-4)
+    close(head.neighbours.bias.grad, bias, 1e-4)
+    assert head.cell.grad.abs().max() > 0
+
+
+def test_restore_by_strips_equals_the_whole_image() -> None:
+    network = tiny().eval()
+    rainy = torch.rand(1, 3, 144, 80)
+    whole = network(rainy)[0].detach()
+    with torch.no_grad():
+        close(network.restore(rainy), whole, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 7}, "width is 7"),
+        ({"width": 0}, "width is 0"),
+        ({"head_width": 0}, "head_width is 0"),
+        ({"num_blocks": (2, 3)}, "num_blocks is"),
+        ({"num_blocks": (2, 0, 3)}, "num_blocks is"),
+    ],
+)
+def test_impossible_sizes_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NeRDRainConfig(**options)

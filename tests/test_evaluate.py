@@ -1,0 +1,215 @@
+"""evaluate.py as a user runs it: tables in every format, mistakes in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.helpers import ROOT, run_script, write_pairs
+from utils.metrics import score
+
+GOLDEN = ROOT / "tests" / "golden" / "metrics"
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> tuple[Path, Path]:
+    """Results of two methods on Rain100H and DID-Data, two images each, and the data."""
+    results, data = tmp_path / "results", tmp_path / "data"
+    for dataset in ("Rain100H", "DID-Data"):
+        write_pairs(data / dataset, 2)
+        for method, share in (("good", 0.2), ("poor", 0.6)):
+            (results / method / dataset).mkdir(parents=True)
+            for path in (data / dataset / "input").iterdir():
+                rainy, clean = (
+                    cv2.imread(str(path)),
+                    cv2.imread(str(data / dataset / "target" / path.name)),
+                )
+                mixed = cv2.addWeighted(rainy, share, clean, 1 - share, 0)
+                cv2.imwrite(str(results / method / dataset / path.name), mixed)
+    return results, data
+
+
+def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return run_script("evaluate.py", *arguments)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("protocol", ["rain13k", "did", "rgb"])
+def test_one_folder_gives_the_reference_figures(tmp_path: Path, protocol: str):
+    expected = json.loads((GOLDEN / "expected.json").read_text())["pairs"]
+    names = ("a_h48_w64", "b_h47_w65_odd", "e_h700_w520_f2")
+    for name in names:
+        for side, folder in (("result", "results"), ("gt", "clean")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            shutil.copy(GOLDEN / f"{name}_{side}.png", tmp_path / folder / f"{name}.png")
+    output = tmp_path / "scores"
+    done = evaluate(
+        "--results", tmp_path / "results", "--targets", tmp_path / "clean",
+        "--protocol", protocol, "--output", output,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = [
+        expected[name]["expected"]["dcsfn_rgb" if protocol == "rgb" else protocol] for name in names
+    ]
+    ssim_tolerance = 1e-4 if protocol == "rgb" else 1e-8
+    rows = read_csv(output / "images.csv")
+    assert [row["image"] for row in rows] == list(names)
+    for row, figure in zip(rows, figures, strict=True):
+        assert row["protocol"] == protocol and row["problem"] == ""
+        assert float(row["psnr"]) == pytest.approx(figure["psnr"], rel=0, abs=1e-6)
+        assert float(row["ssim"]) == pytest.approx(figure["ssim"], rel=0, abs=ssim_tolerance)
+    mean = np.mean([figure["psnr"] for figure in figures])
+    assert (
+        f"| {mean:.4f} |" in done.stdout.replace("  ", " ")
+        and f"Protocol {protocol}" in done.stdout
+    )
+    assert f"{mean:.4f}" in (output / "table.md").read_text(encoding="utf-8")
+
+
+def test_benchmark_in_every_format_beside_the_papers(benchmark: tuple[Path, Path], tmp_path: Path):
+    results, data = benchmark
+    output = tmp_path / "out"
+    arguments = ("--benchmark", results, "--datasets", data, "--output", output)
+    done = evaluate(*arguments)
+    assert done.returncode == 0, done.stderr
+    *shown, written = done.stdout.splitlines()
+    assert max(map(len, shown)) <= 80 and written.endswith(f"written to {output}/")
+    for name in ("table.md", "table.tex", "table.csv", "table.json", "images.csv", "report.html"):
+        assert (output / name).stat().st_size > 100, name
+
+    content = json.loads((output / "table.json").read_text(encoding="utf-8"))
+    assert {c["dataset"]: c["protocol"] for c in content["columns"]} == {
+        "DID-Data": "did",
+        "Rain100H": "rain13k",
+    }
+    by_method = {row["method"]: row for row in content["rows"] if row["kind"] != "published"}
+    assert list(by_method) == ["rainy input", "good", "poor"]
+    for dataset, protocol in (("DID-Data", "did"), ("Rain100H", "rain13k")):
+        expected = np.mean(
+            [
+                score(
+                    cv2.imread(str(results / "poor" / dataset / f"{i}.png"))[..., ::-1],
+                    cv2.imread(str(data / dataset / "target" / f"{i}.png"))[..., ::-1],
+                    protocol,
+                )
+                for i in (1, 2)
+            ],
+            axis=0,
+        )
+        cell = by_method["poor"]["scores"][dataset]
+        assert (cell["psnr"], cell["ssim"]) == pytest.approx(tuple(expected), abs=1e-9)
+        assert cell["psnr_rank"] == 2 and by_method["good"]["scores"][dataset]["psnr_rank"] == 1
+    sources = {row["source"] for row in content["rows"] if row["kind"] == "published"}
+    assert "DMSR paper Table 1, trained on Rain13K" in sources
+    assert not any("README" in source for source in sources)  # of the other protocol
+
+    # a second run takes the kept scores, --fresh does not
+    assert "12 images (12 kept from before)" in evaluate(*arguments).stdout
+    assert "12 images (0 kept from before)" in evaluate(*arguments, "--fresh").stdout
+
+
+def test_methods_sets_and_protocol_can_be_chosen(benchmark: tuple[Path, Path], tmp_path: Path):
+    results, data = benchmark
+    done = evaluate(
+        "--benchmark", results, "--datasets", data, "--methods", "poor", "--sets", "Rain100H",
+        "--protocol", "rgb", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0
+    rows = read_csv(tmp_path / "out" / "images.csv")
+    assert {(r["method"], r["dataset"], r["protocol"]) for r in rows} == {
+        ("rainy input", "Rain100H", "rgb"),
+        ("poor", "Rain100H", "rgb"),
+    }
+    done = evaluate("--benchmark", results, "--datasets", data, "--methods", "best")
+    assert done.returncode == 1 and "good, poor" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_problems_leave_the_rest_of_the_table(benchmark: tuple[Path, Path], tmp_path: Path):
+    results, data = benchmark
+    (results / "good" / "Rain100H" / "2.png").write_bytes(b"no image")
+    shutil.rmtree(results / "poor" / "DID-Data")
+    (results / "poor" / "Rain200H").mkdir()
+    done = evaluate("--benchmark", results, "--datasets", data, "--output", tmp_path / "out")
+    assert done.returncode == 1
+    assert str(results / "good" / "Rain100H" / "2.png") in done.stderr
+    assert str(results / "poor" / "DID-Data") in done.stderr
+    assert str(results / "poor" / "Rain200H") in done.stderr
+    assert "3 problems" in done.stderr and "Traceback" not in done.stderr
+    content = json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))
+    by_method = {row["method"]: row["scores"] for row in content["rows"][:3]}
+    assert by_method["good"]["Rain100H"]["complete"] is False
+    assert by_method["good"]["DID-Data"]["complete"] is True
+    assert by_method["poor"]["DID-Data"] is None and by_method["poor"]["Mean"] is None
+    assert "INCOMPLETE: 3 problems" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    rows = read_csv(tmp_path / "out" / "images.csv")
+    (broken,) = (
+        r for r in rows if (r["method"], r["image"], r["dataset"]) == ("good", "2", "Rain100H")
+    )
+    assert broken["psnr"] == "" and "2.png" in broken["problem"]
+
+
+def test_many_problems_are_counted_not_poured_out(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 15, 16, 16)
+    for i in range(2, 16):
+        (pairs / "input" / f"{i}.png").unlink()
+    done = evaluate(
+        "--results", pairs / "input", "--targets", pairs / "target", "--output", tmp_path / "out"
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error: missing") == 10 and "and 4 more" in done.stderr
+    assert "14 problems" in done.stderr
+    assert len(read_csv(tmp_path / "out" / "images.csv")) == 15
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 1, 16, 16)
+    (tmp_path / "empty").mkdir()
+    output = ("--output", tmp_path / "out")
+    for arguments, said in (
+        (("--results", tmp_path / "no", "--targets", pairs / "target"), f"no folder {tmp_path}/no"),
+        (("--results", tmp_path / "empty", "--targets", pairs / "target"), "holds no image"),
+        (("--benchmark", pairs, "--datasets", pairs), "holds no data set"),
+        (("--benchmark", tmp_path / "empty", "--datasets", tmp_path), "holds no folder of results"),
+    ):
+        done = evaluate(*arguments, *output)
+        assert done.returncode == 1 and said in done.stderr, done.stderr
+        assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    for arguments, said in (
+        (("--results", pairs), "--targets"),
+        (("--benchmark", pairs), "--datasets"),
+        (("--results", pairs, "--targets", pairs, "--protocol", "matlab"), "rain13k"),
+        (("--results", pairs, "--no-reference", "--protocol", "did"), "--no-reference"),
+        (("--results", pairs, "--targets", pairs, "--workers", "0"), "--workers"),
+    ):
+        done = evaluate(*arguments)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyiqa") is not None, reason="pyiqa is installed")
+def test_niqe_without_its_package_is_one_sentence(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 1, 16, 16)
+    done = evaluate("--results", pairs / "input", "--no-reference", "--output", tmp_path / "out")
+    assert done.returncode == 1 and "pip install pyiqa" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_evaluation_needs_neither_networks_nor_torch():
+    code = "import sys, evaluate; print([m for m in sys.modules if m.split('.')[0] in " \
+        "('torch', 'models', 'losses', 'data', 'skimage')])"  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

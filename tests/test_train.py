@@ -1,0 +1,263 @@
+"""Training as a user runs it: resume, kills, several processes, mistakes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+import train
+from models import load_weights
+from tests.helpers import read_until, run_script, start_script, write_pairs
+from utils.checkpoints import read_checkpoint, read_weights
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), 6)
+
+
+@pytest.fixture(scope="module")
+def settings(pairs: Path) -> list[str]:
+    """A run of DMSR at its smallest: four epochs of three steps."""
+    return f"""
+        MODEL.NAME dmsr_s MODEL.OPTIONS.width 4 MODEL.OPTIONS.num_blocks 1
+        DATA.TRAIN {pairs} DATA.VAL {pairs} DATA.WORKERS 0 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 4
+        LOSS.TERMS.L1 1 LOSS.TERMS.FFT_STACKED 0.1 LOSS.SCALES 3 OPTIM.LR 1e-3 OPTIM.EMA 0.9
+        SCHEDULE.NAME exponential VALIDATION.SAMPLES_EVERY 2
+    """.split()
+
+
+def train_in_process(folder: Path, settings: list[str], name: str, *arguments: str) -> Path:
+    """Train as ``train.py --flags KEY VALUE`` would and return the run's folder."""
+    flags = [argument for argument in arguments if argument.startswith("--")]
+    more = [argument for argument in arguments if not argument.startswith("--")]
+    where = ["RUN.FOLDER", str(folder), "RUN.NAME", name]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    argv, sys.argv = sys.argv, ["train.py", *flags, *settings, *where, *more]
+    try:
+        train.main()
+    finally:
+        sys.argv = argv
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return folder / name
+
+
+@pytest.fixture
+def run_train(tmp_path: Path, settings: list[str]) -> Callable[..., Path]:
+    """``run_train(name, *more arguments)`` trains in this process."""
+    return functools.partial(train_in_process, tmp_path / "runs", settings)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Path:
+    """The undisturbed run that disturbed ones are compared with."""
+    return train_in_process(tmp_path_factory.mktemp("straight"), settings, "straight")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bit-identical weights, averages and optimiser, and the same log but for the seconds."""
+    a, b = (read_checkpoint(folder / "latest.pth") for folder in (one, other))
+    for key in ("network", "ema"):
+        assert a[key].keys() == b[key].keys()
+        for name in a[key]:
+            assert torch.equal(a[key][name], b[key][name]), f"{key} {name}"
+    for index, state in a["optimizer"]["state"].items():
+        for name in state:
+            assert torch.equal(state[name], b["optimizer"]["state"][index][name])
+    best_a, best_b = (read_weights(folder / "best.safetensors") for folder in (one, other))
+    assert all(torch.equal(best_a.state[name], best_b.state[name]) for name in best_a.state)
+    logs = []
+    for folder in (one, other):
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        logs.append([{k: v for k, v in line.items() if k != "seconds"} for line in lines])
+    assert logs[0] == logs[1]
+
+
+def test_four_epochs_equal_two_then_resumed_two(run_train, straight) -> None:
+    halves = run_train("halves", "OPTIM.EPOCHS", "2")
+    assert read_checkpoint(halves / "latest.pth")["progress"]["step"] == 6
+    run_train("halves", "--resume")
+    assert_same_run(straight, halves)
+
+
+def test_killed_inside_an_epoch_and_resumed_equals_undisturbed(
+    run_train, settings, straight, tmp_path
+) -> None:
+    folder = tmp_path / "runs"
+    arguments = [*settings, "RUN.FOLDER", folder, "RUN.NAME", "killed", "CHECKPOINT.EVERY_STEPS", 1]
+    process = start_script("train.py", *arguments)
+    read_until(process, "epoch 2/4:")
+    process.kill()
+    process.wait()
+    step = read_checkpoint(folder / "killed" / "latest.pth")["progress"]["step"]
+    assert 3 <= step < 12
+    run_train("killed", "--resume", "CHECKPOINT.EVERY_STEPS", "1")
+    assert_same_run(straight, folder / "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_finishes_the_step_saves_and_says_so(
+    run_train, settings, straight, tmp_path, number
+) -> None:
+    folder = tmp_path / "runs"
+    process = start_script("train.py", *settings, "RUN.FOLDER", folder, "RUN.NAME", "stopped")
+    read_until(process, "epoch 2/4:")
+    process.send_signal(number)
+    rest = process.stdout.read()
+    assert process.wait() == 0
+    assert f"{number.name}: saved" in rest and "--resume" in rest
+    assert read_checkpoint(folder / "stopped" / "latest.pth")["progress"]["step"] < 12
+    run_train("stopped", "--resume")
+    assert_same_run(straight, folder / "stopped")
+
+
+@pytest.mark.slow
+def test_survives_fifty_kills_at_random_moments(run_train, settings) -> None:
+    straight = run_train("straight", "OPTIM.EPOCHS", "60", "CHECKPOINT.EVERY_STEPS", "1")
+    folder = straight.parent
+    arguments = [*settings, "RUN.FOLDER", folder, "RUN.NAME", "killed"]
+    arguments += ["OPTIM.EPOCHS", 60, "CHECKPOINT.EVERY_STEPS", 1]
+    moments = random.Random(0)
+    kills = 0
+    while kills < 50:
+        flag = ["--resume"] if (folder / "killed" / "latest.pth").exists() else []
+        process = start_script("train.py", *flag, *arguments)
+        read_until(process, "dmsr_s:")  # the start-up is over
+        try:
+            process.wait(timeout=moments.uniform(0.05, 0.8))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        else:
+            assert process.returncode == 0
+            break
+        if not (folder / "killed" / "latest.pth").exists():
+            shutil.rmtree(folder / "killed")
+    assert kills == 50, "the run ended before it was killed often enough; give it more epochs"
+    run_train("killed", "--resume", "OPTIM.EPOCHS", "60", "CHECKPOINT.EVERY_STEPS", "1")
+    assert_same_run(straight, folder / "killed")
+
+
+def test_several_processes_and_accumulation_take_the_same_steps(tmp_path, pairs) -> None:
+    """A network without batch norm: averages over a share of the batch would differ with it."""
+    common = f"""
+        MODEL.NAME nerd_rain_t DATA.TRAIN {pairs} DATA.VAL {pairs} DATA.WORKERS 0
+        LOSS.TERMS.CHARBONNIER 1 OPTIM.BATCH_SIZE 4 DATA.REPEAT 2 OPTIM.EPOCHS 1
+        SCHEDULE.NAME multi_step RUN.FOLDER {tmp_path} AUGMENT.PATCH 32
+    """.split()
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    runs = {
+        "one": run_script("train.py", *common, "RUN.NAME", "one"),
+        "two": run_script("train.py", *common, "RUN.NAME", "two", launcher=launcher),
+        "passes": run_script("train.py", *common, "RUN.NAME", "passes", "OPTIM.ACCUMULATE", 2),
+    }
+    for name, done in runs.items():
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+    one, two, passes = (read_checkpoint(tmp_path / name / "latest.pth") for name in runs)
+    for other in (two, passes):
+        for name, value in one["network"].items():
+            torch.testing.assert_close(other["network"][name], value, rtol=1e-4, atol=2e-6)
+        for key in ("loss", "psnr", "ssim"):
+            expected = one["progress"]["history"][0][key]
+            assert other["progress"]["history"][0][key] == pytest.approx(expected, rel=1e-5)
+    assert runs["two"].stdout.count("epoch 1/1") == 1  # only one process speaks
+
+
+def test_training_restores_better_than_it_began(run_train) -> None:
+    folder = run_train("longer", "OPTIM.EPOCHS", "4", "DATA.REPEAT", "4", "OPTIM.EMA", "0")
+    history = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    best = max(history, key=lambda line: line["psnr"])
+    weights = read_weights(folder / "best.safetensors")
+    assert weights.info["epoch"] == best["epoch"] and weights.info["psnr"] == best["psnr"]
+    assert load_weights(folder / "best.safetensors").stem[0].weight.shape[0] == 4  # MODEL.OPTIONS
+    assert (folder / "config.yml").exists() and (folder / "curves.png").stat().st_size > 1000
+    sample = cv2.imread(str(folder / "samples" / "epoch0002_1.png"))
+    assert sample.shape == (72, 3 * 88, 3)  # rainy, restored, clean
+
+
+def test_early_stopping_counts_epochs_without_a_better_psnr(run_train) -> None:
+    # With a rate of nearly nothing the first epoch stays the best.
+    folder = run_train(
+        "early",
+        "VALIDATION.PATIENCE",
+        "2",
+        "OPTIM.EPOCHS",
+        "9",
+        "OPTIM.LR",
+        "1e-12",
+        "OPTIM.EMA",
+        "0",
+    )
+    history = read_checkpoint(folder / "latest.pth")["progress"]["history"]
+    assert len(history) - max(history, key=lambda line: line["psnr"])["epoch"] == 2
+
+
+def test_an_existing_run_is_never_overwritten(run_train) -> None:
+    folder = run_train("once", "OPTIM.EPOCHS", "1")
+    before = (folder / "latest.pth").read_bytes()
+    with pytest.raises(UserError, match=r"exists; go on with it by --resume, or choose another"):
+        run_train("once", "OPTIM.EPOCHS", "1")
+    assert (folder / "latest.pth").read_bytes() == before
+
+
+def test_a_truncated_checkpoint_is_refused_and_the_previous_one_taken_when_told(
+    run_train, straight
+) -> None:
+    folder = run_train("torn", "OPTIM.EPOCHS", "2")
+    latest = folder / "latest.pth"
+    latest.write_bytes(latest.read_bytes()[:-2000])
+    with pytest.raises(UserError, match=r"latest\.pth .*--resume-from .*previous\.pth"):
+        run_train("torn", "--resume")
+    run_train("torn", f"--resume-from={folder / 'previous.pth'}")
+    assert_same_run(straight, folder)
+
+
+def test_resuming_with_another_network_or_without_a_run_is_refused(run_train) -> None:
+    run_train("kept", "OPTIM.EPOCHS", "1")
+    with pytest.raises(UserError, match="holds dmsr_s"):
+        run_train("kept", "--resume", "MODEL.OPTIONS.width", "8")
+    with pytest.raises(UserError, match="start the run without --resume"):
+        run_train("never", "--resume")
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
+    run_train, tmp_path
+) -> None:
+    with pytest.raises(UserError, match=r"step \d+ .*\.png.* largest gradient.* is that of \w+"):
+        run_train("exploding", "OPTIM.LR", "1e30", "OPTIM.EMA", "0")
+    assert not (tmp_path / "runs" / "exploding" / "best.safetensors").exists()
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run_train, tmp_path, capsys) -> None:
+    run_train("planned", "--dry-run")
+    printed = capsys.readouterr().out
+    assert "4 epochs, 12 steps" in printed and "6 pairs" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_progressive_patches_change_patch_and_batch(run_train) -> None:
+    folder = run_train("progressive", "AUGMENT.PROGRESSIVE", "[[3, 80, 3]]")
+    steps = [line["step"] for line in read_checkpoint(folder / "latest.pth")["progress"]["history"]]
+    assert steps == [3, 6, 8, 10]  # batches of 2, then of 3
+
+
+def test_without_data_one_sentence_says_where_to_put_them(tmp_path) -> None:
+    done = run_script("train.py", "DATA.TRAIN", tmp_path / "nowhere", "RUN.FOLDER", tmp_path)
+    assert done.returncode == 1
+    assert "input" in done.stderr and "make demo" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr

@@ -1,0 +1,314 @@
+"""Any size and type, tiles without seams, running out of memory, options."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.helpers import smooth_image
+from utils.errors import UserError
+from utils.restore import (
+    Restorer,
+    blended_spans,
+    legal_size,
+    reflect_indices,
+    restore_image,
+    restore_tensor,
+    window_spans,
+)
+
+
+class Identity:
+    """Gives the image back, and keeps the heights and widths it was fed."""
+
+    size_multiple = 16
+    min_size = 64
+    released_window = 128
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        height, width = rainy.shape[-2:]
+        assert height % 16 == 0 and width % 16 == 0 and min(height, width) >= 64
+        self.sizes.append((height, width))
+        return rainy
+
+
+class Mean(Identity):
+    """The most global network: the mean colour of what it is shown."""
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        super().restore(rainy)
+        return rainy.mean((2, 3), keepdim=True).expand_as(rainy)
+
+
+class Blur(Identity):
+    """A local network with zero padding, whose kernel is different in every direction."""
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        super().restore(rainy)
+        kernel = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(3, 1, 1, 1) / 45
+        return F.conv2d(rainy, kernel, padding=1, groups=3)
+
+
+class SmallMemory(Blur):
+    """A device that holds no more than ``pixels``."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.pixels = pixels
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        restored = super().restore(rainy)
+        if rainy.shape[-2] * rainy.shape[-1] > self.pixels:
+            raise torch.OutOfMemoryError
+        return restored
+
+
+SIZES = [(1, 1), (1, 9), (7, 3), (64, 64), (65, 200), (130, 97)]
+
+
+@pytest.mark.parametrize(("length", "wanted"), [(1, 4), (2, 7), (5, 5), (5, 9), (5, 30), (40, 64)])
+def test_reflection_continues_any_length(length: int, wanted: int) -> None:
+    expected = np.pad(np.arange(length), (0, wanted - length), mode="reflect")
+    assert reflect_indices(length, wanted).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("channels", [(), (3,), (4,)], ids=["gray", "rgb", "rgba"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_every_size_and_type_comes_back_unchanged_through_an_identity(
+    height: int, width: int, channels: tuple[int, ...], dtype: type
+) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 65536, (height, width, *channels))
+    image = {
+        np.uint8: (values // 257).astype(np.uint8),
+        np.uint16: values.astype(np.uint16),
+        np.float32: (values / 65535).astype(np.float32),
+    }[dtype]
+    for tile in ("whole", "auto", "released", 64):
+        restored = Restorer(Identity(), tile=tile)(image)
+        assert restored.dtype == dtype
+        np.testing.assert_allclose(restored, image, atol=0 if dtype != np.float32 else 1e-6)
+
+
+def test_gray_is_averaged_over_the_three_channels() -> None:
+    class Tint(Identity):
+        def restore(self, rainy: Tensor) -> Tensor:
+            return rainy + torch.tensor([0.0, 0.1, 0.2]).reshape(3, 1, 1)
+
+    gray = np.full((70, 70), 100, np.uint8)
+    assert np.unique(restore_image(Tint(), gray)).tolist() == [round(100 + 0.1 * 255)]
+
+
+def test_results_are_clipped_and_rounded() -> None:
+    class Shift(Identity):
+        def restore(self, rainy: Tensor) -> Tensor:
+            return rainy + 0.6 / 255
+
+    image = np.array([[[0, 254, 255]]], np.uint8)
+    assert restore_image(Shift(), image).tolist() == [[[1, 255, 255]]]
+
+
+def test_alpha_does_not_reach_the_network() -> None:
+    image = np.dstack([smooth_image(0, 64, 64), np.zeros((64, 64), np.uint8)])
+    restored = Restorer(Mean())(image)
+    assert (restored[..., 3] == 0).all()
+    assert restored[0, 0, :3].tolist() == np.rint(image[..., :3].mean((0, 1))).tolist()
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_tensors_of_any_size(height: int, width: int) -> None:
+    network = Blur()
+    rainy = torch.rand(2, 3, height, width)
+    restored = restore_tensor(network, rainy)
+    assert restored.shape == rainy.shape
+    # The same as for each image alone; pixels that no padding reaches are those of the network.
+    image = rainy[0].permute(1, 2, 0).numpy().copy()
+    np.testing.assert_allclose(
+        restored[0].permute(1, 2, 0), restore_image(network, image), atol=1e-6
+    )
+    inside = F.conv2d(rainy, torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(3, 1, 1, 1) / 45,
+                      padding=1, groups=3)
+    torch.testing.assert_close(restored[..., :-1, :-1], inside[..., :-1, :-1])
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 31, 32, 64])
+@pytest.mark.parametrize("tile", [64, 128, 160])
+@pytest.mark.parametrize("length", [32, 64, 96, 160, 192, 1024, 4000 // 32 * 32])
+def test_weights_of_tiles_add_up_to_one(length: int, tile: int, overlap: int) -> None:
+    overlap = min(overlap, tile // 2)
+    spans = blended_spans(length, tile, overlap)
+    total = np.zeros(length)
+    for span in spans:
+        assert span.start % 32 == 0
+        assert span.stop - span.start == min(tile, length)
+        assert (span.weight >= 0).all()
+        total[span.start : span.stop] += span.weight
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    for one, other in zip(spans, spans[1:], strict=False):
+        assert 0 < other.start - one.start <= tile - overlap
+        # ... and none jumps: over so many samples it falls from 1 to 0
+        if overlap:
+            assert np.abs(np.diff(one.weight)).max() <= np.pi / 2 / overlap + 1e-6
+
+
+def test_tiles_of_a_local_network_equal_the_whole_image() -> None:
+    image = np.random.default_rng(1).random((300, 333, 3)).astype(np.float32)
+    whole = Restorer(Blur(), tile="whole")(image)
+    tiled = Restorer(Blur(), tile=96, overlap=32)(image)
+    # Only a tile's outermost pixel sees its zero padding, and counts next to nothing there.
+    assert np.abs(tiled - whole).max() < 2e-3
+    hard = Restorer(Blur(), tile=96, overlap=0)(image)
+    assert np.abs(hard - whole).max() > 0.1
+
+
+@pytest.mark.parametrize("tile", ["whole", 64, 96, "released"])
+def test_constant_images_stay_constant(tile: int | str) -> None:
+    image = np.full((210, 333, 3), (3, 77, 255), np.uint8)
+    assert (Restorer(Mean(), tile=tile)(image) == image).all()
+
+
+def test_no_step_at_the_borders_of_tiles() -> None:
+    """On a slope the means of neighbouring tiles differ by far more than two pixels do."""
+    slope = np.linspace(0, 1, 640, dtype=np.float32)
+    image = np.repeat(np.broadcast_to(slope[:, None], (640, 640))[..., None], 3, 2).copy()
+    restored = Restorer(Mean(), tile=128, overlap=64)(image)
+    steps = np.abs(np.diff(restored[:, 0, 0]))
+    borders = [edge for span in blended_spans(640, 128, 64) for edge in (span.start, span.stop)]
+    at_borders = np.mean([steps[edge - 1] for edge in borders if 0 < edge < 640])
+    beside = np.mean([steps[edge - 1 + k] for edge in borders if 0 < edge < 640 for k in (-4, 4)])
+    assert at_borders <= beside
+    assert steps.max() < 0.01
+    windows = Restorer(Mean(), tile="released")(image)
+    assert np.abs(np.diff(windows[:, 0, 0])).max() > 0.1
+
+
+def test_released_windows() -> None:
+    """Side by side from the top left; the last ones flush with the edge give what is missing."""
+    image = np.random.default_rng(2).random((300, 200, 3)).astype(np.float32)
+    network = Mean()
+    restored = Restorer(network, tile="released")(image)
+    assert network.sizes == [(128, 128)] * 6
+    for rows, window_rows in (
+        (slice(0, 128), slice(0, 128)),
+        (slice(128, 256), slice(128, 256)),
+        (slice(256, 300), slice(172, 300)),
+    ):
+        for columns, window_columns in (
+            (slice(0, 128), slice(0, 128)),
+            (slice(128, 200), slice(72, 200)),
+        ):
+            expected = image[window_rows, window_columns].mean((0, 1))
+            np.testing.assert_allclose(
+                restored[rows, columns], np.broadcast_to(expected, restored[rows, columns].shape),
+                atol=1e-5,
+            )
+    assert [span.start for span in window_spans(256, 128)] == [0, 128]
+    assert [(span.start, span.stop) for span in window_spans(100, 128)] == [(0, 128)]
+
+
+def test_a_network_without_released_window_takes_whole_images() -> None:
+    class WholeImages(Identity):
+        released_window = None
+
+    network = WholeImages()
+    Restorer(network, tile="released")(smooth_image(0, 200, 300))
+    assert network.sizes == [(208, 304)]
+
+
+def test_memory_is_bounded_by_the_tile() -> None:
+    network = Identity()
+    done = []
+    restorer = Restorer(network, tile=128, progress=lambda *step: done.append(step))
+    restorer(smooth_image(0, 500, 900))
+    assert set(network.sizes) == {(128, 128)}
+    assert done == [(i + 1, len(network.sizes)) for i in range(len(network.sizes))]
+
+
+def test_tiles_are_chosen_where_the_image_does_not_fit() -> None:
+    image = smooth_image(0, 600, 900)
+    for memory, fits in ((8 * 2**30, True), (2**29 + 30 * 2**20, False)):
+        network, told = Blur(), []
+        restored = Restorer(network, memory=memory, notify=told.append)(image)
+        network.sizes.pop(0)  # the probe
+        assert (network.sizes == [(608, 912)]) == fits
+        assert len(told) == (not fits)
+        if not fits:
+            tile = network.sizes[0][0]
+            # Blur keeps the tile and its result: 24 bytes a pixel, counted twice.
+            assert told[0].endswith(f"taking tiles of {tile}.")
+            room = memory - 2**29 - 5 * image.nbytes
+            assert (tile * tile) * 24 <= room < (tile + 32) ** 2 * 48
+        assert np.abs(restored.astype(int) - Restorer(Blur(), tile="whole")(image)).max() <= 1
+
+
+@pytest.mark.parametrize("tile", ["whole", "auto", 512])
+def test_out_of_memory_halves_the_tile(tile: int | str) -> None:
+    image = smooth_image(3, 500, 700)
+    network, told = SmallMemory(200 * 200), []
+    restorer = Restorer(network, tile=tile, notify=told.append)
+    expected = Restorer(Blur(), tile="whole")(image)
+    assert np.abs(restorer(image).astype(int) - expected).max() <= 1
+    assert told and "out of memory" in told[-1]
+    assert max(height * width for height, width in network.sizes[-5:]) <= 200 * 200
+    # The next image begins with what turned out to fit.
+    network.sizes.clear()
+    num_told = len(told)
+    restorer(image)
+    assert max(height * width for height, width in network.sizes) <= 200 * 200
+    assert len(told) == num_told
+
+
+@pytest.mark.parametrize("tile", ["whole", 64, "released"])
+def test_out_of_memory_at_the_smallest_tile_is_a_sentence(tile: int | str) -> None:
+    restorer = Restorer(SmallMemory(1000), tile=tile, notify=lambda line: None)
+    with pytest.raises(UserError, match="take --device cpu"):
+        restorer(smooth_image(3, 200, 200))
+
+
+def test_ensemble_averages_over_the_eight_symmetries() -> None:
+    image = np.random.default_rng(4).random((64, 80, 3)).astype(np.float32)
+    single, ensemble = Restorer(Blur()), Restorer(Blur(), ensemble=8)
+    expected = np.mean(
+        [
+            np.rot90(single(np.rot90(x, turns).copy()), -turns)[:, :: -1 if flip else 1]
+            for flip in (False, True)
+            for x in [image[:, :: -1 if flip else 1]]
+            for turns in range(4)
+        ],
+        axis=0,
+    )
+    np.testing.assert_allclose(ensemble(image), expected, atol=1e-6)
+    assert np.abs(single(image) - expected).max() > 0.05
+
+
+def test_bf16_computes_in_bfloat16_and_comes_close() -> None:
+    image = smooth_image(5, 64, 64).astype(np.float32) / 255
+    error = np.abs(Restorer(Blur(), precision="bf16")(image) - Restorer(Blur())(image)).max()
+    assert 1e-4 < error < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tile": 63}, "at least 64"),
+        ({"tile": "windows"}, "auto, whole, released or a number"),
+        ({"tile": 128, "overlap": 65}, "0 to 64"),
+        ({"overlap": -1}, "may not be negative"),
+        ({"ensemble": 4}, "1 or 8"),
+        ({"precision": "fp8"}, "float32 or bf16"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Restorer(Identity(), **options)
+
+
+def test_legal_sizes() -> None:
+    assert [legal_size(Identity(), size) for size in (1, 64, 65, 80)] == [64, 64, 80, 80]
