@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -151,11 +153,13 @@ def test_weights_of_tiles_add_up_to_one(length: int, tile: int, overlap: int) ->
         assert (span.weight >= 0).all()
         total[span.start : span.stop] += span.weight
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    for one, other in zip(spans, spans[1:], strict=False):
+    for one, other in itertools.pairwise(spans):
         assert 0 < other.start - one.start <= tile - overlap
-        # ... and none jumps: over so many samples it falls from 1 to 0
+        # ... and none jumps: it falls from 1 to 0 over the overlap (two thirds of it where even
+        # spacing makes two borders come close)
         if overlap:
-            assert np.abs(np.diff(one.weight)).max() <= np.pi / 2 / overlap + 1e-6
+            steps = np.abs(np.diff(one.weight))
+            assert steps.max() <= np.pi / 2 / overlap * (1.5 if len(spans) > 2 else 1) + 1e-6
 
 
 def test_tiles_of_a_local_network_equal_the_whole_image() -> None:
@@ -232,12 +236,12 @@ def test_memory_is_bounded_by_the_tile() -> None:
 
 
 def test_tiles_are_chosen_where_the_image_does_not_fit() -> None:
-    image = smooth_image(0, 600, 900)
+    image = smooth_image(0, 900, 800)
     for memory, fits in ((8 * 2**30, True), (2**29 + 30 * 2**20, False)):
         network, told = Blur(), []
         restored = Restorer(network, memory=memory, notify=told.append)(image)
         network.sizes.pop(0)  # the probe
-        assert (network.sizes == [(608, 912)]) == fits
+        assert (network.sizes == [(912, 800)]) == fits
         assert len(told) == (not fits)
         if not fits:
             tile = network.sizes[0][0]

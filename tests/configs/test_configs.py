@@ -1,0 +1,116 @@
+"""Settings: what is refused and how, and that every shipped recipe is one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import default_config, load_config
+from data import build_augmentation
+from losses import build_criterion
+from models import NETWORKS
+from utils.errors import UserError
+from utils.metrics import PROTOCOLS
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "configs").glob("*.yml"))
+
+
+def test_every_published_recipe_is_there() -> None:
+    nerd = [
+        f"{net}_{name}"
+        for net in ("nerd_rain", "nerd_rain_s")
+        for name in ("rain200l", "rain200h", "did", "ddn", "spa")
+    ]
+    dcsfn = [f"dcsfn_{name}" for name in ("rain100h", "rain100l", "rain1200")]
+    published = {"dmsr_rain13k", "mspfn_rain13k", "mspfn_n1_rain13k", *nerd, *dcsfn}
+    assert published <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", [*RECIPES, ROOT / "training.yml"], ids=lambda path: path.stem)
+def test_every_recipe_loads_and_names_what_exists(path: Path) -> None:
+    config = load_config(path)
+    assert config.MODEL.NAME in NETWORKS
+    assert config.VALIDATION.PROTOCOL in PROTOCOLS
+    build_criterion(config.LOSS)
+    build_augmentation(config.AUGMENT)
+    if path.stem not in ("training", "demo"):
+        assert config.RUN.NAME == path.stem  # noqa: SIM300
+        assert path.stem.startswith(config.MODEL.NAME)
+        assert f"--config configs/{path.name}" in path.read_text()
+
+
+def test_recipes_are_the_published_ones() -> None:
+    """The numbers of spec tables, once more by hand: a slip in a YAML would train for days."""
+    dmsr = load_config(ROOT / "configs" / "dmsr_rain13k.yml")
+    assert (dmsr.AUGMENT.PATCH, dmsr.OPTIM.BATCH_SIZE, dmsr.OPTIM.EPOCHS) == (64, 12, 300)
+    assert (dmsr.OPTIM.LR, dmsr.SCHEDULE.LR_MIN, dmsr.VALIDATION.PATIENCE) == (2e-4, 1e-6, 40)
+    nerd = load_config(ROOT / "configs" / "nerd_rain_s_spa.yml")
+    assert (nerd.AUGMENT.PATCH, nerd.OPTIM.BATCH_SIZE, nerd.OPTIM.EPOCHS) == (256, 1, 3000)
+    assert (nerd.OPTIM.LR, nerd.RUN.SEED, nerd.MODEL.NAME) == (1e-4, 1234, "nerd_rain_s")
+    dcsfn = load_config(ROOT / "configs" / "dcsfn_rain1200.yml")
+    assert (dcsfn.AUGMENT.PATCH, dcsfn.OPTIM.BATCH_SIZE, dcsfn.OPTIM.EPOCHS) == (64, 24, 800)
+    assert (dcsfn.OPTIM.LR, dcsfn.SCHEDULE.NAME, dcsfn.RUN.SEED) == (5e-4, "multi_step", 66)
+    mspfn = load_config(ROOT / "configs" / "mspfn_n1_rain13k.yml")
+    assert (mspfn.AUGMENT.PATCH, mspfn.OPTIM.BATCH_SIZE, mspfn.OPTIM.LR) == (96, 12, 5e-4)
+    assert (mspfn.SCHEDULE.NAME, mspfn.SCHEDULE.GAMMA) == ("exponential", 0.8)
+
+
+def test_the_command_line_overrides_the_file() -> None:
+    overrides = ["OPTIM.BATCH_SIZE", "8", "OPTIM.LR", "1e-3", "LOSS.RANGE", "[-1, 1]"]
+    overrides += ["MODEL.OPTIONS.width", "24", "OPTIM.TF32", "true", "RUN.NAME", "mine"]
+    config = load_config(ROOT / "configs" / "dmsr_rain13k.yml", overrides)
+    assert (config.OPTIM.BATCH_SIZE, config.OPTIM.LR, config.LOSS.RANGE) == (8, 1e-3, [-1, 1])
+    assert (config.MODEL.OPTIONS.width, config.OPTIM.TF32, config.RUN.NAME) == (24, True, "mine")
+    assert config.OPTIM.EPOCHS == 300  # the file's
+
+
+def test_a_file_builds_on_its_base(tmp_path) -> None:
+    (tmp_path / "base.yml").write_text("OPTIM: {LR: 1e-3, EPOCHS: 5}\n")
+    (tmp_path / "top.yml").write_text("BASE: base.yml\nOPTIM: {EPOCHS: 7}\n")
+    config = load_config(tmp_path / "top.yml")
+    assert (config.OPTIM.LR, config.OPTIM.EPOCHS) == (1e-3, 7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["OPTIM.BATCHSIZE", "8"], r"no setting OPTIM\.BATCHSIZE.*Did you mean OPTIM\.BATCH_SIZE"),
+        (["optim.batch_size", "8"], r"no setting optim.*OPTIM"),
+        (["OPTIM.BATCH_SIZE", "eight"], r"OPTIM\.BATCH_SIZE is 'eight'.*must be of type int"),
+        (["OPTIM.BATCH_SIZE", "8.5"], r"must be of type int"),
+        (["OPTIM.TF32", "1"], r"must be of type bool"),
+        (["OPTIM.LR", "fast"], r"must be of type float"),
+        (["OPTIM", "8"], r"OPTIM is a group of settings \(BATCH_SIZE"),
+        (["OPTIM.BATCH_SIZE"], r"KEY VALUE pairs; OPTIM\.BATCH_SIZE has no value"),
+    ],
+)
+def test_mistakes_are_refused_in_one_sentence(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(ROOT / "training.yml", overrides)
+
+
+def test_files_that_are_no_settings_are_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match="Cannot read the settings"):
+        load_config(tmp_path / "missing.yml")
+    (tmp_path / "broken.yml").write_text("OPTIM: [1, 2\n")
+    with pytest.raises(UserError, match="is not YAML"):
+        load_config(tmp_path / "broken.yml")
+    (tmp_path / "list.yml").write_text("- 1\n")
+    with pytest.raises(UserError, match="holds no settings"):
+        load_config(tmp_path / "list.yml")
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    """A setting without a reader promises what nothing does."""
+    code = "".join(
+        path.read_text()
+        for folder in (".", "data", "models", "losses", "utils")
+        for path in (ROOT / folder).glob("*.py")
+    )
+    for group, node in default_config().items():
+        for key in node:
+            if (group, key) != ("LOSS", "TERMS"):  # by name: losses.terms.TERMS
+                assert re.search(rf"\.{key}\b", code), f"{group}.{key}"

@@ -1,0 +1,134 @@
+"""The order of training, its independence of processes, and the cache."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from configs import load_config
+from data import build_loaders
+from data.cache import open_cache
+from data.datasets import Batches, DecodedPairs, Draw, TrainingPatches
+from data.pairs import Pair, find_pairs
+from data.transforms import Augmentation
+from tests.helpers import smooth_image, write_pairs
+from utils.errors import UserError
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    return find_pairs(write_pairs(tmp_path / "pairs", 5))[1]
+
+
+def batches_of(epoch: int, step: int = 0, rank: int = 0, world: int = 1, passes: int = 1) -> list:
+    batches = Batches(30, seed=7, accumulate=passes, rank=rank, world_size=world)
+    batches.start(epoch, step, patch=16, batch_size=8)
+    assert len(list(batches)) == len(batches)
+    return list(batches)
+
+
+def test_an_epoch_visits_samples_once_in_an_order_of_its_own() -> None:
+    first, second = batches_of(1), batches_of(2)
+    visited = [draw.index for batch in first for draw in batch]
+    assert len(visited) == 24 == len(set(visited))  # three batches of 8; the last 6 are left out
+    assert visited != sorted(visited)
+    assert [d.index for b in second for d in b] != visited
+    assert batches_of(1) == first
+
+
+def test_processes_and_passes_share_each_batch() -> None:
+    whole = batches_of(1)
+    shares = [batches_of(1, rank=rank, world=2, passes=2) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        parts = [draw for share in shares for p in share[2 * step : 2 * step + 2] for draw in p]
+        assert parts == batch
+
+
+def test_a_resumed_epoch_goes_on_where_it_stopped() -> None:
+    assert batches_of(3, step=2) == batches_of(3)[2:]
+
+
+def test_a_sample_depends_on_seed_epoch_and_number_alone(pairs) -> None:
+    def sample(seed: int, epoch: int, index: int) -> torch.Tensor:
+        patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), seed)
+        return patches[Draw(epoch, index, 32)][0]
+
+    once = sample(0, 1, 3)
+    assert torch.equal(once, sample(0, 1, 3))
+    assert not torch.equal(once, sample(0, 2, 3))
+    assert not torch.equal(once, sample(1, 1, 3))
+    assert not torch.equal(once, sample(0, 1, 3 + len(pairs)))  # the same pair, drawn again
+
+
+def test_workers_deliver_what_one_process_does(pairs) -> None:
+    def load(workers: int) -> list[torch.Tensor]:
+        batches = Batches(10, seed=0, accumulate=1, rank=0, world_size=1)
+        batches.start(1, 0, patch=32, batch_size=2)
+        patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), 0)
+        loader = DataLoader(patches, batch_sampler=batches, num_workers=workers)
+        return [rainy for rainy, _, _ in loader]
+
+    for one, other in zip(load(0), load(2), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_cache_holds_what_the_files_hold(pairs, tmp_path) -> None:
+    cache = pickle.loads(pickle.dumps(open_cache(pairs, tmp_path / "cache")))  # as in a worker
+    assert len(cache) == len(pairs)
+    for pair, (rainy, clean) in zip(pairs, cache, strict=False):
+        expected_rainy, expected_clean = pair.read_uint8()
+        assert np.array_equal(rainy, expected_rainy) and np.array_equal(clean, expected_clean)
+
+
+def test_the_cache_is_built_once_and_again_when_a_file_changes(pairs, tmp_path) -> None:
+    open_cache(pairs, tmp_path / "cache")
+    (pixels,) = (tmp_path / "cache").glob("*.uint8")
+    built = pixels.stat().st_mtime_ns
+    open_cache(pairs, tmp_path / "cache")
+    assert pixels.stat().st_mtime_ns == built
+    image = smooth_image(99, 72, 88)
+    cv2.imwrite(str(pairs[2].rainy), image)
+    os.utime(pairs[2].rainy, ns=(built + 10**9, built + 10**9))
+    assert np.array_equal(open_cache(pairs, tmp_path / "cache")[2][0], image[..., ::-1])
+
+
+def test_a_truncated_cache_is_built_anew(pairs, tmp_path) -> None:
+    open_cache(pairs, tmp_path / "cache")
+    (pixels,) = (tmp_path / "cache").glob("*.uint8")
+    pixels.write_bytes(pixels.read_bytes()[:-100])
+    rainy, _ = open_cache(pairs, tmp_path / "cache")[4]
+    assert np.array_equal(rainy, pairs[4].read_uint8()[0])
+
+
+def test_processes_that_start_together_build_one_cache(pairs, tmp_path) -> None:
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        caches = list(pool.map(open_cache, [pairs] * 3, [tmp_path / "cache"] * 3))
+    for cache in caches:
+        assert np.array_equal(cache[1][1], pairs[1].read_uint8()[1])
+    assert len(list((tmp_path / "cache").glob("*.uint8"))) == 1
+
+
+def test_batches_that_cannot_be_made_are_refused(tmp_path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 3)
+
+    def load(*settings: str, world_size: int = 1) -> None:
+        base = ["DATA.TRAIN", str(folder), "DATA.VAL", "", "DATA.WORKERS", "0"]
+        config = load_config(Path(__file__).parents[2] / "training.yml", [*base, *settings])
+        build_loaders(config, world_size=world_size)
+
+    with pytest.raises(UserError, match=r"gives 3 patches .* batch of 12; .*DATA\.REPEAT"):
+        load()
+    load("DATA.REPEAT", "4")
+    with pytest.raises(UserError, match="must be a multiple of 5"):
+        load("DATA.REPEAT", "4", world_size=5)
+    with pytest.raises(UserError, match="dihedral, hflip or none"):
+        load("AUGMENT.GEOMETRY", "upside-down")

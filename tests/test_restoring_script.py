@@ -1,0 +1,292 @@
+"""test.py as a user runs it: files and folders in, PNGs and MP4s out, mistakes in sentences."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from models import build_model, load_weights
+from tests.helpers import ROOT, run_script, smooth_image
+from utils import images, video
+from utils.checkpoints import Weights, write_weights
+from utils.errors import UserError
+from utils.restore import Restorer, restore_image
+
+OPTIONS = {"width": 4, "num_blocks": 1}
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """test.py; a plain import would find Python's own package of that name in some settings."""
+    spec = importlib.util.spec_from_file_location("restoring_script", ROOT / "test.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = build_model("dmsr_s", OPTIONS)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    write_weights(path, Weights("dmsr_s", OPTIONS, network.state_dict(), {}))
+    return path
+
+
+@pytest.fixture
+def run(script: ModuleType, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """``run(*arguments)`` runs test.py with small weights in this process: its exit status."""
+
+    def call(*arguments: object) -> int:
+        given = ["--weights", weights] if "--weights" not in arguments else []
+        monkeypatch.setattr(sys, "argv", ["test.py", *map(str, [*given, *arguments])])
+        return script.main()
+
+    return call
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def write_image(path: Path, image: np.ndarray) -> Path:
+    images.write_png(path.parent / "new.png", image)  # OpenCV and we look at the content alone
+    return (path.parent / "new.png").rename(path)
+
+
+def test_a_folder_becomes_a_folder_of_the_same_images(
+    run: Callable[..., int], weights: Path, tmp_path: Path
+) -> None:
+    inputs = {
+        "1": smooth_image(1, 40, 70),
+        "2": smooth_image(2, 80, 64)[..., 0],
+        "10": np.dstack([smooth_image(3, 20, 20), np.full((20, 20), 9, np.uint8)]),
+        "deep": smooth_image(4, 65, 66).astype(np.uint16) * 257,
+    }
+    for name, image in inputs.items():
+        images.write_png(tmp_path / "in" / f"{name}.png", image)
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
+    assert files_in(tmp_path / "out") == ["1.png", "10.png", "2.png", "deep.png"]
+    network = load_weights(weights)
+    for name, image in inputs.items():
+        restored = images.read_image(tmp_path / "out" / f"{name}.png")
+        assert restored.dtype == image.dtype
+        np.testing.assert_array_equal(restored, restore_image(network, image))
+
+
+def test_options_reach_the_restorer(run: Callable[..., int], weights: Path, tmp_path: Path) -> None:
+    image = smooth_image(1, 150, 170)
+    images.write_png(tmp_path / "a.png", image)
+    network = load_weights(weights)
+    seen = []
+    for arguments, options in (
+        ([], {}),
+        (["--tile", "96", "--overlap", "16"], {"tile": 96, "overlap": 16}),
+        (["--tile", "released"], {"tile": "released"}),
+        (["--ensemble", "8"], {"ensemble": 8}),
+        (["--precision", "bf16"], {"precision": "bf16"}),
+        (["--memory", "0.5"], {"memory": 2**29}),
+    ):
+        assert run("--input", tmp_path / "a.png", "--output", tmp_path / "out", *arguments) == 0
+        seen.append(images.read_image(tmp_path / "out" / "a.png"))
+        np.testing.assert_array_equal(
+            seen[-1], Restorer(network, notify=lambda line: None, **options)(image)
+        )
+    assert len({restored.tobytes() for restored in seen[:-1]}) == 5
+
+
+def test_an_authors_checkpoint_gives_the_same_image(
+    run: Callable[..., int], script: ModuleType, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    network = build_model("dmsr_s").eval()
+    published = {f"module.{name}": value for name, value in network.to_published().items()}
+    torch.save({"state_dict": published}, tmp_path / "authors.pth")
+    image = smooth_image(1, 70, 70)
+    images.write_png(tmp_path / "a.png", image)
+    arguments = ("--weights", tmp_path / "authors.pth", "--input", tmp_path / "a.png")
+    assert run(*arguments, "--model", "dmsr_s", "--output", tmp_path / "out") == 0
+    restored = images.read_image(tmp_path / "out" / "a.png")
+    np.testing.assert_array_equal(restored, restore_image(network, image))
+    with pytest.raises(UserError, match="--model"):
+        run(*arguments, "--output", tmp_path / "out")
+
+
+def test_without_weights_the_shipped_network_is_taken(
+    script: ModuleType,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert script.SHIPPED_WEIGHTS == ROOT / "weights" / "petrichor.safetensors"
+    images.write_png(tmp_path / "a.png", smooth_image(1, 64, 64))
+    arguments = ["test.py", "--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(script, "SHIPPED_WEIGHTS", weights)
+    assert script.main() == 0
+    assert f"network that ships with the project ({weights})" in capsys.readouterr().err
+    monkeypatch.setattr(script, "SHIPPED_WEIGHTS", tmp_path / "absent.safetensors")
+    with pytest.raises(UserError, match=r"absent\.safetensors.*name a file"):
+        script.main()
+
+
+def test_subfolders_keep_their_structure(run: Callable[..., int], tmp_path: Path) -> None:
+    for name in ("a.png", "sub/a.png", "sub/deeper/b.png", ".hidden/c.png"):
+        images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
+    source, inside = tmp_path / "in", tmp_path / "in" / "results"
+    assert run("--input", source, "--output", tmp_path / "flat") == 0
+    assert files_in(tmp_path / "flat") == ["a.png"]
+    for _ in range(2):  # results inside the input are no input of the second run
+        assert run("--input", source, "--output", inside, "--recursive") == 0
+        assert files_in(inside) == ["a.png", "sub/a.png", "sub/deeper/b.png"]
+
+
+def test_files_of_one_stem_do_not_overwrite_each_other(
+    run: Callable[..., int], tmp_path: Path
+) -> None:
+    contents = {
+        "a.png": smooth_image(1, 9, 9),
+        "A.bmp": smooth_image(2, 10, 10),
+        "b.png": smooth_image(3, 11, 11),
+        "b.png.png": smooth_image(4, 12, 12),
+        "b.tif": smooth_image(5, 13, 13),
+        "c.jpg": smooth_image(6, 14, 14),
+    }
+    for name, image in contents.items():
+        write_image(tmp_path / "in" / name, image)
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
+    expected = {
+        "a.png.png": 9,
+        "A.bmp.png": 10,
+        "b.png.png": 11,
+        "b.png.png.png": 12,
+        "b.tif.png": 13,
+        "c.png": 14,
+    }
+    assert files_in(tmp_path / "out") == sorted(expected)
+    for name, size in expected.items():
+        assert images.read_rgb(tmp_path / "out" / name).shape == (size, size, 3)
+
+
+def test_unreadable_files_are_named_and_the_rest_is_done(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in (1, 3):
+        images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 8, 8))
+    (tmp_path / "in" / "2.png").write_bytes(b"no image")
+    (tmp_path / "in" / "4.mp4").write_bytes(b"no video")
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
+    assert files_in(tmp_path / "out") == ["1.png", "3.png"]
+    told = capsys.readouterr().err
+    assert "2 of 4 could not be restored" in told
+    assert "2.png is not a readable image" in told
+    assert "4.mp4 is not a readable video" in told
+
+
+def test_existing_results_are_skipped_on_request(run: Callable[..., int], tmp_path: Path) -> None:
+    for i in (1, 2):
+        images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 8, 8))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "1.png").write_bytes(b"kept")
+    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert run(*arguments, "--skip-existing") == 0
+    assert (tmp_path / "out" / "1.png").read_bytes() == b"kept"
+    assert images.read_rgb(tmp_path / "out" / "2.png").shape == (8, 8, 3)
+    assert run(*arguments) == 0
+    assert (tmp_path / "out" / "1.png").read_bytes() != b"kept"
+
+
+def test_an_interruption_leaves_whole_files_only(script: ModuleType, tmp_path: Path) -> None:
+    jobs = []
+    for i in range(4):
+        images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 300, 300))
+        jobs.append(script.Job(tmp_path / "in" / f"{i}.png", tmp_path / "out" / f"{i}.png"))
+
+    def restore(image: np.ndarray) -> np.ndarray:
+        if (image == smooth_image(2, 300, 300)).all():
+            raise KeyboardInterrupt
+        return image
+
+    with pytest.raises(KeyboardInterrupt):
+        script.restore_images(jobs, restore)
+    assert files_in(tmp_path / "out") == ["0.png", "1.png"]
+    for i in range(2):
+        restored = images.read_rgb(tmp_path / "out" / f"{i}.png")
+        np.testing.assert_array_equal(restored, smooth_image(i, 300, 300))
+
+
+def test_a_video_becomes_a_video(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [np.full((64, 80, 3), 20 + 40 * i, np.uint8) for i in range(4)]
+    source = tmp_path / "rain.mp4"
+    video.write_video(source, 10, lambda append: [append(frame) for frame in frames])
+    assert run("--input", source, "--output", tmp_path / "out") == 0
+    assert "sound is not kept" in capsys.readouterr().err
+    assert video.read_facts(tmp_path / "out" / "rain.mp4") == video.VideoFacts(10, 4)
+    assert files_in(tmp_path / "out") == ["rain.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--input", "absent"], "no file or folder"),
+        (["--input", "empty"], "--recursive looks into its subfolders"),
+        (["--input", "empty", "--recursive"], "holds no image and no video"),
+        (["--input", "full", "--output", "full"], "is the input folder"),
+        (["--input", "full/a.png", "--output", "full"], "would replace an input"),
+        (["--input", "full", "--tile", "10"], "at least 64"),
+        (["--input", "full", "--tile", "windows"], "auto, whole, released"),
+    ],
+)
+def test_mistakes_are_sentences(
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty" / "sub").mkdir(parents=True)
+    images.write_png(tmp_path / "full" / "a.png", smooth_image(1, 8, 8))
+    with pytest.raises(UserError, match=sentence):
+        run(*arguments, *([] if "--output" in arguments else ["--output", "out"]))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tile", "whole", "--overlap", "8"],
+        ["--tile", "released", "--overlap", "8"],
+        ["--memory", "0"],
+        ["--device", "warp"],
+        ["--device", "cuda:99"],
+        ["--ensemble", "3"],
+    ],
+)
+def test_impossible_arguments_end_with_status_2(
+    run: Callable[..., int], tmp_path: Path, arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ending:
+        run("--input", tmp_path, "--output", tmp_path / "out", *arguments)
+    assert ending.value.code == 2
+
+
+def test_the_command_itself(weights: Path, tmp_path: Path) -> None:
+    images.write_png(tmp_path / "a.png", smooth_image(1, 70, 70))
+    arguments = ("--weights", weights, "--output", tmp_path / "out")
+    done = run_script("test.py", "--input", tmp_path / "a.png", *arguments)
+    assert (done.returncode, files_in(tmp_path / "out")) == (0, ["a.png"])
+    failed = run_script("test.py", "--input", tmp_path / "b.png", *arguments)
+    assert failed.returncode == 1
+    assert failed.stderr == f"error: There is no file or folder {tmp_path / 'b.png'}.\n"

@@ -1,0 +1,70 @@
+"""The house rules that a machine can check: who imports whom, and what a clone holds."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = {"models", "data", "losses", "utils", "configs", "tools", "tests"}
+SCRIPTS = {"train", "test", "evaluate"}
+
+# Folder -> our packages that its files may import besides itself. Arrows point down only.
+ALLOWED = {
+    "utils": set(),
+    "configs": {"utils"},
+    "losses": {"utils"},
+    "models": {"utils"},
+    "data": {"utils"},
+    "tools": {"models", "data", "losses", "utils", "configs"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def tops(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_point_down_only(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        ours = tops(path) & (OURS | SCRIPTS)
+        assert ours <= ALLOWED[folder] | {folder}, f"{path} imports {ours}"
+
+
+def test_scripts_never_import_one_another_and_evaluate_needs_no_network() -> None:
+    for script in SCRIPTS:
+        found = tops(ROOT / f"{script}.py")
+        assert not found & (SCRIPTS | {"tests", "tools"}), script
+    assert not tops(ROOT / "evaluate.py") & {"models", "losses"}
+
+
+def test_a_network_file_is_whole() -> None:
+    """It imports no other part of the project than the contract and shared blocks."""
+    for path in (ROOT / "models").glob("*.py"):
+        if path.name not in ("__init__.py", "network.py"):
+            ours = {name for name in imported(path) if name.split(".")[0] in OURS}
+            assert ours <= {"models.network", "models.layers"}, path
+
+
+def test_the_top_level_is_what_the_readme_says() -> None:
+    visible = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "_"))}
+    named = {
+        *("models", "data", "losses", "utils", "configs", "tools", "tests"),
+        *("train.py", "test.py", "evaluate.py", "training.yml", "requirements.txt"),
+        *("README.md", "LICENSE", "Makefile", "pyproject.toml"),
+    }
+    made = {"demo", "runs", "results", "datasets", "weights"}  # by users and by training
+    assert named <= visible and visible <= named | made, visible ^ named

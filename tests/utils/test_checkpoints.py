@@ -1,0 +1,136 @@
+"""Weights on disk: whole or not at all, and never executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import build_model, load_published, load_weights
+from tests.helpers import ROOT, run_script
+from tests.reference import golden_weights
+from utils.checkpoints import Weights, read_checkpoint, write_checkpoint, write_weights
+from utils.errors import UserError
+
+
+@pytest.fixture
+def weights() -> Weights:
+    torch.manual_seed(0)
+    network = build_model("dmsr_s", {"width": 4, "num_blocks": 1})
+    options = {"width": 4, "num_blocks": 1}
+    return Weights("dmsr_s", options, network.state_dict(), {"psnr": 30.0})
+
+
+def test_weights_know_their_network(weights, tmp_path) -> None:
+    write_weights(tmp_path / "w.safetensors", weights)
+    network = load_weights(tmp_path / "w.safetensors")
+    assert not network.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, weights.state[name]), name
+
+
+@pytest.mark.parametrize("kept", [0, 100, -100])
+def test_truncated_weights_are_refused_by_name(weights, tmp_path, kept) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights(path, weights)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"w\.safetensors is not a complete safetensors file"):
+        load_weights(path)
+
+
+def test_foreign_files_are_refused_with_the_way_out(tmp_path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "foreign.pth")
+    with pytest.raises(UserError, match=r"not a checkpoint of this project.*--model"):
+        load_weights(tmp_path / "foreign.pth")
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    with pytest.raises(UserError, match=r"text\.pth"):
+        load_weights(tmp_path / "text.pth")
+    with pytest.raises(UserError, match="There is no file"):
+        load_weights(tmp_path / "nothing.pth")
+
+
+class Trap:
+    """Unpickles by touching a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda x, f: Path(f).write_bytes(pickle.dumps(x))])
+def test_a_pickle_that_executes_code_is_refused_and_not_executed(tmp_path, save) -> None:
+    save({"state_dict": Trap(tmp_path / "sprung")}, str(tmp_path / "trap.pth"))
+    for load in (load_weights, lambda path: load_published("dmsr", path)):
+        with pytest.raises(UserError, match=r"trap\.pth .*could execute code, so it is refused"):
+            load(tmp_path / "trap.pth")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_checkpoint_replaces_the_one_before_and_keeps_it(tmp_path) -> None:
+    latest, previous = tmp_path / "latest.pth", tmp_path / "previous.pth"
+    for step in range(3):
+        write_checkpoint(latest, {"step": step}, keep=previous)
+    assert read_checkpoint(latest)["step"] == 2
+    assert read_checkpoint(previous)["step"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.pth", "previous.pth"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_is_one_sentence(tmp_path) -> None:
+    """A limit on the size of files stands for a full disk: the write fails half way."""
+    latest = tmp_path / "latest.pth"
+    write_checkpoint(latest, {"step": 1})
+    script = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from pathlib import Path
+from utils.checkpoints import write_checkpoint
+from utils.errors import run_main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+state = {{"step": 2, "big": torch.zeros(100_000)}}
+run_main(lambda: write_checkpoint(Path({str(latest)!r}), state))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert (
+        done.stderr.startswith(f"error: Cannot write {latest}") and "Traceback" not in done.stderr
+    )
+    assert read_checkpoint(latest)["step"] == 1
+    assert list(tmp_path.iterdir()) == [latest]
+    assert resource.RLIMIT_FSIZE  # the limit above is POSIX's
+
+
+def test_conversion_to_published_names_and_back(tmp_path) -> None:
+    """An author's DCSFN checkpoint, through our format, to a file that the authors' code loads."""
+    golden = golden_weights("dcsfn")
+    published = {f"module.{name}": value for name, value in golden.items()}
+    torch.save({"net": published, "clock_net": 1, "opt_net": {}}, tmp_path / "theirs.pth")
+    ours, back = tmp_path / "ours.safetensors", tmp_path / "back.pth"
+    script = "tools/convert_weights.py"
+    done = run_script(
+        script, "--model", "dcsfn", "--weights", tmp_path / "theirs.pth", "--output", ours
+    )
+    assert done.returncode == 0, done.stderr
+    done = run_script(script, "--to", "published", "--weights", ours, "--output", back)
+    assert done.returncode == 0, done.stderr
+    returned = torch.load(back, weights_only=True)["net"]
+    assert {name: value.shape for name, value in returned.items()} == {
+        name: value.shape for name, value in published.items()
+    }
+    live = set(build_model("dcsfn").to_published())
+    same = {name for name in live if torch.equal(returned[f"module.{name}"], golden[name])}
+    unused = live - same
+    assert all((returned[f"module.{name}"] == 0).all() for name in unused)
+    dead_cells = ("rec1_4.", "rec2_1.", "fusion_1_2_2", "fusion_2_2_2")
+    assert all(name.startswith(dead_cells) for name in unused), sorted(unused)
+    done = run_script(script, "--to", "published", "--weights", ours, "--output", back)
+    assert done.returncode == 1 and "exists" in done.stderr  # nothing is overwritten

@@ -1,0 +1,46 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from utils.errors import UserError
+from utils.files import write_text, write_whole
+
+
+def test_folders_are_made_and_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "note.txt", "né")
+    assert (tmp_path / "a" / "b" / "note.txt").read_text(encoding="utf-8") == "né"
+    (tmp_path / "plain").touch()
+    modes = {os.stat(path).st_mode for path in (tmp_path / "a/b/note.txt", tmp_path / "plain")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_writer_leaves_the_old_file_alone(
+    tmp_path: Path, interruption: type[BaseException]
+) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+
+    def write(temporary: Path) -> None:
+        assert temporary.suffix == ".txt"
+        temporary.write_text("half of")
+        raise interruption
+
+    with pytest.raises(interruption):
+        write_whole(path, write)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("note.txt", "old")]
+
+
+def test_a_refusing_disk_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Cannot write"):
+        write_text(tmp_path / "file" / "note.txt", "")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"Cannot write .*folder"):
+        write_text(tmp_path / "folder", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -1,0 +1,36 @@
+"""Counting the bytes of living tensors."""
+
+from __future__ import annotations
+
+import torch
+
+from utils.memory import keep_freed_memory, peak_tensor_bytes
+
+MIB = 2**20
+
+
+def test_peak_counts_what_is_alive_together() -> None:
+    def compute() -> None:
+        a = torch.zeros(MIB // 4)  # 1 MiB
+        b = a + 1
+        del a
+        c = b.repeat(2)  # b and c: 3 MiB
+        del b
+        view = c[::2].reshape(2, -1)
+        view.add_(1)  # no memory
+        del c, view
+        torch.zeros(MIB // 4)
+
+    assert peak_tensor_bytes(compute) == 3 * MIB
+
+
+def test_the_trace_of_one_computation_does_not_reach_the_next() -> None:
+    kept = []
+    assert peak_tensor_bytes(lambda: kept.append(torch.zeros(MIB))) == 4 * MIB
+    assert peak_tensor_bytes(lambda: kept.append(torch.zeros(MIB))) == 4 * MIB
+
+
+def test_keeping_freed_memory_changes_no_result() -> None:
+    before = torch.arange(MIB).sum()
+    keep_freed_memory()
+    assert torch.arange(MIB).sum() == before
