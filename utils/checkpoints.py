@@ -46,7 +46,14 @@ def write_weights(path: Path, weights: Weights) -> None:
         "info": json.dumps(weights.info),
     }
     state = {name: value.detach().cpu().contiguous() for name, value in weights.state.items()}
-    write_whole(path, lambda file: safetensors.torch.save_file(state, file, metadata))
+
+    def write(file: Path) -> None:
+        try:
+            safetensors.torch.save_file(state, file, metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+
+    write_whole(path, write)
 
 
 def read_weights(path: Path) -> Weights:
@@ -89,7 +96,10 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None =
     """
 
     def write(file: Path) -> None:
-        torch.save({"format": FORMAT, **checkpoint}, file)
+        try:
+            torch.save({"format": FORMAT, **checkpoint}, file)
+        except RuntimeError as error:  # what its zip writer makes of a full disk
+            raise OSError(f"the disk is full or refuses ({error})") from error
         if keep and path.exists():
             # A second name for the old file; renaming it would leave a moment without any.
             link = keep.with_name(f".{keep.name}.link")

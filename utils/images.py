@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from natsort import natsorted, ns
+from PIL import ExifTags, Image
 
 from utils.errors import UserError
 from utils.files import write_whole
@@ -60,7 +61,8 @@ def read_rgb(path: Path) -> np.ndarray:
     8-bit files give uint8, 16-bit ones uint16, float TIFFs float32; gray becomes three equal
     channels, alpha is dropped. Raises UserError naming the file if it is unreadable or truncated.
     """
-    return decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    # OpenCV 5 scrambles 16-bit TIFFs when it is asked for RGB itself.
+    return decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1]
 
 
 def read_gray_or_rgb(path: Path) -> np.ndarray:
@@ -69,16 +71,49 @@ def read_gray_or_rgb(path: Path) -> np.ndarray:
     return image if image.ndim == 2 else image[..., ::-1]
 
 
+def read_image(path: Path) -> np.ndarray:
+    """An image file with all its channels: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, upright.
+
+    Types are as with ``read_rgb``; colours are never multiplied by alpha. Raises UserError naming
+    the file if it is unreadable or truncated.
+    """
+    colours = read_gray_or_rgb(path)
+    stored = decode(path, cv2.IMREAD_UNCHANGED)
+    if stored.shape[2:] != (4,):
+        return colours
+    # OpenCV turns a TIFF upright in any case, other files with alpha never.
+    is_tiff = path.suffix.lower() in (".tif", ".tiff")
+    alpha = stored[..., 3] if is_tiff else _upright(stored[..., 3], path)
+    if colours.ndim == 2:
+        colours = np.dstack([colours] * 3)
+    if is_tiff and colours.dtype == np.uint8:
+        # ... and multiplies an 8-bit TIFF's colours by alpha.
+        straight = colours * (255 / np.maximum(alpha, 1))[..., None]
+        colours = np.minimum(np.rint(straight), 255).astype(np.uint8)
+    return np.dstack([colours, alpha])
+
+
+def _upright(channel: np.ndarray, path: Path) -> np.ndarray:
+    """(H, W) turned and flipped as the EXIF orientation of the file says."""
+    with Image.open(path) as header:
+        orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
+    turns = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)  # quarters to the left
+    turned = np.rot90(channel, turns)
+    return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
+
+
 def decode(path: Path, flags: int) -> np.ndarray:
     """Decode a file with OpenCV's ``flags``; the channel order is what the flags say."""
     try:
-        encoded = np.frombuffer(path.read_bytes(), np.uint8)
+        encoded = path.read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     image = None
-    if encoded.size:
+    # A PNG without its end would make libpng print a line of its own.
+    cut_off = encoded.startswith(b"\x89PNG") and b"IEND" not in encoded
+    if encoded and not cut_off:
         try:
-            image = cv2.imdecode(encoded, flags)
+            image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
         except cv2.error:
             image = None  # said below, as for every other broken file
     if image is None:
@@ -101,8 +136,16 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) RGB or (H, W) gray, uint8 or uint16, as PNG, whole or not at all."""
-    stored = image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
+    """Write (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA as PNG, whole or not at all.
+
+    Values are uint8, uint16, or float32 in [0, 1], which are stored in 16 bits.
+    """
+    if image.dtype == np.float32:
+        image = np.rint(np.clip(image, 0, 1) * 65535).astype(np.uint16)
+    stored = image
+    if image.ndim == 3:
+        order = [2, 1, 0, 3] if image.shape[2] == 4 else [2, 1, 0]  # OpenCV's
+        stored = np.ascontiguousarray(image[..., order])
 
     def write(temporary: Path) -> None:
         done, encoded = cv2.imencode(".png", stored)

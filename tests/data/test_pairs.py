@@ -135,7 +135,7 @@ def test_a_truncated_file_is_named_before_training(tmp_path, suffix) -> None:
 def test_two_sizes_in_a_pair_are_named_with_both(tmp_path) -> None:
     write_pairs(tmp_path, 2)
     write(tmp_path / "target" / "2.png", smooth_image(2, 70, 88))
-    with pytest.raises(UserError, match=r"input/2\.png is 88x72 .* target/2\.png is 88x70"):
+    with pytest.raises(UserError, match=r"input/2\.png is 88x72 .*target/2\.png is 88x70"):
         check_pairs(find_pairs(tmp_path)[1], "sizes")
 
 

@@ -93,7 +93,7 @@ def test_rotation_turns_around_the_centre_by_the_angle() -> None:
     image[100, 100:180] = 255  # a ray to the right
     turned, _ = crop_rotated((image, image), 201 - 64, 90.0, False, rng(3))
     rows, columns = np.nonzero(turned[..., 0] > 128)
-    assert np.ptp(columns) <= 1 and np.ptp(rows) > 50  # now a column
+    assert np.ptp(columns) <= 1 and np.ptp(rows) > 30  # now a column
 
 
 def test_saturation_is_jittered_in_both_images_at_the_given_rate() -> None:

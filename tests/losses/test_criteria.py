@@ -109,10 +109,10 @@ def test_pyramids_halve_in_their_own_ways() -> None:
     impulse = torch.zeros(1, 1, 16, 16)
     impulse[0, 0, 8, 8] = 256.0
     half = gaussian_pyramid(impulse, 2)[1]
-    # 5x5 binomial weights (1 4 6 4 1)/16, then means of 2x2: (6+4)/2 and (4+1)/2 along each axis
-    assert half[0, 0, 4, 4].item() == pytest.approx(256 / 256 * 5 * 5)
-    assert half[0, 0, 4, 3].item() == pytest.approx(256 / 256 * 5 * 5)
-    assert half[0, 0, 4, 5].item() == pytest.approx(256 / 256 * 5 * 0.5)
+    # 5x5 binomial weights (1 4 6 4 1)/16, then means of two: (6+4)/2, (4+1)/2, 1/2
+    assert half[0, 0, 4, 4].item() == pytest.approx(5 * 5)
+    assert half[0, 0, 4, 3].item() == pytest.approx(5 * 2.5)
+    assert half[0, 0, 4, 5].item() == pytest.approx(5 * 0.5)
 
 
 def test_criterion_runs_in_float32_under_autocast() -> None:

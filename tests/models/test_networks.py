@@ -71,7 +71,7 @@ def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name: str) -> N
     for parameter in network.parameters():
         # Zero slopes and zero biases, where some start, would hide a parameter behind them.
         if parameter.dim() == 1:
-            torch.nn.init.uniform_(parameter, 0.1, 0.9)
+            torch.nn.init.uniform_(parameter, -0.9, 0.9)
     outputs = network(random_image(2, *legal_sizes(network)[1]))
     sum(output.square().mean() for output in outputs).backward()
     for key, parameter in network.named_parameters():
