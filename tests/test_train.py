@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import random
 import shutil
 import signal
@@ -18,7 +19,7 @@ import torch
 
 import train
 from models import load_weights
-from tests.helpers import read_until, run_script, start_script, write_pairs
+from tests.helpers import ROOT, read_until, run_script, start_script, write_pairs
 from utils.checkpoints import read_checkpoint, read_weights
 from utils.errors import UserError
 
@@ -175,6 +176,44 @@ def test_several_processes_and_accumulation_take_the_same_steps(tmp_path, pairs)
             expected = one["progress"]["history"][0][key]
             assert other["progress"]["history"][0][key] == pytest.approx(expected, rel=1e-5)
     assert runs["two"].stdout.count("epoch 1/1") == 1  # only one process speaks
+
+
+def test_one_process_that_fails_ends_all_with_its_error_shown(tmp_path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 3)
+    broken = folder / "input" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    done = run_script(
+        "train.py", "DATA.TRAIN", folder, "DATA.VAL", "", "OPTIM.BATCH_SIZE", 2,
+        "RUN.FOLDER", tmp_path / "runs",
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"error: {broken} is not a readable image" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tiny"),
+    [
+        ("dmsr_rain13k", "dmsr_s"),
+        ("nerd_rain_s_ddn", "nerd_rain_t"),
+        ("dcsfn_rain1200", "dcsfn_t"),
+        ("mspfn_n1_rain13k", "mspfn_t"),
+    ],
+)
+def test_the_published_recipes_train(recipe, tiny, pairs, tmp_path) -> None:
+    """Two steps of each network's own recipe, at the network's smallest size."""
+    settings = f"""
+        MODEL.NAME {tiny} DATA.TRAIN {pairs} DATA.VAL {pairs} DATA.WORKERS 0 AUGMENT.PATCH 64
+        OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 4 VALIDATION.EVERY 9 VALIDATION.PATIENCE 0
+    """.split()
+    flags = [f"--config={ROOT / 'configs' / recipe}.yml", "--dry-run"]
+    train_in_process(tmp_path, settings, recipe, *flags)
+    flags = [f"--config={ROOT / 'configs' / recipe}.yml"]
+    folder = train_in_process(tmp_path, [*settings, "DATA.VAL", ""], recipe, *flags)
+    history = read_checkpoint(folder / "latest.pth")["progress"]["history"]
+    assert [line["step"] for line in history] == [3, 6, 9, 12]
+    assert all(math.isfinite(line["loss"]) for line in history)
 
 
 def test_training_restores_better_than_it_began(run_train) -> None:

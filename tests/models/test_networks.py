@@ -80,6 +80,23 @@ def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name: str) -> N
         assert parameter.grad.abs().max() > 0, key
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_bfloat16_autocast_stays_close_and_trains(name: str) -> None:
+    """Fourier parts, norms and softmaxes that need float32 take it by themselves."""
+    network = small_network(name).train()
+    image = random_image(2, *legal_sizes(network)[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = network(image)
+    sum(output.float().square().mean() for output in outputs).backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+    network.eval()
+    with torch.inference_mode():
+        exact = network.restore(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = network.restore(image)
+    assert (rough.float() - exact).abs().mean() < 0.02
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forward_on_the_meta_device(name: str) -> None:
     """No tensor is made on a device of its own choosing, and no value decides the way."""
