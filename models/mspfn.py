@@ -84,7 +84,7 @@ VARIANTS = {
     # the one whose weights the authors publish
     "mspfn_n1": MSPFNConfig(num_attention=(1, 1, 1)),
     # trains in minutes on a laptop CPU
-    "mspfn_t": MSPFNConfig(width=16, num_units=2, num_attention=(1, 1, 1)),
+    "mspfn_t": MSPFNConfig(width=32, num_units=2, num_attention=(1, 1, 1)),
 }
 
 
