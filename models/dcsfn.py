@@ -256,18 +256,20 @@ class DCSFN(DerainingNetwork):
         self.head = nn.Sequential(activation(), conv(3, 3))
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        x = rainy
-        if x.device.type == "cpu":
+        image = rainy
+        if image.device.type == "cpu":
             # Convolutions of so few channels lose half of their time to changes of layout in NCHW.
-            x = x.contiguous(memory_format=torch.channels_last)
-        features = [self.stem(x)]
+            image = image.contiguous(memory_format=torch.channels_last)
+        features = [self.stem(image)]
         for _ in range(2):
             features.append(F.max_pool2d(features[-1], 2))
 
-        encoded, skips = zip(
-            *(encoder(x) for encoder, x in zip(self.encoder, features, strict=True)), strict=True
-        )
-        fused = self.fine_to_coarse(self.coarse_to_fine(list(encoded)))
+        encoded, skips = [], []
+        for encoder, x in zip(self.encoder, features, strict=True):
+            out, unit_outputs = encoder(x)
+            encoded.append(out)
+            skips.append(unit_outputs)
+        fused = self.fine_to_coarse(self.coarse_to_fine(encoded))
         decoded = [
             decoder(x, skip)[0] for decoder, x, skip in zip(self.decoder, fused, skips, strict=True)
         ]

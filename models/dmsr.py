@@ -267,6 +267,7 @@ class DMSR(DerainingNetwork):
     """DMSR (module docstring). ``forward`` returns the images at 1, 1/2 and 1/4 of the size."""
 
     size_multiple = 16  # two halvings in the network, two more in MPSRM
+    released_window = 128
     min_size = 64  # MPSRM's coarsest map must have the 4 pixels that its reflect padding reads
 
     def __init__(self, config: DMSRConfig) -> None:

@@ -19,7 +19,7 @@ from utils.evaluation.scoring import ImageResult, Job, JobResult, score_jobs
 from utils.evaluation.table import build_table
 
 COLOURS = {"rainy input": (200, 0, 0), "first": (0, 160, 0), "second": (0, 0, 220)}
-AWKWARD = 'a "b" <i> #1 100%&amp; é'
+AWKWARD = 'a "b" <!--<script> #1 100%&amp; é'
 
 
 @pytest.fixture(scope="module")

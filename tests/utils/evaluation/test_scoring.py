@@ -174,3 +174,24 @@ def test_scores_without_clean_images(pairs: Path):
     (result,) = score_jobs([job], KeptScores(pairs / "k.json"), no_reference=Brightness())
     assert result.images[0].scores == (read_8bit(pairs / "input" / "1.png").mean(),)
     assert result.problems == [f"{pairs / 'input' / '3.png'}: too small"]
+
+
+def test_an_interrupted_run_keeps_what_it_has_scored(pairs: Path):
+    class Interrupted:
+        name = "interrupted"
+        num_scored = 0
+
+        def score(self, image: np.ndarray) -> float:
+            if self.num_scored == 2:
+                raise KeyboardInterrupt
+            self.num_scored += 1
+            return 4.0
+
+    job = Job("rainy", "set", "niqe", pairs / "input", None)
+    file = pairs / "kept.json"
+    scorer = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        score_jobs([job], KeptScores(file), workers=1, no_reference=scorer)
+    scorer.num_scored = 0
+    (result,) = score_jobs([job], KeptScores(file), workers=1, no_reference=scorer)
+    assert [image.reused for image in result.images] == [True, True, False]

@@ -1,0 +1,1 @@
+"""Everything behind evaluate.py: scoring folders, tables, published results, the report page."""
