@@ -4,36 +4,39 @@
     python tools/benchmark.py --networks dmsr --modes float32 bf16 --weights dmsr.safetensors
     python tools/benchmark.py --device cuda --modes float32 bf16 bf16+compile --size 512 512
 
-The releases' code is not here, their speed is: as multiples of a fixed convolution (64 to 64
-channels, 3x3, 256 x 256 pixels, float32, the same number of threads), measured just before and
-after. That unit is measured here too, so "x release" holds on any machine, give or take the 15%
-that a shared machine varies. On CUDA, where no release was measured, "x float32" compares with
-the plain float32 row. Other columns: multiply-accumulates a second, and what share that is of the
-fastest matrix product that PyTorch has here in that precision; memory of a fresh process for the
-weights and one image; and how close the result is to float32's, as PSNR (with random weights
-unless --weights are given).
+units: the time as a multiple of a fixed convolution (64 to 64 channels, 3x3, 256 x 256 pixels,
+    float32, the same number of threads), measured in processes of its own just before and after.
+ratio: the releases' units over these. The releases' code is not here, but their units hold on any
+    machine, give or take the 15% that a shared one varies. On CUDA, where no release was measured,
+    the time of the plain float32 row over this one's.
+peak: the share of the fastest matrix product that PyTorch has here in that precision.
+memory: of a fresh process for the weights and one image.
+agrees: PSNR between the result and that in float32, with random weights unless --weights is given.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import multiprocessing
 import platform
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root holds our packages
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from models import NETWORKS, build_model, load_weights
 from models.network import DerainingNetwork
@@ -41,6 +44,8 @@ from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.memory import keep_freed_memory
 from utils.restore import legal_size
+
+T = TypeVar("T")
 
 # Units of the releases for one 256 x 256 image in float32, by threads (PyTorch 2.13, MSPFN
 # TensorFlow 2.15; AMD EPYC with AVX512). A unit has 2.4 G multiply-accumulates.
@@ -99,9 +104,10 @@ def main() -> None:
             job = Job(
                 name, mode, args.size, args.device, args.threads, args.seconds, args.weights
             )
-            # A process of its own: the memory of one row must not hide that of the next.
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                rows.append(process.submit(measure, job).result())
+            before = in_fresh_process(unit_seconds, job)
+            row = in_fresh_process(measure, job)
+            unit = (before + in_fresh_process(unit_seconds, job)) / 2
+            rows.append(dataclasses.replace(row, unit=unit))
     text = table(rows)
     print(text)
     if args.output:
@@ -142,12 +148,29 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def in_fresh_process(function: Callable[[Job], T], job: Job) -> T:
+    """``function(job)`` where no earlier measurement has left libraries or memory behind."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, job).result()
+
+
+def unit_seconds(job: Job) -> float:
+    """The median time of the convolution that speeds are told in."""
+    torch.set_num_threads(job.threads)
+    device = torch.device(job.device)
+    x = torch.rand(1, 64, 256, 256, device=device)
+    weight = torch.rand(64, 64, 3, 3, device=device)
+    with torch.inference_mode():
+        times = [seconds_of(lambda: F.conv2d(x, weight, padding=1), device) for _ in range(20)]
+    return median(times[1:])
+
+
 def measure(job: Job) -> Row:
-    """One row; run in a fresh process."""
+    """One row but for its unit."""
     keep_freed_memory()  # as test.py does
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
-    multiply_unit(device)()  # loads the libraries
+    F.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
     before = peak_memory(device)
     network = load_weights(job.weights) if job.weights else build_model(job.network).eval()
     network.to(device)
@@ -158,18 +181,16 @@ def measure(job: Job) -> Row:
     restored = run()
     after = peak_memory(device)
 
-    unit = multiply_unit(device)
-    units, times = [seconds_of(unit, device) for _ in range(5)], []
+    times: list[float] = []
     while sum(times) < job.seconds or len(times) < 3:
         times.append(seconds_of(run, device))
-        units += [seconds_of(unit, device) for _ in range(3)]
     with torch.inference_mode():
         error = (network.restore(rainy) - restored.float()).square().mean()
     precision = torch.bfloat16 if job.mode.startswith("bf16") else torch.float32
     return Row(
         job,
         median(times),
-        median(units),
+        float("nan"),
         count_macs(network, rainy),
         fastest_product(precision, device),
         None if before is None or after is None else after - before,
@@ -189,13 +210,6 @@ def runner(network: DerainingNetwork, mode: str, rainy: Tensor) -> Callable[[], 
             return restore(rainy)
 
     return run
-
-
-def multiply_unit(device: torch.device) -> Callable[[], Tensor]:
-    """The convolution that speeds are told in."""
-    x = torch.rand(1, 64, 256, 256, device=device)
-    weight = torch.rand(64, 64, 3, 3, device=device)
-    return torch.inference_mode()(lambda: F.conv2d(x, weight, padding=1))
 
 
 def fastest_product(dtype: torch.dtype, device: torch.device) -> float:
@@ -272,19 +286,7 @@ def table(rows: list[Row]) -> str:
     """Markdown, with what was measured and where below it."""
     job = rows[0].job
     on_cuda = job.device.startswith("cuda")
-    lines = [
-        [
-            "network",
-            "mode",
-            "time",
-            "units",
-            "x float32" if on_cuda else "x release",
-            "GMAC/s",
-            "of peak",
-            "memory",
-            "to float32",
-        ]
-    ]
+    lines = [["network", "mode", "time", "units", "ratio", "peak", "memory", "agrees"]]
     for row in rows:
         ratio = release_ratio(row, rows)
         lines.append(
@@ -294,7 +296,6 @@ def table(rows: list[Row]) -> str:
                 f"{row.seconds:.2f} s" if row.seconds >= 1 else f"{row.seconds * 1e3:.1f} ms",
                 f"{row.units:.1f}",
                 "-" if ratio is None else f"{ratio:.2f}",
-                f"{row.macs / row.seconds / 1e9:.0f}",
                 f"{row.share_of_peak:.0%}",
                 "-" if row.memory is None else f"{row.memory / 2**20:.0f} MiB",
                 "equal" if row.psnr == float("inf") else f"{row.psnr:.1f} dB",
@@ -318,11 +319,12 @@ def table(rows: list[Row]) -> str:
     peaks = {row.job.mode.partition("+")[0]: f"{row.peak / 1e9:.0f}" for row in rows}
     caption = (
         f"One image of {job.size[0]}x{job.size[1]} (height x width), {where}, "
-        f"PyTorch {torch.__version__}; medians. Unit: {median(r.unit for r in rows) * 1e3:.1f} ms. "
+        f"PyTorch {torch.__version__}. Unit: {median(r.unit for r in rows) * 1e3:.1f} ms. "
         "Fastest matrix product: "
         + ", ".join(f"{peak} GMAC/s in {precision}" for precision, peak in peaks.items())
         + "."
     )
+    caption = textwrap.fill(caption, max(80, len(pipes(rules))))
     return "\n".join([pipes(lines[0]), pipes(rules), *map(pipes, lines[1:]), "", caption])
 
 
