@@ -52,6 +52,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import pixelwise
 from models.network import DerainingNetwork
 
 
@@ -109,13 +110,10 @@ class FusionConv(nn.Conv2d):
         if not upsampling_composes(parts):
             parts = tuple(resize(part, parts[0]) for part in parts)
         weights = self.weight.split([part.shape[1] for part in parts], dim=1)
-        # One tap has no neighbours to spread, so dilation changes nothing; but without it PyTorch
-        # sends 1x1 convolutions of few images to a slow path on a CPU thread.
-        dilation = 2 if self.weight.device.type == "cpu" else 1
         total = None
         for i in reversed(range(len(parts))):
             bias = self.bias if i == 0 else None
-            term = F.conv2d(parts[i], weights[i], bias, dilation=dilation)
+            term = pixelwise(parts[i], weights[i], bias)
             if total is not None:
                 term += resize(total, term)
             total = term

@@ -47,7 +47,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,6 +54,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import PixelwiseConv, full_precision, pixelwise
 from models.network import DerainingNetwork
 
 
@@ -90,43 +90,15 @@ VARIANTS = {
 }
 
 
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """A section without autocast, on devices that know it (the meta device does not)."""
-    if torch.amp.is_autocast_available(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return nullcontext()
-
-
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
     """A 3x3 convolution with zero padding that keeps H and W at stride 1."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
-
-
-def pixelwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A 1x1 convolution, (B, C, H, W) to (B, O, H, W), with a weight of shape (O, C, 1, 1).
-
-    A dilation spreads the taps of a kernel; a single tap stays where it is. But on a CPU it takes
-    PyTorch past its rule to compute 1x1 convolutions of fewer than 16 images in one thread
-    without oneDNN, which takes two to three times as long.
-    """
-    one_dnn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return F.conv2d(x, weight, bias, dilation=2 if one_dnn else 1)
 
 
 def pixelwise_each(x: Tensor, weights: Tensor) -> Tensor:
     """``pixelwise`` with weights (B, O, C, 1, 1), one for each image."""
     pairs = zip(x.split(1), weights, strict=True)
     return torch.cat([pixelwise(image, weight) for image, weight in pairs])
-
-
-class PixelwiseConv(nn.Conv2d):
-    """A 1x1 convolution, (B, C, H, W) to (B, O, H, W)."""
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
-        super().__init__(in_channels, out_channels, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return pixelwise(x, self.weight, self.bias)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -167,7 +139,7 @@ class SplitProjection(nn.Module):
         super().__init__()
         total = parts * out_channels
         self.parts = parts
-        self.pixelwise = PixelwiseConv(in_channels, total)
+        self.pixelwise = PixelwiseConv(in_channels, total, bias=False)
         self.depthwise = nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -191,7 +163,7 @@ class ChannelAttention(nn.Module):
         self.norm = LayerNorm(channels)
         self.qkv = SplitProjection(channels, channels, parts=3)
         self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
-        self.project_out = PixelwiseConv(channels, channels)
+        self.project_out = PixelwiseConv(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         values, sums = [], []
@@ -232,7 +204,7 @@ class GatedFeedForward(nn.Module):
         hidden = int(2.66 * channels)
         self.norm = LayerNorm(channels)
         self.project_in = SplitProjection(channels, hidden, parts=2)
-        self.project_out = PixelwiseConv(hidden, channels)
+        self.project_out = PixelwiseConv(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out = []
@@ -280,7 +252,7 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList(level(i) for i in (0, 1, 2))
         self.down = nn.ModuleList(downsample(w) for w in (c, 2 * c))
         self.up = nn.ModuleList(upsample(w) for w in (4 * c, 2 * c))
-        self.coarse_merge = PixelwiseConv(4 * c, 2 * c)
+        self.coarse_merge = PixelwiseConv(4 * c, 2 * c, bias=False)
         self.decoder = nn.ModuleList(level(i) for i in (1, 0))
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -342,9 +314,7 @@ class ImplicitHead(nn.Module):
         self.up = nn.Sequential(upsample(4 * c), upsample(2 * c))
         self.neighbours = conv3x3(c, hidden, bias=True)
         self.cell = nn.Parameter(torch.empty(hidden, 2))
-        self.layers = nn.ModuleList(
-            PixelwiseConv(hidden, out, bias=True) for out in (hidden, hidden, 3)
-        )
+        self.layers = nn.ModuleList(PixelwiseConv(hidden, out) for out in (hidden, hidden, 3))
         # the start of a linear layer of 9C + 20 inputs, PyTorch's default
         bound = (9 * c + 20) ** -0.5
         for parameter in (*self.neighbours.parameters(), self.cell):
@@ -367,7 +337,9 @@ class Scale(nn.Module):
         self.embed = conv3x3(3, c)
         self.passes = nn.ModuleList(UNet(config) for _ in range(num_passes))
         # Released quirk: a third pass merges its finest skip with the second's weights.
-        self.fine_merges = nn.ModuleList(PixelwiseConv(2 * c, c) for _ in range(min(num_passes, 2)))
+        self.fine_merges = nn.ModuleList(
+            PixelwiseConv(2 * c, c, bias=False) for _ in range(min(num_passes, 2))
+        )
         self.contexts = nn.ModuleList(conv3x3(c, c) for _ in range(num_passes - 1))
         self.fusions = nn.ModuleList(LatentFusion(4 * c) for _ in range(num_passes - 1))
         self.output = conv3x3(c, 3)

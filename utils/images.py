@@ -62,13 +62,14 @@ def read_rgb(path: Path) -> np.ndarray:
     channels, alpha is dropped. Raises UserError naming the file if it is unreadable or truncated.
     """
     # OpenCV 5 scrambles 16-bit TIFFs when it is asked for RGB itself.
-    return decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1]
+    image = decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 def read_gray_or_rgb(path: Path) -> np.ndarray:
     """As ``read_rgb``, but a gray file stays two-dimensional, (H, W)."""
     image = decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    return image if image.ndim == 2 else image[..., ::-1]
+    return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
 
 
 def read_image(path: Path) -> np.ndarray:
