@@ -89,7 +89,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clean", required=True, **folder, help="clean images")
     parser.add_argument("--results", required=True, nargs="+", **folder, help="one for each method")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="default: the folders' names")
-    parser.add_argument("--image", required=True, metavar="STEM", help="file name without suffix")
+    parser.add_argument(
+        "--image", metavar="STEM", help="file name without suffix (default: the first)"
+    )
     parser.add_argument(
         "--crop",
         nargs=4,
@@ -118,13 +120,14 @@ def read_panels(args: argparse.Namespace) -> list[Panel]:
             f"There are {len(args.results)} folders of results, but {len(names)} names."
         )
     protocol = args.protocol or facts(dataset).protocol
-    clean = read_image(args.clean, args.image)
+    stem = args.image or next(iter(images_by_stem(args.clean)))
+    clean = read_image(args.clean, stem)
     panels = []
     for name, folder in zip(["Rainy input", *names], [args.rainy, *args.results], strict=True):
-        image = read_image(folder, args.image)
+        image = read_image(folder, stem)
         if image.shape[:2] != clean.shape[:2]:
             raise UserError(
-                f"The image {args.image} has {size_text(image)} px in {folder} and "
+                f"The image {stem} has {size_text(image)} px in {folder} and "
                 f"{size_text(clean)} px in {args.clean}; a figure needs one size."
             )
         psnr, ssim = score(image, clean, protocol)

@@ -153,3 +153,19 @@ def test_the_captions_hold_the_scores_of_the_protocol(tmp_path: Path):
         ("copy", f"{psnr:.2f} / {ssim:.4f}"),
         ("Clean", "PSNR / SSIM (did)"),
     ]
+
+
+def test_without_a_name_the_first_image_in_natural_order_is_shown(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 10)
+    for side in ("input", "target"):
+        (pairs / side / "1.png").unlink()
+    folders = [
+        "--rainy",
+        pairs / "input",
+        "--clean",
+        pairs / "target",
+        "--results",
+        pairs / "input",
+    ]
+    panels = read_panels(parse_arguments([str(argument) for argument in folders]))
+    np.testing.assert_array_equal(panels[-1].image, read_rgb(pairs / "target" / "2.png"))
