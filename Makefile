@@ -22,12 +22,12 @@ demo: setup clean-demo
 		--density 0.35 --length 45 --width 1.6 --brightness 0.6 --veil 0
 	$(BIN)/python train.py --config configs/demo.yml
 	$(BIN)/python test.py --weights $(DEMO)/runs/demo/best.safetensors \
-		--input $(DEMO)/pairs/val/input --output $(DEMO)/results/dmsr_s/demo
-	$(BIN)/python evaluate.py --results $(DEMO)/results/dmsr_s/demo \
+		--input $(DEMO)/pairs/val/input --output $(DEMO)/results/dmsr_s
+	$(BIN)/python evaluate.py --results $(DEMO)/results/dmsr_s \
 		--targets $(DEMO)/pairs/val/target --inputs $(DEMO)/pairs/val/input \
 		--output $(DEMO)/scores
 	$(BIN)/python tools/compare.py --rainy $(DEMO)/pairs/val/input \
-		--results $(DEMO)/results/dmsr_s/demo --clean $(DEMO)/pairs/val/target \
+		--results $(DEMO)/results/dmsr_s --clean $(DEMO)/pairs/val/target \
 		--output $(DEMO)/comparison.png
 	@echo "Look at $(DEMO)/comparison.png: rainy, derained, clean."
 
