@@ -30,7 +30,6 @@ from utils.checkpoints import Weights, write_weights
 from utils.ema import WeightAverage
 from utils.errors import UserError, run_main
 from utils.files import write_text
-from utils.images import to_float, to_uint8
 from utils.logs import Record, RunLog, epoch_line
 from utils.metrics import score
 from utils.processes import (
@@ -40,7 +39,7 @@ from utils.processes import (
     start_processes,
     stop_processes,
 )
-from utils.restore import restore_tensor
+from utils.restore import Restorer
 from utils.schedule import Schedule
 from utils.training_state import Progress, TrainingState
 
@@ -315,12 +314,11 @@ def validate(run: Run, log: RunLog | None) -> dict[str, float]:
         run.state.progress.epoch,
     )
     network.eval()
+    restorer = Restorer(network, device=run.processes.device)  # as test.py with its defaults
     sums = [0.0, 0.0, 0.0]  # PSNR, SSIM, images
     loader = tqdm(run.loaders.validation, "validation", unit="image", leave=False, disable=not log)
     for number, (rainy, clean) in enumerate(loader):
-        image = torch.from_numpy(to_float(rainy.numpy())).permute(2, 0, 1)[None]
-        restored = restore_tensor(network, image.to(run.processes.device))[0].permute(1, 2, 0)
-        restored = to_uint8(restored.float().cpu().numpy())
+        restored = restorer(rainy.numpy())
         result = score(restored, clean.numpy(), node.PROTOCOL)
         sums = [a + b for a, b in zip(sums, (result.psnr, result.ssim, 1), strict=True)]
         if log and number == 0 and node.SAMPLES_EVERY and epoch % node.SAMPLES_EVERY == 0:

@@ -45,6 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import PixelwiseConv, full_precision
 from models.network import DerainingNetwork
 
 
@@ -77,19 +78,6 @@ def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> n
 def conv_gelu(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """The release's basic convolution: conv, then the exact (erf) GELU."""
     return nn.Sequential(conv(in_channels, out_channels, kernel, stride), nn.GELU())
-
-
-class PixelwiseConv(nn.Conv2d):
-    """A 1x1 convolution, (B, C, H, W) to (B, O, H, W)."""
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # One tap has no neighbours to spread, so dilation changes nothing; but without it PyTorch
-        # sends 1x1 convolutions of few images to a slow path on a CPU thread.
-        dilation = 2 if x.device.type == "cpu" else 1
-        return F.conv2d(x, self.weight, self.bias, dilation=dilation)
 
 
 def pixelwise_gelu(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -196,8 +184,8 @@ class FourierUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[-2:]
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.conv.weight.dtype).contiguous()  # FFTs of halves do not exist
+        with full_precision(x):
+            x = x.to(self.conv.weight.dtype).contiguous()  # float32, also under autocast
             spectrum = torch.fft.rfft2(x, norm="ortho")
             # (B, C, H, W/2+1, 2) -> real and imaginary interleaved: (B, 2C, H, W/2+1)
             parts = torch.view_as_real(spectrum).movedim(-1, 2).flatten(1, 2)
@@ -221,7 +209,8 @@ class FDSM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=1)  # (B, C/2, H, W) each
         mixed = torch.cat([self.small_kernel(first), self.large_kernel(second)], dim=1)
-        return F.relu(self.norm(self.fourier(mixed) + mixed), inplace=True)
+        # In this order the sum has the memory layout of the features.
+        return F.relu(self.norm(mixed + self.fourier(mixed)), inplace=True)
 
 
 class DualDomainBlock(nn.Module):

@@ -1,0 +1,118 @@
+"""The README's commands run, word by word, in a folder laid out as the README says.
+
+Only what a newcomer has to fill in is filled in (their files), and trainings are made short.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import build_model
+from tests.helpers import ROOT, write_pairs
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for language, block in BLOCKS
+    if language == ""
+    for line in block.splitlines()
+    if line.startswith(("python ", "torchrun "))
+]
+
+# What stands for the reader's own files.
+OWN = {
+    "FOLDER_OR_FILE": "datasets/val/input",
+    "FOLDER": "datasets/val/input",
+    "PHOTOS": "datasets/val/target",
+    "THEIRS.pth": "theirs.pth",
+    "OURS.safetensors": "nerd.safetensors",
+}
+SHORT = shlex.split(
+    "DATA.TRAIN datasets/train DATA.VAL datasets/val DATA.WORKERS 0 DATA.REPEAT 4 "
+    "AUGMENT.PATCH 64 OPTIM.EPOCHS 1 SCHEDULE.NAME multi_step OPTIM.BATCH_SIZE 2"
+)
+SMALL = {"nerd": "nerd_rain_t"}  # by the recipe's first word; DMSR's otherwise
+# Needs a package that is optional; its own tests cover it.
+OPTIONAL = "--no-reference"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A newcomer's folder: data in the README's tree, results, an author's checkpoint."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    write_pairs(folder / "datasets" / "train", 3)
+    write_pairs(folder / "datasets" / "val", 2)
+    for name in ("train", "val"):
+        shutil.copytree(
+            folder / "datasets" / name / "input", folder / "benchmark" / "method" / name
+        )
+    published = build_model("nerd_rain").to_published()
+    torch.save({"state_dict": published}, folder / "theirs.pth")
+    return folder
+
+
+def runnable(command: str) -> list[str]:
+    """The command for this interpreter, with the reader's files and a short training."""
+    words = [OWN.get(word, word) for word in shlex.split(command)]
+    if words[0] == "torchrun":
+        words = ["python", "-m", "torch.distributed.run", "--standalone", *words[1:]]
+        words = [word.replace("per_node=4", "per_node=2") for word in words]
+    if any(word.endswith("train.py") for word in words):
+        recipe = next((word for word in words if word.startswith("configs/")), "")
+        network = SMALL.get(recipe.removeprefix("configs/").split("_")[0], "dmsr_s")
+        words += [*SHORT, "MODEL.NAME", network]
+        words += ["OPTIM.EPOCHS", "2"] if "--resume" in words else []
+    if words[1:2] == ["tools/make_rain.py"]:
+        words[words.index("datasets/train")] = "datasets/made"  # never over what is there
+    words = ["64" if word == "256" else word for word in words]  # a smaller image
+    words = [
+        str(ROOT / word) if re.fullmatch(r"(tools/\w+|\w+)\.py|configs/\w+\.yml", word) else word
+        for word in words
+    ]
+    return [sys.executable, *words[1:]]
+
+
+def test_the_commands_of_the_readme_run_in_its_order(folder: Path) -> None:
+    assert len(COMMANDS) >= 15
+    for command in COMMANDS:
+        if OPTIONAL in command:
+            continue
+        done = subprocess.run(
+            runnable(command), cwd=folder, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert (folder / "runs" / "dmsr" / "best.safetensors").exists()
+    assert (folder / "evaluation" / "table.md").exists()
+
+
+def test_the_python_of_the_readme_runs(folder: Path) -> None:
+    """After the commands, which train the network that it loads."""
+    (code,) = [block for language, block in BLOCKS if language == "python"]
+    setting = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from utils.images import read_rgb
+from pathlib import Path
+rainy = read_rgb(Path("datasets/val/input/1.png"))
+{code}
+assert restored.shape == rainy.shape and restored.dtype == rainy.dtype
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", setting], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_link_of_the_readme_leads_to_a_file() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
