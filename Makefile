@@ -3,7 +3,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := demo
 
 .PHONY: demo test test-slow setup clean-demo
 
@@ -17,23 +16,23 @@ setup: .venv/installed
 
 # The photographs ship inside scikit-image: nothing is downloaded. Two of them are held out.
 demo: setup clean-demo
-	$(BIN)/python tools/make_rain.py --clean skimage --output $(DEMO)/pairs --variants 8 \
+	$(BIN)/python tools/make_rain.py --clean skimage --output demo/pairs --variants 8 \
 		--hold-out astronaut,chelsea \
 		--density 0.35 --length 45 --width 1.6 --brightness 0.6 --veil 0
 	$(BIN)/python train.py --config configs/demo.yml
-	$(BIN)/python test.py --weights $(DEMO)/runs/demo/best.safetensors \
-		--input $(DEMO)/pairs/val/input --output $(DEMO)/results/dmsr_s
-	$(BIN)/python evaluate.py --results $(DEMO)/results/dmsr_s \
-		--targets $(DEMO)/pairs/val/target --inputs $(DEMO)/pairs/val/input \
-		--output $(DEMO)/scores
-	$(BIN)/python tools/compare.py --rainy $(DEMO)/pairs/val/input \
-		--results $(DEMO)/results/dmsr_s --clean $(DEMO)/pairs/val/target \
-		--output $(DEMO)/comparison.png
-	@echo "Look at $(DEMO)/comparison.png: rainy, derained, clean."
+	$(BIN)/python test.py --weights demo/runs/demo/best.safetensors \
+		--input demo/pairs/val/input --output demo/results/dmsr_s
+	$(BIN)/python evaluate.py --results demo/results/dmsr_s \
+		--targets demo/pairs/val/target --inputs demo/pairs/val/input \
+		--output demo/scores
+	$(BIN)/python tools/compare.py --rainy demo/pairs/val/input \
+		--results demo/results/dmsr_s --clean demo/pairs/val/target \
+		--output demo/comparison.png
+	@echo "Look at demo/comparison.png: rainy, derained, clean."
 
 # Only what the demo itself writes.
 clean-demo:
-	rm -rf $(DEMO)
+	rm -rf demo
 
 test: setup
 	$(BIN)/ruff check .

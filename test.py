@@ -138,9 +138,7 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--memory is {args.memory}; it must be more than 0 GiB")
         args.memory = int(args.memory * 2**30)
     try:
-        args.device = torch.device(
-            args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        args.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         parser.error(f"there is no device called {args.device!r}; take cpu, cuda or cuda:1")
     if args.device.type == "cuda" and (args.device.index or 0) >= torch.cuda.device_count():

@@ -26,12 +26,13 @@ from data import Loaders, build_loaders
 from losses import build_criterion
 from losses.criteria import Criterion
 from models import build_model, load_state
+from models.network import DerainingNetwork
 from utils.checkpoints import Weights, write_weights
 from utils.ema import WeightAverage
 from utils.errors import UserError, run_main
-from utils.files import write_text
+from utils.files import remove_unfinished, write_text
 from utils.logs import Record, RunLog, epoch_line
-from utils.metrics import score
+from utils.metrics import PROTOCOLS, score
 from utils.processes import (
     Processes,
     StopSignal,
@@ -75,35 +76,42 @@ def main() -> None:
     args = parser.parse_intermixed_args()
 
     config = load_config(args.config, args.settings)
+    if args.dry_run:
+        config = load_config(args.config, [*args.settings, "DATA.CACHE", ""])
     processes = start_processes()
-    try:
-        run = build_run(config, processes)
-        if args.dry_run:
-            dry_run(run)
-            return
-        if args.resume or args.resume_from:
+    is_resumed = args.resume or args.resume_from is not None
+    run = build_run(config, processes, is_resumed)
+    if args.dry_run:
+        dry_run(run)
+    else:
+        if is_resumed:
             resume(run, args.resume_from or run.folder / "latest.pth")
         elif processes.is_main:
             start_folder(run)
         train(run)
-    finally:
-        stop_processes()
+    stop_processes()
 
 
-def build_run(config: CfgNode, processes: Processes) -> Run:
+def build_run(config: CfgNode, processes: Processes, is_resumed: bool) -> Run:
     """Everything that training needs, at its start."""
     optim = config.OPTIM
     if optim.PRECISION not in PRECISIONS:
         raise UserError(
             f"OPTIM.PRECISION is {optim.PRECISION!r}; it must be one of {', '.join(PRECISIONS)}."
         )
+    if config.VALIDATION.PROTOCOL not in PROTOCOLS:
+        raise UserError(
+            f"VALIDATION.PROTOCOL is {config.VALIDATION.PROTOCOL!r}; it must be one of "
+            f"{', '.join(PROTOCOLS)}."
+        )
     device, on_cuda = processes.device, processes.device.type == "cuda"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = optim.TF32
     seed_everything(config.RUN.SEED)
     network = build_model(config.MODEL.NAME, config.MODEL.OPTIONS)
+    check_patches(config, network)
     criterion = build_criterion(config.LOSS)
     loaders = build_loaders(config, processes.rank, processes.world_size)
-    if config.MODEL.INIT:
+    if config.MODEL.INIT and not is_resumed:
         load_state(network, config.MODEL.INIT)
     if processes.world_size > 1 and on_cuda:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -143,6 +151,16 @@ def patch_and_batch(config: CfgNode, epoch: int) -> tuple[int, int]:
     return patch, batch
 
 
+def check_patches(config: CfgNode, network: DerainingNetwork) -> None:
+    """Refuse patches that the network cannot take, also those of later epochs."""
+    for patch in (config.AUGMENT.PATCH, *(stage[1] for stage in config.AUGMENT.PROGRESSIVE)):
+        if patch < network.min_size or patch % network.size_multiple:
+            raise UserError(
+                f"{config.MODEL.NAME} cannot train on patches of {patch} pixels; it takes "
+                f"multiples of {network.size_multiple} from {network.min_size} on."
+            )
+
+
 def total_steps(config: CfgNode, loaders: Loaders) -> int:
     """Optimiser steps of the whole run; an epoch's incomplete last batch is left out."""
     epochs = range(1, config.OPTIM.EPOCHS + 1)
@@ -150,8 +168,9 @@ def total_steps(config: CfgNode, loaders: Loaders) -> int:
 
 
 def start_folder(run: Run) -> None:
-    """Make a new run's folder; never write into an old one."""
-    if (run.folder / "config.yml").exists():
+    """Make a new run's folder; never write into one that holds results."""
+    remove_unfinished(run.folder / "latest.pth")
+    if any((run.folder / name).exists() for name in ("latest.pth", "previous.pth", "log.jsonl")):
         raise UserError(
             f"The run {run.folder} exists; go on with it by --resume, or choose another RUN.NAME."
         )
@@ -160,12 +179,17 @@ def start_folder(run: Run) -> None:
 
 def resume(run: Run, path: Path) -> None:
     """Take up a run where a checkpoint left it, with the settings given now."""
+    if not path.exists() and (run.folder / "config.yml").exists():
+        if run.processes.is_main:
+            print(f"{run.folder} has no checkpoint yet; starting from its beginning")
+        return
     before = run.state.load(path, run.config, run.processes)
     if run.processes.is_main:
+        remove_unfinished(run.folder / "latest.pth")
         for line in changed_settings(before, run.config):
             print(f"changed setting {line}")
         write_text(run.folder / "config.yml", run.config.dump())
-        print(f"resuming {path} in epoch {run.state.progress.epoch}")
+        print(f"resuming {path} in epoch {run.state.progress.epoch}", flush=True)
 
 
 def train(run: Run) -> None:
@@ -259,19 +283,28 @@ def backward(run: Run, rainy: Tensor, clean: Tensor, which: Tensor, is_last_pass
             outputs = run.parallel(rainy)
         loss, parts = run.criterion(outputs, clean)
         run.state.scaler.scale(loss / optim.ACCUMULATE).backward()
-    if not loss.isfinite():
-        refuse_step(run, f"The loss is {loss.item()}", which)
-    shares = {"loss": loss, **parts}
-    run.state.progress.add({k: v.item() / optim.ACCUMULATE for k, v in shares.items()})
-    return loss.item()
+    # One transfer from the device for all values.
+    values = torch.stack([loss.detach(), *parts.values()]).tolist()
+    if not math.isfinite(values[0]):
+        refuse_step(run, f"The loss is {values[0]}", which)
+    share = 1 / (optim.ACCUMULATE * run.processes.world_size)
+    names = ("loss", *parts)
+    run.state.progress.add({name: share * v for name, v in zip(names, values, strict=True)})
+    return values[0]
 
 
 def step(run: Run, which: Tensor) -> None:
     """Move the weights along the gradients of the step's passes."""
-    optimizer, scaler = run.state.optimizer, run.state.scaler
+    optimizer, scaler, network = run.state.optimizer, run.state.scaler, run.state.network
+    unused = [name for name, p in network.named_parameters() if p.grad is None]
+    if unused and run.processes.world_size > 1:
+        raise UserError(
+            f"The loss does not reach {len(unused)} parameters such as {unused[0]}, which several "
+            "processes cannot train; set LOSS.SCALES to the network's number of outputs."
+        )
     scaler.unscale_(optimizer)
     largest_norm = run.config.OPTIM.CLIP_NORM or math.inf
-    norm = nn.utils.clip_grad_norm_(run.state.network.parameters(), largest_norm)
+    norm = nn.utils.clip_grad_norm_(network.parameters(), largest_norm)
     # In fp16 an overflow is expected now and then; the scaler skips that step.
     if not norm.isfinite() and not scaler.is_enabled():
         refuse_step(run, f"The gradient's norm is {norm.item()}", which)
@@ -299,8 +332,8 @@ def refuse_step(run: Run, what: str, which: Tensor) -> None:
 def epoch_record(run: Run) -> Record:
     """The finished epoch's mean loss and parts over all steps and processes."""
     progress = run.state.progress
-    count = progress.step_in_epoch * run.processes.world_size
-    means = {name: total / count for name, total in progress.total_sums(run.processes).items()}
+    totals = progress.total_sums(run.processes)
+    means = {name: total / progress.step_in_epoch for name, total in totals.items()}
     rate = run.state.optimizer.param_groups[0]["lr"]
     return {"epoch": progress.epoch, "step": progress.step, "rate": rate} | means
 
@@ -342,22 +375,22 @@ def weights(run: Run, record: Record) -> Weights:
 def is_early(run: Run) -> bool:
     """Whether PATIENCE epochs have passed without a better PSNR."""
     patience, progress = run.config.VALIDATION.PATIENCE, run.state.progress
-    return bool(patience) and progress.epoch - 1 - progress.best_epoch >= patience
+    validated = [record["epoch"] for record in progress.history if "psnr" in record]
+    return bool(patience and validated) and validated[-1] - progress.best_epoch >= patience
 
 
 def summary(run: Run) -> str:
     """The last words of a run: its best epoch and the command to test it."""
     progress, folder = run.state.progress, run.folder
     lines = [f"{len(progress.history)} epochs, {progress.step:,} steps: {folder}"]
-    if is_early(run):
+    if is_early(run) and progress.epoch <= run.config.OPTIM.EPOCHS:
         lines.append(f"stopped early: no better PSNR in {run.config.VALIDATION.PATIENCE} epochs")
-    best, source = folder / "latest.pth", run.config.DATA.VAL or run.config.DATA.TRAIN
+    best = folder / "latest.pth"
+    source = (run.loaders.validation_pairs or run.loaders.train_pairs)[0].rainy.parent
     if progress.best_epoch:
         best = folder / "best.safetensors"
         lines.append(f"best epoch {progress.best_epoch}: {progress.best_psnr:.2f} dB")
-    lines.append(
-        f"test it: python test.py --weights {best} --input {source}/input --output results"
-    )
+    lines.append(f"test it: python test.py --weights {best} --input {source} --output results")
     return "\n".join(lines)
 
 
@@ -365,6 +398,7 @@ def dry_run(run: Run) -> None:
     """Take a few steps without keeping anything and print what the whole run would be."""
     config, device = run.config, run.processes.device
     train_one_epoch(run, limit=1)  # the first step also starts workers and compiles
+    run.state.progress.step_in_epoch = 0  # an epoch may have one step only
     started = time.perf_counter()
     train_one_epoch(run, limit=DRY_STEPS)
     seconds = (time.perf_counter() - started) / max(run.state.progress.step - 1, 1)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
+from configs.limits import check_values
 from utils.errors import UserError
 
 
@@ -105,7 +106,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
     value of the wrong type, a file that is missing or no YAML.
     """
     config = default_config()
-    for source, values in _read_with_bases(Path(path)):
+    for source, values in _read_with_bases(Path(path), ()):
         _merge(config, values, source)
     overrides = overrides or []
     if len(overrides) % 2:
@@ -113,10 +114,11 @@ def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
             f"Settings on the command line come as KEY VALUE pairs; {overrides[-1]} has no value."
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        nested: Any = _literal(value)
+        nested: Any = value if isinstance(_default_of(key), str) else _literal(value)
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(config, nested, "the command line")
+    check_values(config)
     config.freeze()
     return config
 
@@ -132,8 +134,10 @@ def changed_settings(old: CfgNode, new: CfgNode, prefix: str = "") -> list[str]:
     return lines
 
 
-def _read_with_bases(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """A YAML file's values behind those of the files it builds on."""
+def _read_with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[str, Mapping[str, Any]]]:
+    """A YAML file's values behind those of the files it builds on; ``above`` build on it."""
+    if path.resolve() in above:
+        raise UserError(f"{path} builds on itself; look at BASE in {above[-1]}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -143,7 +147,9 @@ def _read_with_bases(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings; expected lines such as 'MODEL:'.")
     base = values.pop("BASE", None)
-    before = _read_with_bases(path.parent / base) if base else []
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"{path}: BASE is {base!r}; it must name a YAML file.")
+    before = _read_with_bases(path.parent / base, (*above, path.resolve())) if base else []
     return [*before, (str(path), values)]
 
 
@@ -181,6 +187,14 @@ def _of_type(value: Any, default: Any, name: str, source: str) -> Any:
             f"{wanted.__name__}, such as {default!r}."
         )
     return value
+
+
+def _default_of(name: str) -> Any:
+    """The default of a setting, or None where there is no such setting."""
+    node: Any = default_config()
+    for part in name.split("."):
+        node = node.get(part) if isinstance(node, CfgNode) else None
+    return node
 
 
 def _literal(text: str) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +55,8 @@ def build_loaders(config: CfgNode, rank: int = 0, world_size: int = 1) -> Loader
         layout, pairs = find_pairs(Path(folder), node.LAYOUT)
         if rank == 0:
             warn_if_swapped(pairs)
-            if name == "VAL" or not node.CACHE:  # building the cache is the same check
-                check_pairs(pairs, f"checking {folder}")
+        if name == "VAL" or not node.CACHE:  # building the cache is the same check
+            check_pairs(pairs[rank::world_size], f"checking {folder}", quiet=rank > 0)
         descriptions.append(f"{len(pairs)} pairs in {folder} (layout {layout})")
         return pairs
 
@@ -73,7 +76,7 @@ def build_loaders(config: CfgNode, rank: int = 0, world_size: int = 1) -> Loader
         batch_sampler=batches,
         num_workers=node.WORKERS,
         persistent_workers=node.WORKERS > 0,
-        worker_init_fn=_single_threaded,
+        worker_init_fn=_prepare_worker,
         pin_memory=pin_memory,
     )
     share = validation_pairs[rank::world_size]
@@ -81,7 +84,7 @@ def build_loaders(config: CfgNode, rank: int = 0, world_size: int = 1) -> Loader
         DecodedPairs(share),
         batch_size=None,
         num_workers=min(node.WORKERS, 2),
-        worker_init_fn=_single_threaded,
+        worker_init_fn=_prepare_worker,
     )
     return Loaders(
         train,
@@ -122,6 +125,22 @@ def _check_batch(batch_size: int, num_samples: int, config: CfgNode, world_size:
         )
 
 
-def _single_threaded(worker: int) -> None:
-    """One thread for each loader process: OpenCV would start one for each core in every process."""
-    cv2.setNumThreads(0)
+def _prepare_worker(worker: int) -> None:
+    """Set up a loader process: one thread, and no end before its trainer's.
+
+    A signal to a whole group of processes (Ctrl-C, torchrun, job schedulers) must not reach the
+    loaders: the trainer wants to finish its step first. They still end when the trainer ends them.
+    """
+    cv2.setNumThreads(0)  # OpenCV would start a thread for each core in every process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # PyTorch's own handler dies of any SIGTERM; ignoring it altogether would keep the loaders
+    # alive when the trainer ends with an error. (macOS cannot tell who sent a signal.)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_trainer, daemon=True).start()
+
+
+def _end_with_trainer() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data.pairs import Pair
 from utils.errors import UserError
-from utils.files import write_text, write_whole
+from utils.files import remove_unfinished, write_text, write_whole
 
 VERSION = 1  # of the file's layout; another one is built anew
 
@@ -69,6 +69,7 @@ def open_cache(pairs: list[Pair], folder: Path) -> CachedPairs:
         shapes = _valid_shapes(index, pixels, identity)
         if shapes is None:
             index.unlink(missing_ok=True)
+            remove_unfinished(pixels)
             shapes = _build(pairs, pixels)
             write_text(index, json.dumps({**identity, "shapes": shapes}))
     return CachedPairs(pixels, shapes)

@@ -124,6 +124,9 @@ def recognise_layout(folder: Path) -> str:
     if all((folder / name).is_dir() for name in SAMPLES):
         return "samples"
     rainy_folder, clean_folder = _rainy_and_clean_folder(folder)
+    for names in FOLDERS:
+        if folder.name in names and all((folder.parent / name).is_dir() for name in names):
+            raise UserError(f"{folder} holds one side of the pairs; name {folder.parent} instead.")
     if rainy_folder == clean_folder:
         stems = images_by_stem(folder)
         norain = any(stem.startswith("norain") for stem in stems)
@@ -138,15 +141,16 @@ def recognise_layout(folder: Path) -> str:
     return "input_target"
 
 
-def check_pairs(pairs: list[Pair], description: str) -> None:
-    """Decode every image once, on all cores, with a progress bar.
+def check_pairs(pairs: list[Pair], description: str, quiet: bool = False) -> None:
+    """Decode every image once, on all cores, with a progress bar unless ``quiet``.
 
     Raises UserError with one sentence for the first broken file or pair of different sizes, so
     that a training run does not meet it hours later.
     """
     with ThreadPoolExecutor() as pool:  # OpenCV decodes outside the interpreter's lock
         done = pool.map(lambda pair: len(pair.read()), pairs)
-        for _ in tqdm(done, description, len(pairs), unit="pair", leave=False):
+        bar = tqdm(done, description, len(pairs), unit="pair", leave=False, disable=quiet)
+        for _ in bar:
             pass
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from losses.pyramids import PYRAMIDS
 from losses.terms import TERMS, l1
+from utils.errors import UserError
 
 # NeRD-Rain's implicit images among its outputs, and the pyramid level that each is compared with.
 IMPLICIT_OUTPUTS = ((3, 1), (5, 2))
@@ -46,10 +47,18 @@ class Criterion(nn.Module):
         in [0, 1].
         """
         with torch.autocast(clean.device.type, enabled=False):
+            needed = max([self.num_scales] + [i + 1 for i, _ in self._implicit_outputs()])
+            if len(outputs) < needed:
+                raise UserError(
+                    f"LOSS.SCALES is {self.num_scales} and LOSS.IMPLICIT {self.implicit_weight}, "
+                    f"which takes {needed} outputs; this network has {len(outputs)}."
+                )
             levels = max([self.num_scales] + [n + 1 for _, n in self._implicit_outputs()])
             targets = [self._to_range(x) for x in self.pyramid(clean.float(), levels)]
             images = [self._to_range(x.float()) for x in outputs]
-            pairs = list(zip(images[: self.num_scales], targets, strict=False))
+            pairs = list(
+                zip(images[: self.num_scales], targets, strict=False)
+            )  # only the first scales
             parts = {
                 name: torch.stack([TERMS[name](x, y) for x, y in pairs]).sum()
                 for name in self.weights

@@ -104,7 +104,9 @@ def read_published(path: Path) -> dict[str, Tensor]:
     content = read_torch_file(path)
     if isinstance(content, dict):
         content = next((content[key] for key in ("state_dict", "net") if key in content), content)
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise UserError(
             f"{path} holds no named tensors at its top level, under state_dict or under net."
         )

@@ -66,5 +66,12 @@ def test_the_top_level_is_what_the_readme_says() -> None:
         *("train.py", "test.py", "evaluate.py", "training.yml", "requirements.txt"),
         *("README.md", "LICENSE", "Makefile", "pyproject.toml"),
     }
-    made = {"demo", "runs", "results", "datasets", "weights", "evaluation"}  # by users and by training
+    made = {
+        "demo",
+        "runs",
+        "results",
+        "datasets",
+        "weights",
+        "evaluation",
+    }  # by users and by training
     assert named <= visible and visible <= named | made, visible ^ named

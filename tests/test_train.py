@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import random
 import shutil
 import signal
@@ -18,7 +19,7 @@ import pytest
 import torch
 
 import train
-from models import load_weights
+from models import build_model, load_weights
 from tests.helpers import ROOT, read_until, run_script, start_script, write_pairs
 from utils.checkpoints import read_checkpoint, read_weights
 from utils.errors import UserError
@@ -146,8 +147,6 @@ def test_survives_fifty_kills_at_random_moments(run_train, settings) -> None:
         else:
             assert process.returncode == 0
             break
-        if not (folder / "killed" / "latest.pth").exists():
-            shutil.rmtree(folder / "killed")
     assert kills == 50, "the run ended before it was killed often enough; give it more epochs"
     run_train("killed", "--resume", "OPTIM.EPOCHS", "60", "CHECKPOINT.EVERY_STEPS", "1")
     assert_same_run(straight, folder / "killed")
@@ -244,6 +243,53 @@ def test_early_stopping_counts_epochs_without_a_better_psnr(run_train) -> None:
     )
     history = read_checkpoint(folder / "latest.pth")["progress"]["history"]
     assert len(history) - max(history, key=lambda line: line["psnr"])["epoch"] == 2
+
+
+@pytest.mark.parametrize("more", [["DATA.VAL", ""], ["VALIDATION.EVERY", "4"]])
+def test_patience_counts_nothing_where_nothing_was_validated(run_train, more) -> None:
+    folder = run_train("patient", "VALIDATION.PATIENCE", "1", *more)
+    assert len(read_checkpoint(folder / "latest.pth")["progress"]["history"]) == 4
+
+
+def test_a_run_that_died_before_its_first_checkpoint_can_start_again(run_train, straight) -> None:
+    for flags in ([], ["--resume"]):
+        with pytest.raises(UserError, match="The loss is"):
+            run_train("again", "OPTIM.LR", "1e30", "OPTIM.EMA", "0")
+        folder = run_train("again", *flags)
+        assert_same_run(straight, folder)
+        shutil.rmtree(folder)
+
+
+def test_clipping_bounds_the_step(run_train) -> None:
+    """With a gradient far below Adam's epsilon the weights stay where they began."""
+    clipped = run_train("clipped", "OPTIM.CLIP_NORM", "1e-13", "OPTIM.EPOCHS", "1")
+    torch.manual_seed(0)
+    before = build_model("dmsr_s", {"width": 4, "num_blocks": 1})
+    after = read_checkpoint(clipped / "latest.pth")["network"]
+    for name, parameter in before.named_parameters():
+        torch.testing.assert_close(after[name], parameter.detach(), rtol=0, atol=1e-6)
+
+
+def test_a_signal_to_the_whole_group_reaches_no_loader(run_train, settings, straight, tmp_path):
+    """As job schedulers and torchrun send it: the loaders get it too."""
+    folder = tmp_path / "runs"
+    process = start_script(
+        "train.py", *settings, "RUN.FOLDER", folder, "RUN.NAME", "group", "DATA.WORKERS", 1
+    )
+    read_until(process, "epoch 2/4:")
+    os.killpg(process.pid, signal.SIGTERM)
+    rest = process.stdout.read()
+    assert process.wait() == 0, rest
+    assert "SIGTERM: saved" in rest
+    run_train("group", "--resume", "DATA.WORKERS", "1")
+    assert_same_run(straight, folder / "group")
+
+
+def test_patches_that_the_network_cannot_take_are_refused_at_once(run_train, tmp_path) -> None:
+    for setting in (["AUGMENT.PATCH", "70"], ["AUGMENT.PROGRESSIVE", "[[3, 32, 2]]"]):
+        with pytest.raises(UserError, match="multiples of 16 from 64 on"):
+            run_train("patches", *setting)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_existing_run_is_never_overwritten(run_train) -> None:

@@ -101,9 +101,7 @@ def main() -> None:
     for name in args.networks:
         for mode in args.modes:
             print(f"measuring {name} {mode} ...", file=sys.stderr)
-            job = Job(
-                name, mode, args.size, args.device, args.threads, args.seconds, args.weights
-            )
+            job = Job(name, mode, args.size, args.device, args.threads, args.seconds, args.weights)
             before = in_fresh_process(unit_seconds, job)
             row = in_fresh_process(measure, job)
             unit = (before + in_fresh_process(unit_seconds, job)) / 2
@@ -231,9 +229,7 @@ def fastest_product(dtype: torch.dtype, device: torch.device) -> float:
     def convolution() -> Tensor:
         return F.conv2d(pixels, kernel, dilation=2)
 
-    best = min(
-        min(seconds_of(run, device) for _ in range(4)) for run in (product, convolution)
-    )
+    best = min(min(seconds_of(run, device) for _ in range(4)) for run in (product, convolution))
     return n**3 / best
 
 

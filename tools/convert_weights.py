@@ -14,14 +14,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from models import NETWORKS, load_published, load_weights
 from models.dcsfn import DCSFN
 from models.mspfn import MSPFN
-from utils.checkpoints import Weights, read_weights, write_weights
+from utils.checkpoints import Weights, read_weights, save_torch_file, write_weights
 from utils.errors import UserError, run_main
 from utils.files import write_whole
 
@@ -36,6 +34,8 @@ def main() -> None:
     if args.output.exists():
         raise UserError(f"{args.output} exists; choose another name or remove it first.")
     if args.to == "published":
+        if args.model:
+            raise UserError("Weights of this project know their network; leave out --model.")
         to_published(args.weights, args.output)
     else:
         to_project(args.model, args.weights, args.output)
@@ -64,7 +64,7 @@ def to_published(source: Path, output: Path) -> None:
         content = {"net": {f"module.{name}": value for name, value in state.items()}}
     else:
         content = {"state_dict": state}
-    write_whole(output, lambda file: torch.save(content, file))
+    write_whole(output, lambda file: save_torch_file(content, file))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +83,15 @@ def read_weights(path: Path) -> Weights:
             f"{path} was not written by this project; for an author's checkpoint name the network "
             "with --model."
         )
-    return Weights(
-        model=metadata["model"],
-        options=json.loads(metadata["options"]),
-        state=state,
-        info=json.loads(metadata["info"]),
-    )
+    try:
+        return Weights(
+            model=metadata["model"],
+            options=json.loads(metadata["options"]),
+            state=state,
+            info=json.loads(metadata["info"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged: it does not say which network it holds.") from error
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
@@ -96,24 +101,33 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None =
     """
 
     def write(file: Path) -> None:
-        try:
-            torch.save({"format": FORMAT, **checkpoint}, file)
-        except RuntimeError as error:  # what its zip writer makes of a full disk
-            raise OSError(f"the disk is full or refuses ({error})") from error
+        save_torch_file({"format": FORMAT, **checkpoint}, file)
         if keep and path.exists():
             # A second name for the old file; renaming it would leave a moment without any.
             link = keep.with_name(f".{keep.name}.link")
             link.unlink(missing_ok=True)
-            link.hardlink_to(path)
+            try:
+                link.hardlink_to(path)
+            except OSError:  # a file system without them
+                shutil.copyfile(path, link)
             link.replace(keep)
 
     write_whole(path, write)
 
 
+def save_torch_file(content: Any, file: Path) -> None:
+    """``torch.save`` that raises OSError where the disk is full."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # what its zip writer makes of it
+        raise OSError(f"the disk is full or refuses ({error})") from error
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read what ``write_checkpoint`` wrote, tensors on the CPU."""
     checkpoint = read_torch_file(path)
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+    is_ours = isinstance(checkpoint, dict) and checkpoint.get("format") == FORMAT
+    if not is_ours or not checkpoint.keys() >= {"model", "options", "network", "progress"}:
         raise UserError(
             f"{path} is not a checkpoint of this project; for an author's checkpoint name the "
             "network with --model."
@@ -135,7 +149,11 @@ def read_torch_file(path: Path) -> Any:
             f"{path} holds more than tensors and plain values, or is no torch file; loading it "
             "could execute code, so it is refused."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except PermissionError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    # All that torch's readers were seen to raise on damaged files.
+    except (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError,
+            RuntimeError, TypeError, ValueError, struct.error) as error:  # fmt: skip
         raise UserError(f"{path} is truncated or no torch file.") from error
 
 

@@ -39,6 +39,12 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes that were killed while writing ``path`` have left beside it."""
+    for temporary in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -34,9 +34,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def is_image(path: Path) -> bool:
     """Whether a path is a visible file with the suffix of an image."""
-    return (
-        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:

@@ -265,9 +265,7 @@ class Restorer:
         return total / 8
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
-        )
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _spans(self, length: int, tile: int | str) -> list[Span]:
         """The tiles along an axis of ``length`` samples; the last may reach beyond the end."""

@@ -26,7 +26,8 @@ class Progress:
     epoch: int = 1  # the one under way, counted from 1
     step_in_epoch: int = 0  # steps of it that are done
     step: int = 0  # steps of the whole run that are done
-    sums: dict[str, float] = field(default_factory=dict)  # of the epoch under way, this process
+    # Of the epoch under way: this process's share of each step's loss and its parts, summed.
+    sums: dict[str, float] = field(default_factory=dict)
     best_psnr: float = -math.inf
     best_epoch: int = 0
     history: list[Record] = field(default_factory=list)
@@ -95,11 +96,11 @@ class TrainingState:
         self.network.load_state_dict(checkpoint["network"])
         if self.average.decay:
             self.average.network.load_state_dict(checkpoint["ema"] or checkpoint["network"])
-        own_groups = [dict(group) for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        for group, own in zip(self.optimizer.param_groups, own_groups, strict=True):
+        saved_groups = checkpoint["optimizer"]["param_groups"]
+        for saved, own in zip(saved_groups, self.optimizer.param_groups, strict=True):
             # Settings are those of this run and device, not of the one that saved.
-            group.update({key: own[key] for key in own if key != "params"})
+            saved.update({key: own[key] for key in own if key != "params"})
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.scaler.is_enabled() and checkpoint["scaler"]:
             self.scaler.load_state_dict(checkpoint["scaler"])
         set_random_states(checkpoint["random"])

@@ -57,9 +57,7 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
-def test_exif_orientation(
-    tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str
-) -> None:
+def test_exif_orientation(tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str) -> None:
     options = {".webp": {"lossless": True}, ".jpg": {"quality": 100, "subsampling": 0}}
     path = tmp_path / f"a{suffix}"
     Image.fromarray(rgb).save(path, exif=exif(orientation), **options.get(suffix, {}))

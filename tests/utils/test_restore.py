@@ -135,8 +135,12 @@ def test_tensors_of_any_size(height: int, width: int) -> None:
     np.testing.assert_allclose(
         restored[0].permute(1, 2, 0), restore_image(network, image), atol=1e-6
     )
-    inside = F.conv2d(rainy, torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(3, 1, 1, 1) / 45,
-                      padding=1, groups=3)
+    inside = F.conv2d(
+        rainy,
+        torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(3, 1, 1, 1) / 45,
+        padding=1,
+        groups=3,
+    )
     torch.testing.assert_close(restored[..., :-1, :-1], inside[..., :-1, :-1])
 
 
@@ -210,7 +214,8 @@ def test_released_windows() -> None:
         ):
             expected = image[window_rows, window_columns].mean((0, 1))
             np.testing.assert_allclose(
-                restored[rows, columns], np.broadcast_to(expected, restored[rows, columns].shape),
+                restored[rows, columns],
+                np.broadcast_to(expected, restored[rows, columns].shape),
                 atol=1e-5,
             )
     assert [span.start for span in window_spans(256, 128)] == [0, 128]

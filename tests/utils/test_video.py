@@ -36,9 +36,7 @@ def test_an_interrupted_video_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_unusable_videos_are_sentences(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_videos_are_sentences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     for read in (video.read_facts, lambda path: list(video.read_frames(path))):
         with pytest.raises(UserError, match=r"broken\.mp4 is not a readable video"):
