@@ -257,6 +257,9 @@ class DMSR(DerainingNetwork):
 
     size_multiple = 16  # two halvings in the network, two more in MPSRM
     released_window = 128
+    # The batch norms of the spectra hold statistics of training patches, which a whole image's
+    # spectrum does not follow: its constant term grows with the image.
+    best_tile = 128
     min_size = 64  # MPSRM's coarsest map must have the 4 pixels that its reflect padding reads
 
     def __init__(self, config: DMSRConfig) -> None:

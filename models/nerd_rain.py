@@ -377,6 +377,7 @@ class NeRDRain(DerainingNetwork):
     """
 
     size_multiple = 16  # two halvings of the image, two more in the coarsest U-Net
+    released_window = 256
     min_size = 16
 
     def __init__(self, config: NeRDRainConfig) -> None:

@@ -17,6 +17,10 @@ class DerainingNetwork(nn.Module):
 
     size_multiple: ClassVar[int] = 1
     min_size: ClassVar[int] = 1
+    # Side of the windows that the release cuts test images into; None: whole images.
+    released_window: ClassVar[int | None] = None
+    # Side of the tiles that restore best; None: the larger the better.
+    best_tile: ClassVar[int | None] = None
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """All images that the training loss looks at, in the release's order.

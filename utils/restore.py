@@ -48,6 +48,7 @@ class Network(Protocol):
     size_multiple: ClassVar[int]
     min_size: ClassVar[int]
     released_window: ClassVar[int | None]
+    best_tile: ClassVar[int | None]
 
     def restore(self, rainy: Tensor) -> Tensor:
         """(B, 3, H, W), RGB in [0, 1], H and W legal, to the restored images of the same shape."""
@@ -159,8 +160,8 @@ def window_spans(length: int, window: int) -> list[Span]:
 class Restorer:
     """Restores images of any size with one network and fixed options.
 
-    tile: ``"auto"`` takes the whole image at once where its tensors fit into ``memory`` bytes and
-        otherwise the largest tile that does; ``"whole"`` never cuts; ``"released"`` cuts the
+    tile: ``"auto"`` takes the network's ``best_tile`` if it has one; else the whole image at once
+        where its tensors fit into ``memory`` bytes and otherwise the largest tile that does; ``"whole"`` never cuts; ``"released"`` cuts the
         windows that the network's authors test with; a number is the side of the tiles.
     overlap: samples over which neighbouring tiles are blended, at most half a tile.
     ensemble: 8 averages the results over all flips and quarter turns, 1 does not.
@@ -290,6 +291,8 @@ class Restorer:
         if self.tile == "whole":
             return "whole"
 
+        if self.network.best_tile is not None:
+            return self._legal_tile(self.network.best_tile)
         if height * width <= ALWAYS_FITS:
             return "whole"
         pixels = self._pixels_that_fit(image.nbytes)

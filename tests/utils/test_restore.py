@@ -29,6 +29,7 @@ class Identity:
     size_multiple = 16
     min_size = 64
     released_window = 128
+    best_tile = None
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
@@ -321,3 +322,15 @@ def test_impossible_options_are_refused(options: dict, sentence: str) -> None:
 
 def test_legal_sizes() -> None:
     assert [legal_size(Identity(), size) for size in (1, 64, 65, 80)] == [64, 64, 80, 80]
+
+
+def test_a_network_with_a_best_tile_is_never_given_more_of_its_own() -> None:
+    class Bound(Identity):
+        best_tile = 128
+
+    network = Bound()
+    Restorer(network)(np.zeros((300, 400, 3), np.uint8))
+    assert set(network.sizes) == {(128, 128)}
+    network.sizes.clear()
+    Restorer(network, tile="whole")(np.zeros((300, 400, 3), np.uint8))
+    assert len(network.sizes) == 1
