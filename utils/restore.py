@@ -161,8 +161,9 @@ class Restorer:
     """Restores images of any size with one network and fixed options.
 
     tile: ``"auto"`` takes the network's ``best_tile`` if it has one; else the whole image at once
-        where its tensors fit into ``memory`` bytes and otherwise the largest tile that does; ``"whole"`` never cuts; ``"released"`` cuts the
-        windows that the network's authors test with; a number is the side of the tiles.
+        where its tensors fit into ``memory`` bytes, and otherwise the largest tile that does;
+        ``"whole"`` never cuts; ``"released"`` cuts the windows that the network's authors test
+        with; a number is the side of the tiles.
     overlap: samples over which neighbouring tiles are blended, at most half a tile.
     ensemble: 8 averages the results over all flips and quarter turns, 1 does not.
     precision: ``"float32"``, or ``"bf16"`` for matrix products and convolutions in bfloat16.
