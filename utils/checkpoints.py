@@ -63,14 +63,24 @@ def read_weights(path: Path) -> Weights:
 
     Raises UserError for a missing, truncated or foreign file.
     """
-    if path.suffix != ".safetensors":
-        checkpoint = read_checkpoint(path)
-        return Weights(
-            model=checkpoint["model"],
-            options=checkpoint["options"],
-            state=checkpoint["ema"] or checkpoint["network"],
-            info={"epoch": checkpoint["progress"]["epoch"]},
-        )
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_weights_of_training
+    try:
+        return read(path)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged: it does not say which network it holds.") from error
+
+
+def _read_weights_of_training(path: Path) -> Weights:
+    checkpoint = read_checkpoint(path)
+    return Weights(
+        model=checkpoint["model"],
+        options=checkpoint["options"],
+        state=checkpoint["ema"] or checkpoint["network"],
+        info={"epoch": checkpoint["progress"]["epoch"]},
+    )
+
+
+def _read_safetensors(path: Path) -> Weights:
     _require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -83,15 +93,12 @@ def read_weights(path: Path) -> Weights:
             f"{path} was not written by this project; for an author's checkpoint name the network "
             "with --model."
         )
-    try:
-        return Weights(
-            model=metadata["model"],
-            options=json.loads(metadata["options"]),
-            state=state,
-            info=json.loads(metadata["info"]),
-        )
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged: it does not say which network it holds.") from error
+    return Weights(
+        model=metadata["model"],
+        options=json.loads(metadata["options"]),
+        state=state,
+        info=json.loads(metadata["info"]),
+    )
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
@@ -126,8 +133,7 @@ def save_torch_file(content: Any, file: Path) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read what ``write_checkpoint`` wrote, tensors on the CPU."""
     checkpoint = read_torch_file(path)
-    is_ours = isinstance(checkpoint, dict) and checkpoint.get("format") == FORMAT
-    if not is_ours or not checkpoint.keys() >= {"model", "options", "network", "progress"}:
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise UserError(
             f"{path} is not a checkpoint of this project; for an author's checkpoint name the "
             "network with --model."
