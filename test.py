@@ -13,7 +13,10 @@ The exit status is 1 where a file could not be restored.
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +169,11 @@ def load_network(args: argparse.Namespace) -> DerainingNetwork:
         )
     network.to(args.device)
     if args.compile:
+        compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++", "cl")
+        if not any(map(shutil.which, compilers)):
+            raise UserError("--compile needs a C++ compiler such as g++, and there is none.")
+        # Spectra are computed as before; nothing that a user could change.
+        warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
         network.restore = torch.compile(network.restore)
     return network
 

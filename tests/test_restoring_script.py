@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -290,3 +291,32 @@ def test_the_command_itself(weights: Path, tmp_path: Path) -> None:
     failed = run_script("test.py", "--input", tmp_path / "b.png", *arguments)
     assert failed.returncode == 1
     assert failed.stderr == f"error: There is no file or folder {tmp_path / 'b.png'}.\n"
+
+
+BEGIN_4K = """
+import resource, sys
+import numpy as np
+from models import build_model
+from utils.memory import keep_freed_memory
+from utils.restore import Restorer
+
+def progress(done, total):
+    if done == min(total, 2):  # the others need no more
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        sys.exit()
+
+keep_freed_memory()
+image = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3)).astype(np.uint8)
+Restorer(build_model(sys.argv[1]).eval(), notify=lambda line: None, progress=progress)(image)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is told in other units")
+@pytest.mark.parametrize("name", ["dmsr", "nerd_rain", "nerd_rain_s", "dcsfn", "mspfn_n1", "mspfn"])
+def test_a_4k_image_takes_less_than_4_gib(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN_4K, name], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 4

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import gc
 import multiprocessing
 import platform
 import sys
@@ -34,12 +33,12 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from models import NETWORKS, build_model, load_weights
 from models.network import DerainingNetwork
+from tools.complexity import count_macs, peak_memory
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.memory import keep_freed_memory
@@ -233,13 +232,6 @@ def fastest_product(dtype: torch.dtype, device: torch.device) -> float:
     return n**3 / best
 
 
-def count_macs(network: DerainingNetwork, rainy: Tensor) -> int:
-    """Multiply-accumulates of the convolutions and matrix products for ``rainy``."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.restore(rainy)
-    return counter.get_total_flops() // 2  # it counts multiplications and additions
-
-
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -248,19 +240,6 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """The most bytes this process has had so far: on CUDA of tensors, else in all."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    gc.collect()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def release_ratio(row: Row, rows: list[Row]) -> float | None:

@@ -31,6 +31,7 @@ from utils.metrics import score
 from utils.restore import Network, Restorer
 
 OPTIONS = {
+    "default": {},
     "whole image": {"tile": "whole"},
     "released windows": {"tile": "released"},
     "tiles of 128, overlap 0": {"tile": 128, "overlap": 0},
@@ -39,8 +40,8 @@ OPTIONS = {
     "tiles of 256, overlap 0": {"tile": 256, "overlap": 0},
     "tiles of 256, overlap 32": {"tile": 256, "overlap": 32},
     "tiles of 256, overlap 64": {"tile": 256, "overlap": 64},
-    "bf16": {"tile": "whole", "precision": "bf16"},
-    "ensemble of 8": {"tile": "whole", "ensemble": 8},
+    "bf16": {"precision": "bf16"},
+    "ensemble of 8": {"ensemble": 8},
 }
 
 

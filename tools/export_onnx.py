@@ -49,10 +49,10 @@ def main() -> None:
     require_packages()
     network = load_published(args.model, args.weights) if args.model else load_weights(args.weights)
     check_size(network, args.size)
-    # In 64-pixel steps: legal for every network, and no size that an exporter takes for constant.
     sizes = [args.size]
-    if args.any_size:
-        sizes.append((args.size[0] + 64, args.size[1] + 128))
+    if args.any_size:  # an odd number of steps away, where halvings may round differently
+        step = network.size_multiple
+        sizes.append((args.size[0] + 3 * step, args.size[1] + 5 * step))
 
     def write(temporary: Path) -> None:
         export(network, temporary, args.size, any_size=args.any_size)

@@ -29,6 +29,7 @@ TILE_STEP = 32
 MIN_TILE = 64
 DEFAULT_OVERLAP = 32
 DEFAULT_MEMORY = 4 * 2**30
+MAX_BATCH = 64  # tiles at a time on a GPU; more of them do not keep it busier
 
 # The side of the image that tells how much memory a network takes a pixel, and the number of pixels
 # for which that is not asked.
@@ -197,7 +198,9 @@ class Restorer:
         self.memory = memory
         self.notify = notify
         self.progress = progress
-        self._largest_tile: int | None = None  # what the device turned out to hold
+        # What the device turned out to hold.
+        self._largest_tile: int | None = None
+        self._largest_batch = MAX_BATCH
         self._bytes_per_pixel: float | None = None
 
     @torch.inference_mode()
@@ -223,6 +226,7 @@ class Restorer:
 
     def _restore_tiled(self, image: np.ndarray, tile: int | str) -> np.ndarray:
         """(H, W, 1 or 3) to the same, tile by tile; a row of tiles is held in float32."""
+        batch = self._tiles_at_a_time(tile)
         height, width, channels = image.shape
         rows, columns = self._spans(height, tile), self._spans(width, tile)
         row_indices = reflect_indices(height, rows[-1].stop)
@@ -231,14 +235,19 @@ class Restorer:
         restored = np.empty_like(image)
         strip = np.zeros((rows[0].stop, columns[-1].stop, channels), np.float32)
         for i, row in enumerate(rows):
-            for j, column in enumerate(columns):
-                rainy = image[
-                    row_indices[row.start : row.stop, None],
-                    column_indices[column.start : column.stop],
+            for j in range(0, len(columns), batch):
+                group = columns[j : j + batch]
+                rainy = [
+                    image[
+                        row_indices[row.start : row.stop, None],
+                        column_indices[column.start : column.stop],
+                    ]
+                    for column in group
                 ]
-                weight = row.weight[:, None, None] * column.weight[:, None]
-                strip[:, column.start : column.stop] += weight * self._restore(rainy)
-                self.progress(i * len(columns) + j + 1, len(rows) * len(columns))
+                for column, part in zip(group, self._restore(np.stack(rainy)), strict=True):
+                    weight = row.weight[:, None, None] * column.weight[:, None]
+                    strip[:, column.start : column.stop] += weight * part
+                self.progress(i * len(columns) + j + len(group), len(rows) * len(columns))
             # Rows above the next tile are done; those that it shares wait for it.
             done = (rows[i + 1].start if i + 1 < len(rows) else height) - row.start
             restored[row.start : row.start + done] = _from_float(strip[:done, :width], image.dtype)
@@ -246,13 +255,13 @@ class Restorer:
         return restored
 
     def _restore(self, rainy: np.ndarray) -> np.ndarray:
-        """One tile of a legal size, (h, w, 1 or 3) in its image's type, to float32 of its shape."""
-        x = torch.from_numpy(_to_float(rainy)).to(self.device).permute(2, 0, 1)[None]
+        """Tiles of a legal size, (B, h, w, 1 or 3) in their image's type, to float32."""
+        x = torch.from_numpy(_to_float(rainy)).to(self.device).permute(0, 3, 1, 2)
         x = x.expand(-1, 3, -1, -1).contiguous()  # gray: three equal channels
-        restored = self._ensemble(x).float()[0]
+        restored = self._ensemble(x).float()
         if rainy.shape[-1] == 1:
-            restored = restored.mean(0, keepdim=True)
-        return restored.permute(1, 2, 0).cpu().numpy()
+            restored = restored.mean(1, keepdim=True)
+        return restored.permute(0, 2, 3, 1).cpu().numpy()
 
     def _ensemble(self, rainy: Tensor) -> Tensor:
         """The network's result, or its mean over the eight flips and quarter turns."""
@@ -306,6 +315,13 @@ class Restorer:
         )
         return tile
 
+    def _tiles_at_a_time(self, tile: int | str) -> int:
+        """One on a CPU, which gains nothing from more; elsewhere as many as fit."""
+        if self.device.type == "cpu" or tile == "whole":
+            return 1
+        side = self.network.released_window if tile == "released" else tile
+        return max(1, min(int(self._pixels_that_fit(0) / side**2), self._largest_batch))
+
     def _legal_tile(self, tile: int) -> int:
         """``tile`` rounded up to what both the network and the grid of tiles allow."""
         multiple = math.lcm(TILE_STEP, self.network.size_multiple)
@@ -321,17 +337,25 @@ class Restorer:
                 )
             self._bytes_per_pixel = MEMORY_FACTOR * peak / side**2
         if self.memory is None and self.device.type == "cuda":
-            free = 0.9 * torch.cuda.mem_get_info(self.device)[0]
+            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(
+                self.device
+            )
+            free = 0.9 * (torch.cuda.mem_get_info(self.device)[0] + unused)
         else:
             # The image itself, its result, one that is being read and two being written.
             free = (self.memory or DEFAULT_MEMORY) - FIXED_MEMORY - 5 * image_bytes
         return max(free, 0) / self._bytes_per_pixel
 
-    def _halved(self, tile: int | str, image: np.ndarray) -> int:
-        """The next smaller tile after the device ran out of memory; remembered.
+    def _halved(self, tile: int | str, image: np.ndarray) -> int | str:
+        """The tile to go on with after the device ran out of memory; remembered.
 
-        Raises UserError where it cannot be smaller.
+        Fewer tiles at a time come first. Raises UserError where the tile cannot be smaller.
         """
+        torch.cuda.empty_cache()
+        batch = self._tiles_at_a_time(tile)
+        if batch > 1:
+            self._largest_batch = batch // 2
+            return tile
         if tile == "released":
             raise UserError(
                 f"The released window of {self.network.released_window} pixels does not fit into "
@@ -345,7 +369,6 @@ class Restorer:
                 "programs or take --device cpu."
             )
         self._largest_tile = smaller
-        torch.cuda.empty_cache()
         self.notify(f"The device ran out of memory; going on with tiles of {smaller}.")
         return smaller
 

@@ -334,3 +334,16 @@ def test_a_network_with_a_best_tile_is_never_given_more_of_its_own() -> None:
     network.sizes.clear()
     Restorer(network, tile="whole")(np.zeros((300, 400, 3), np.uint8))
     assert len(network.sizes) == 1
+
+
+def test_tiles_in_batches_give_the_same_image() -> None:
+    class ThreeAtATime(Restorer):  # a GPU takes several, which a machine without one cannot show
+        def _tiles_at_a_time(self, tile: int | str) -> int:
+            return 3
+
+    image = smooth_image(6, 300, 500)
+    done = []
+    batched = ThreeAtATime(Blur(), tile=96, progress=lambda *step: done.append(step))(image)
+    np.testing.assert_array_equal(batched, Restorer(Blur(), tile=96)(image))
+    assert done[:3] == [(3, done[0][1]), (6, done[0][1]), (8, done[0][1])]
+    assert done[-1][0] == done[-1][1]

@@ -1,0 +1,95 @@
+"""tools/export_onnx.py: the exported network computes what PyTorch does, or nothing is written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models import build_model
+from models.network import DerainingNetwork
+from tools import export_onnx
+from utils.checkpoints import Weights, write_weights
+from utils.errors import UserError
+
+OPTIONS = {"dmsr_s": {"width": 4, "num_blocks": 1}, "dcsfn_t": {"width": 4, "num_units": 1}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of small networks by name."""
+    folder = tmp_path_factory.mktemp("weights")
+    for name, options in OPTIONS.items():
+        torch.manual_seed(0)
+        state = build_model(name, options).state_dict()
+        write_weights(folder / f"{name}.safetensors", Weights(name, options, state, {}))
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["export_onnx.py", *map(str, arguments)])
+    export_onnx.main()
+
+
+@pytest.mark.parametrize("name", ["dmsr_s", pytest.param("dcsfn_t", marks=pytest.mark.slow)])
+def test_onnxruntime_computes_the_same(
+    folder: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="tools/requirements.txt is optional")
+    pytest.importorskip("onnxscript", reason="tools/requirements.txt is optional")
+    weights, path = folder / f"{name}.safetensors", tmp_path / "network.onnx"
+    run(monkeypatch, "--weights", weights, "--output", path, "--size", 64, 80)
+    session = onnxruntime.InferenceSession(path)
+    rainy = np.random.default_rng(0).random((1, 3, 64, 80), np.float32)
+    (restored,) = session.run(["restored"], {"rainy": rainy})
+    network = export_onnx.load_weights(weights)
+    with torch.inference_mode():
+        expected = network.restore(torch.from_numpy(rainy)).numpy()
+    np.testing.assert_allclose(restored, expected, atol=1e-5)
+    assert [file.name for file in tmp_path.iterdir()] == ["network.onnx"]
+
+
+@pytest.mark.slow
+def test_any_size(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="tools/requirements.txt is optional")
+    pytest.importorskip("onnxscript", reason="tools/requirements.txt is optional")
+    path = tmp_path / "network.onnx"
+    weights = folder / "dmsr_s.safetensors"
+    run(monkeypatch, "--weights", weights, "--output", path, "--size", 64, 80, "--any-size")
+    session = onnxruntime.InferenceSession(path)
+    (restored,) = session.run(None, {"rainy": np.zeros((1, 3, 96, 128), np.float32)})
+    assert restored.shape == (1, 3, 96, 128)
+
+
+class Sorting(DerainingNetwork):
+    """Something that ONNX has no operator for."""
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        return torch.linalg.qr(rainy)[0]
+
+
+def test_what_cannot_be_exported_is_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="tools/requirements.txt is optional")
+    with pytest.raises(UserError, match=r"cannot export Sorting to ONNX; run it with test\.py"):
+        export_onnx.export(Sorting(), tmp_path / "a.onnx", (16, 16), any_size=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(64, 65), (48, 64)])
+def test_sizes_that_the_network_does_not_take_are_refused(
+    folder: Path, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript", reason="tools/requirements.txt is optional")
+    arguments = ("--weights", folder / "dmsr_s.safetensors", "--output", tmp_path / "a.onnx")
+    with pytest.raises(UserError, match="multiples of 16 from 64 on"):
+        run(monkeypatch, *arguments, "--size", *size)
+
+
+def test_without_the_packages_their_list_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"pip install -r tools/requirements\.txt"):
+        export_onnx.require_packages()
