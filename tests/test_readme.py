@@ -72,7 +72,7 @@ def runnable(command: str) -> list[str]:
         words += [*SHORT, "MODEL.NAME", network]
         words += ["OPTIM.EPOCHS", "2"] if "--resume" in words else []
     if words[1:2] == ["tools/make_rain.py"]:
-        words[words.index("datasets/train")] = "datasets/made"  # never over what is there
+        words[words.index("datasets/train")] = "made"  # never over what is there
     words = ["64" if word == "256" else word for word in words]  # a smaller image
     words = [
         str(ROOT / word) if re.fullmatch(r"(tools/\w+|\w+)\.py|configs/\w+\.yml", word) else word
