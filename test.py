@@ -1,6 +1,6 @@
 """Derain images and videos.
 
-    python test.py --input photo.jpg --output results
+    python test.py --input photo.jpg
     python test.py --weights runs/dmsr/best.safetensors --input FOLDER --output results/dmsr
     python test.py --weights model_best.pth --model nerd_rain --input FOLDER --output results/nerd
 
@@ -68,6 +68,8 @@ def main() -> int:
         num_found = len(jobs)
         jobs = [job for job in jobs if not job.target.exists()]
         say(f"{num_found - len(jobs)} of {num_found} are there already.")
+    elif num_there := sum(job.target.exists() for job in jobs):
+        say(f"{num_there} results in {args.output} are there already and will be replaced.")
 
     problems = restore_images([job for job in jobs if not job.is_video], restorer)
     for job in jobs:
@@ -83,7 +85,9 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--input", type=Path, required=True, help="image, video or folder of them")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results"), metavar="FOLDER", help="default: results"
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the shipped network")
     parser.add_argument("--model", metavar="NAME", help="network of an authors' checkpoint")
     parser.add_argument(

@@ -130,11 +130,12 @@ def test_without_weights_the_shipped_network_is_taken(
 ) -> None:
     assert script.SHIPPED_WEIGHTS == ROOT / "weights" / "petrichor.safetensors"
     images.write_png(tmp_path / "a.png", smooth_image(1, 64, 64))
-    arguments = ["test.py", "--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["test.py", "--input", "a.png"])
     monkeypatch.setattr(script, "SHIPPED_WEIGHTS", weights)
     assert script.main() == 0
     assert f"network that ships with the project ({weights})" in capsys.readouterr().err
+    assert files_in(tmp_path) == ["a.png", "results/a.png"]
     monkeypatch.setattr(script, "SHIPPED_WEIGHTS", tmp_path / "absent.safetensors")
     with pytest.raises(UserError, match=r"absent\.safetensors.*name a file"):
         script.main()
@@ -193,7 +194,9 @@ def test_unreadable_files_are_named_and_the_rest_is_done(
     assert "4.mp4 is not a readable video" in told
 
 
-def test_existing_results_are_skipped_on_request(run: Callable[..., int], tmp_path: Path) -> None:
+def test_existing_results_are_skipped_on_request(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for i in (1, 2):
         images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 8, 8))
     (tmp_path / "out").mkdir()
@@ -202,8 +205,10 @@ def test_existing_results_are_skipped_on_request(run: Callable[..., int], tmp_pa
     assert run(*arguments, "--skip-existing") == 0
     assert (tmp_path / "out" / "1.png").read_bytes() == b"kept"
     assert images.read_rgb(tmp_path / "out" / "2.png").shape == (8, 8, 3)
+    capsys.readouterr()
     assert run(*arguments) == 0
     assert (tmp_path / "out" / "1.png").read_bytes() != b"kept"
+    assert "2 results in" in capsys.readouterr().err  # replacing is never silent
 
 
 def test_an_interruption_leaves_whole_files_only(script: ModuleType, tmp_path: Path) -> None:
