@@ -13,6 +13,7 @@ The exit status is 1 where a file could not be restored.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -29,6 +30,7 @@ from tqdm import tqdm
 from models import load_published, load_weights
 from models.network import DerainingNetwork
 from utils import images, video
+from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
 from utils.pipeline import WriteBehind, read_ahead
@@ -127,9 +129,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile; pays for many images of a size"
     )
-    parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)"
-    )
+    add_device_option(parser)
     args = parser.parse_args()
 
     if args.model and not args.weights:
@@ -141,15 +141,9 @@ def parse_arguments() -> argparse.Namespace:
         if isinstance(args.tile, int):
             args.overlap = min(args.overlap, args.tile // 2)
     if args.memory is not None:
-        if not args.memory > 0:
-            parser.error(f"--memory is {args.memory}; it must be more than 0 GiB")
+        if not 0 < args.memory < math.inf:
+            parser.error(f"--memory is {args.memory}; it must be a number of GiB above 0")
         args.memory = int(args.memory * 2**30)
-    try:
-        args.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        parser.error(f"there is no device called {args.device!r}; take cpu, cuda or cuda:1")
-    if args.device.type == "cuda" and (args.device.index or 0) >= torch.cuda.device_count():
-        parser.error(f"this PyTorch finds no device {args.device}; take --device cpu")
     return args
 
 
@@ -171,7 +165,10 @@ def load_network(args: argparse.Namespace) -> DerainingNetwork:
             f"There is no --weights, and the network that ships with the project is missing "
             f"({SHIPPED_WEIGHTS}); train one with train.py or name a file."
         )
-    network.to(args.device)
+    try:
+        network.to(args.device)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{args.device} has no memory left for the weights.") from error
     if args.compile:
         compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++", "cl")
         if not any(map(shutil.which, compilers)):
@@ -213,12 +210,13 @@ def plan_jobs(source: Path, output: Path, *, recursive: bool) -> list[Job]:
 def subfolders(source: Path, output: Path) -> list[Path]:
     """All visible folders below ``source``, without those of an earlier run's results."""
     output = output.resolve()
+    has_results = output.is_relative_to(source.resolve())
     folders = [
         path
         for path in source.rglob("*")
         if path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(source).parts)
-        and not path.resolve().is_relative_to(output)
+        and not (has_results and path.resolve().is_relative_to(output))
     ]
     return natsorted(folders, alg=ns.PATH | ns.IGNORECASE)
 
@@ -249,13 +247,20 @@ def target_names(folder: Path) -> dict[str, str]:
 def restore_images(jobs: list[Job], restorer: Restorer) -> list[str]:
     """Restore images; read the next and write the last one meanwhile. Returns the problems."""
     problems = []
+
+    def write_or_note(path: Path, image: np.ndarray) -> None:
+        try:
+            images.write_png(path, image)
+        except UserError as error:
+            problems.append(str(error))
+
     bar = tqdm(total=len(jobs), unit="image", disable=not jobs)
     with WriteBehind() as writer, bar:
         for job, image in read_ahead((job, read_or_refuse(job.source)) for job in jobs):
             if isinstance(image, UserError):
                 problems.append(str(image))
             else:
-                writer.submit(images.write_png, job.target, restorer(image))
+                writer.submit(write_or_note, job.target, restorer(image))
             bar.update()
     return problems
 
@@ -272,7 +277,7 @@ def restore_video(job: Job, restorer: Restorer) -> list[str]:
     """Restore a video frame by frame. Returns the problems."""
     try:
         facts = video.read_facts(job.source)
-        say(f"{job.source}: the sound is not kept.")
+        say(f"{job.source}: the sound is not kept, nor an odd last row or column.")
         num_frames = 0
         bar = tqdm(total=facts.num_frames or None, unit="frame")
 

@@ -30,6 +30,7 @@ COMMANDS = [
 
 # What stands for the reader's own files.
 OWN = {
+    "photo.jpg": "datasets/val/input/1.png",
     "FOLDER_OR_FILE": "datasets/val/input",
     "FOLDER": "datasets/val/input",
     "PHOTOS": "datasets/val/target",

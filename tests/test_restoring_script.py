@@ -194,6 +194,45 @@ def test_unreadable_files_are_named_and_the_rest_is_done(
     assert "4.mp4 is not a readable video" in told
 
 
+def test_subfolders_are_found_where_the_output_lies_above(
+    run: Callable[..., int], tmp_path: Path
+) -> None:
+    images.write_png(tmp_path / "all" / "in" / "sub" / "a.png", smooth_image(1, 8, 8))
+    assert run("--input", tmp_path / "all/in", "--output", tmp_path / "all", "--recursive") == 0
+    assert files_in(tmp_path / "all") == ["in/sub/a.png", "sub/a.png"]
+
+
+def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        images.write_png(tmp_path / "in" / f"{name}.png", smooth_image(1, 8, 8))
+    (tmp_path / "in" / "0.png").write_bytes(b"no image")
+    (tmp_path / "out" / "a.png").mkdir(parents=True)  # stands in the way
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
+    assert files_in(tmp_path / "out") == ["b.png", "c.png"]
+    told = capsys.readouterr().err
+    assert "2 of 4 could not be restored" in told
+    assert "0.png is not a readable image" in told and "Cannot write" in told
+
+
+def test_long_names_are_no_trouble(run: Callable[..., int], tmp_path: Path) -> None:
+    name = "n" * 250 + ".png"
+    images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
+    assert files_in(tmp_path / "out") == [name]
+
+
+@pytest.mark.slow
+def test_compiled_networks_restore_the_same(run: Callable[..., int], tmp_path: Path) -> None:
+    images.write_png(tmp_path / "a.png", smooth_image(1, 64, 64))
+    arguments = ("--input", tmp_path / "a.png", "--output")
+    assert run(*arguments, tmp_path / "plain") == 0
+    assert run(*arguments, tmp_path / "compiled", "--compile") == 0
+    plain, compiled = (images.read_rgb(tmp_path / f / "a.png") for f in ("plain", "compiled"))
+    assert np.abs(plain.astype(int) - compiled).max() <= 1
+
+
 def test_existing_results_are_skipped_on_request(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,6 +314,8 @@ def test_mistakes_are_sentences(
         ["--tile", "whole", "--overlap", "8"],
         ["--tile", "released", "--overlap", "8"],
         ["--memory", "0"],
+        ["--memory", "inf"],
+        ["--device", "meta"],
         ["--device", "warp"],
         ["--device", "cuda:99"],
         ["--ensemble", "3"],

@@ -39,6 +39,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 from models import NETWORKS, build_model, load_weights
 from models.network import DerainingNetwork
 from tools.complexity import count_macs, peak_memory
+from utils.checkpoints import read_weights
+from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.memory import keep_freed_memory
@@ -128,7 +130,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--size", nargs=2, type=int, default=RELEASE_SIZE, metavar=("HEIGHT", "WIDTH")
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_option(parser)
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
     parser.add_argument(
         "--seconds", type=float, default=10, help="measure each row for so long (default: 10)"
@@ -140,8 +142,11 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--size and --threads must be at least 1")
     if args.weights and len(args.networks) != 1:
         parser.error("--weights belong to one network; name it with --networks")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("This PyTorch finds no CUDA device; take --device cpu.")
+    args.device = str(args.device)
+    if args.weights:
+        model = read_weights(args.weights).model
+        if model != args.networks[0]:
+            raise UserError(f"{args.weights} holds weights of {model}, not of {args.networks[0]}.")
     return args
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from models import load_published, load_weights
+from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.images import images_by_stem, read_rgb
@@ -80,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--target", type=Path, required=True, metavar="FOLDER", help="clean ones")
     parser.add_argument("--images", type=int, metavar="N", help="only the first N pairs")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_option(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there too")
     return parser.parse_args()
 

@@ -30,7 +30,8 @@ sys.path.insert(
 
 from models import NETWORKS, build_model
 from models.network import DerainingNetwork
-from utils.errors import UserError, run_main
+from utils.devices import add_device_option
+from utils.errors import run_main
 from utils.files import write_text
 from utils.restore import legal_size
 
@@ -51,9 +52,6 @@ class Complexity:
 
 def main() -> None:
     args = parse_arguments()
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("There is no CUDA device here; leave --device out or give cpu.")
     lines = []
     for name in args.networks:
         print(f"measuring {name} ...", file=sys.stderr)
@@ -61,7 +59,7 @@ def main() -> None:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             job = process.submit(measure, name, args.size, args.device, args.threads, args.seconds)
             lines.append(job.result())
-    text = table(lines, args.size, device, args.threads)
+    text = table(lines, args.size, args.device, args.threads)
     print(text)
     if args.output:
         write_text(args.output, text + "\n")
@@ -77,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--size", nargs=2, type=int, default=(256, 256), metavar=("HEIGHT", "WIDTH")
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_option(parser)
     parser.add_argument(
         "--threads",
         type=int,
@@ -96,11 +94,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure(
-    name: str, size: tuple[int, int], device_name: str, threads: int, seconds: float
+    name: str, size: tuple[int, int], device: torch.device, threads: int, seconds: float
 ) -> Complexity:
     """Everything about one network; run in a fresh process."""
     torch.set_num_threads(threads)
-    device = torch.device(device_name)
     torch.nn.functional.conv2d(torch.zeros(1, 3, 8, 8), torch.zeros(3, 3, 3, 3))  # loads libraries
     before = peak_memory(device)
     network = build_model(name).eval().to(device)

@@ -19,9 +19,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The same suffix: writers such as OpenCV choose the format by it.
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
-        )
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -41,8 +39,13 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def remove_unfinished(path: Path) -> None:
     """Remove what processes that were killed while writing ``path`` have left beside it."""
-    for temporary in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+    for temporary in path.parent.glob(f"{_prefix(path)}*{path.suffix}"):
         temporary.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    """How temporary names of ``path`` begin; a long name would leave no room for what follows."""
+    return f".{path.stem[:40]}."
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -15,8 +17,13 @@ from utils.files import write_whole
 # Formats that OpenCV reads on every system; the case of a suffix does not matter.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+TYPES = (np.uint8, np.uint16, np.float32)
+TIFF_STARTS = (b"II*\0", b"MM\0*")
+
 # OpenCV's own chatter about broken files would stand beside our sentence about them.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# Photographs of 100 megapixels are welcome; OpenCV, which looks first, has a limit of its own.
+Image.MAX_IMAGE_PIXELS = None
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -77,28 +84,64 @@ def read_image(path: Path) -> np.ndarray:
     the file if it is unreadable or truncated.
     """
     colours = read_gray_or_rgb(path)
+    encoded = path.read_bytes()
+    is_tiff = encoded.startswith(TIFF_STARTS)
+    if is_tiff and colours.dtype == np.uint8:
+        special = _special_tiff(encoded)
+        if special is not None:
+            return special
     stored = decode(path, cv2.IMREAD_UNCHANGED)
     if stored.shape[2:] != (4,):
         return colours
     # OpenCV turns a TIFF upright in any case, other files with alpha never.
-    is_tiff = path.suffix.lower() in (".tif", ".tiff")
-    alpha = stored[..., 3] if is_tiff else _upright(stored[..., 3], path)
+    alpha = stored[..., 3] if is_tiff else _upright(stored[..., 3], encoded)
     if colours.ndim == 2:
         colours = np.dstack([colours] * 3)
-    if is_tiff and colours.dtype == np.uint8:
-        # ... and multiplies an 8-bit TIFF's colours by alpha.
-        straight = colours * (255 / np.maximum(alpha, 1))[..., None]
-        colours = np.minimum(np.rint(straight), 255).astype(np.uint8)
     return np.dstack([colours, alpha])
 
 
-def _upright(channel: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W) turned and flipped as the EXIF orientation of the file says."""
-    with Image.open(path) as header:
-        orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
+def _special_tiff(encoded: bytes) -> np.ndarray | None:
+    """An 8-bit TIFF with alpha or in CMYK, as RGBA or RGB, upright; None for any other.
+
+    OpenCV multiplies its colours by alpha, drops the alpha of gray, and takes black for alpha.
+    """
+    with Image.open(io.BytesIO(encoded)) as image:
+        if image.mode in ("RGBA", "RGBa", "LA", "La"):
+            return np.asarray(image.convert("RGBA"))
+        return np.asarray(image.convert("RGB")) if image.mode == "CMYK" else None
+
+
+def _upright(channel: np.ndarray, encoded: bytes) -> np.ndarray:
+    """(H, W) turned and flipped as the EXIF orientation of the PNG or WebP file says."""
+    exif = Image.Exif()
+    try:
+        exif.load(_exif_block(encoded))
+    except SyntaxError:  # Pillow's word for a damaged block, which OpenCV passes over too
+        return channel
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
     turns = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)  # quarters to the left
     turned = np.rot90(channel, turns)
     return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
+
+
+def _exif_block(encoded: bytes) -> bytes:
+    """The EXIF block of a PNG or WebP file, empty without one.
+
+    Pillow would decode the whole file again, and refuse files for damage elsewhere.
+    """
+    if encoded.startswith(b"\x89PNG"):
+        start, header, wanted, trailer = 8, ">I4s", b"eXIf", 4
+    else:
+        start, header, wanted, trailer = 12, "<4sI", b"EXIF", 0
+    while start + 8 <= len(encoded):
+        fields = struct.unpack_from(header, encoded, start)
+        length, kind = fields if trailer else fields[::-1]
+        if kind == wanted:
+            return encoded[start + 8 : start + 8 + length]
+        start += 8 + length + trailer
+        if not trailer:
+            start += length % 2  # WebP's chunks are even
+    return b""
 
 
 def decode(path: Path, flags: int) -> np.ndarray:
@@ -117,6 +160,10 @@ def decode(path: Path, flags: int) -> np.ndarray:
             image = None  # said below, as for every other broken file
     if image is None:
         raise UserError(f"{path} is not a readable image; it is truncated, broken or no image.")
+    if image.dtype not in TYPES:
+        raise UserError(
+            f"{path} holds {image.dtype} values; 8 and 16 bits and 32-bit floats are read."
+        )
     return image
 
 

@@ -52,16 +52,17 @@ def peak_tensor_bytes(compute: Callable[[], object]) -> int:
     return tensors.peak
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep freed memory for its next tensor (Linux with glibc; else nothing).
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for its next tensor; whether it will.
 
     By default large blocks go back to the kernel as soon as they are free and come again as pages
-    to be cleared, which takes a tenth of a network's time on a CPU. The peak stays as it is.
+    to be cleared, which takes a tenth of a network's time on a CPU. The peak stays as it is. Only
+    glibc, Linux's usual C library, can be told.
     """
     if sys.platform != "linux":
-        return
+        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    if mallopt is not None:
-        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, (1 << 31) - 1)
+    if mallopt is None:
+        return False
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+    return bool(mallopt(mmap_threshold, 1 << 30) and mallopt(trim_threshold, (1 << 31) - 1))

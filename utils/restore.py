@@ -202,6 +202,8 @@ class Restorer:
         self._largest_tile: int | None = None
         self._largest_batch = MAX_BATCH
         self._bytes_per_pixel: float | None = None
+        # By an image's shape: the frames of a video take the same tiles, told once.
+        self._chosen_tiles: dict[tuple[int, ...], int | str] = {}
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -305,8 +307,14 @@ class Restorer:
             return self._legal_tile(self.network.best_tile)
         if height * width <= ALWAYS_FITS:
             return "whole"
+        if image.shape not in self._chosen_tiles:
+            self._chosen_tiles[image.shape] = self._choose_tile(image, height * width)
+        return self._chosen_tiles[image.shape]
+
+    def _choose_tile(self, image: np.ndarray, num_pixels: int) -> int | str:
+        """The largest tile that fits, for an image that is padded to ``num_pixels``."""
         pixels = self._pixels_that_fit(image.nbytes)
-        if height * width <= pixels:
+        if num_pixels <= pixels:
             return "whole"
         tile = self._legal_tile(max(int(math.sqrt(pixels)) // TILE_STEP * TILE_STEP, MIN_TILE))
         self.notify(
@@ -331,7 +339,8 @@ class Restorer:
         """How many pixels the network can take at once."""
         if self._bytes_per_pixel is None:
             side = legal_size(self.network, PROBE_SIZE)
-            with self._autocast():
+            peak = math.inf  # where not even the probe fits; then the smallest tile may
+            with self._autocast(), contextlib.suppress(torch.OutOfMemoryError):
                 peak = peak_tensor_bytes(
                     lambda: self.network.restore(torch.rand(1, 3, side, side, device=self.device))
                 )

@@ -64,21 +64,18 @@ def write_video(path: Path, rate: float, fill: Callable[[Append], None]) -> None
 
     ``fill`` is called with a function that appends one frame, (H, W, 3) uint8 RGB; all frames
     have the size of the first, of which an odd row or column at the end is lost to the codec.
-    Raises UserError without any frame.
+    Raises UserError without any frame, and where the disk or the codec did not take all of them.
     """
 
     def write(temporary: Path) -> None:
-        writer = None
+        writer, num_frames = None, 0
 
         def append(frame: np.ndarray) -> None:
-            nonlocal writer
+            nonlocal writer, num_frames
             if writer is None:
-                size = (frame.shape[1], frame.shape[0])
-                code = cv2.VideoWriter.fourcc(*CODEC)
-                writer = cv2.VideoWriter(str(temporary), code, rate, size)
-                if not writer.isOpened():
-                    raise OSError(f"OpenCV cannot encode {size[0]} x {size[1]} frames as {CODEC}")
+                writer = _open_writer(temporary, rate, frame.shape[1], frame.shape[0])
             writer.write(np.ascontiguousarray(frame[..., ::-1]))
+            num_frames += 1
 
         try:
             fill(append)
@@ -87,8 +84,24 @@ def write_video(path: Path, rate: float, fill: Callable[[Append], None]) -> None
                 writer.release()
         if writer is None:
             raise UserError(f"There is no frame to write to {path}.")
+        # Neither write nor release tells of a full disk.
+        written = cv2.VideoCapture(str(temporary))
+        num_written = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
+        if num_written != num_frames:
+            raise OSError(f"{num_written} of {num_frames} frames were stored; is the disk full?")
 
     write_whole(path, write)
+
+
+def _open_writer(path: Path, rate: float, width: int, height: int) -> cv2.VideoWriter:
+    code = cv2.VideoWriter.fourcc(*CODEC)
+    # MPEG-4 counts time in 16 bits: 119.913 frames a second, 119913 / 1000, cannot be stored.
+    for possible in (rate, round(rate, 2), round(rate, 1), round(rate)):
+        writer = cv2.VideoWriter(str(path), code, possible, (width, height))
+        if writer.isOpened():
+            return writer
+    raise OSError(f"OpenCV cannot encode {width} x {height} frames at {rate:g} a second as {CODEC}")
 
 
 def _open(path: Path) -> cv2.VideoCapture:

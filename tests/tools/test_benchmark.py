@@ -71,6 +71,13 @@ def test_a_row_is_measured_in_its_mode(tmp_path: Path) -> None:
         assert torch.equal(runner(network, "float32", rainy)(), network.restore(rainy))
 
 
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_weights(path, Weights("dmsr_s", {}, build_model("dmsr_s").state_dict(), {}))
+    done = run_script("tools/benchmark.py", "--networks", "dcsfn", "--weights", path)
+    assert done.returncode == 1 and "holds weights of dmsr_s, not of dcsfn" in done.stderr
+
+
 @pytest.mark.slow
 def test_the_command_itself() -> None:
     done = run_script(

@@ -64,7 +64,7 @@ def test_table_of_a_network():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_device_is_one_sentence():
     done = run_script("tools/complexity.py", "--networks", "dmsr_s", "--device", "cuda")
-    assert done.returncode == 1 and "no CUDA device" in done.stderr
+    assert done.returncode == 2 and "finds no device cuda" in done.stderr
     assert "Traceback" not in done.stderr
 
 

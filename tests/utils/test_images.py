@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from utils import images
 from utils.errors import UserError
@@ -81,13 +81,41 @@ def test_alpha_is_kept_and_turned_with_the_colours(
     np.testing.assert_array_equal(images.read_rgb(path), upright[..., :3])
 
 
-def test_tiff_with_alpha_keeps_its_colours(tmp_path: Path, rgb: np.ndarray) -> None:
-    alpha = np.full(rgb.shape[:2], 100, np.uint8)
-    Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / "a.tif")
-    read = images.read_image(tmp_path / "a.tif")
-    assert (read[..., 3] == 100).all()
-    # OpenCV has multiplied by alpha in 8 bits, so 100 of 255 levels are left.
-    assert np.abs(read[..., :3].astype(int) - rgb).max() <= 2
+@pytest.mark.parametrize(("kind", "suffix"), [("TIFF", ".tif"), ("TIFF", ".png"), ("PNG", ".tif")])
+def test_alpha_never_touches_the_colours(
+    tmp_path: Path, rgb: np.ndarray, kind: str, suffix: str
+) -> None:
+    """Also where a pixel is transparent, and where the suffix is another format's."""
+    rgba = np.dstack([rgb, np.arange(60, dtype=np.uint8).reshape(6, 10) * 4])
+    Image.fromarray(rgba).save(tmp_path / f"a{suffix}", format=kind)
+    np.testing.assert_array_equal(images.read_image(tmp_path / f"a{suffix}"), rgba)
+
+
+def test_tiffs_that_opencv_misreads(tmp_path: Path, rgb: np.ndarray) -> None:
+    Image.fromarray(np.ascontiguousarray(rgb[..., :2]), "LA").save(tmp_path / "gray.tif")
+    gray_alpha = images.read_image(tmp_path / "gray.tif")
+    np.testing.assert_array_equal(gray_alpha, rgb[..., [0, 0, 0, 1]])
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "cmyk.tif")
+    assert images.read_image(tmp_path / "cmyk.tif").shape == (8, 8, 3)
+    assert np.abs(images.read_image(tmp_path / "cmyk.tif").astype(int) - (255, 0, 0)).max() <= 4
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float64])
+def test_other_types_are_refused_by_name(tmp_path: Path, dtype: type) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), np.full((4, 4), 30000, dtype))
+    with pytest.raises(UserError, match=rf"a\.tif holds {np.dtype(dtype)} values"):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_damage_outside_of_the_pixels_is_no_reason_to_refuse(
+    tmp_path: Path, rgb: np.ndarray
+) -> None:
+    """Text that Pillow finds too long, and an EXIF block of nonsense, in a PNG with alpha."""
+    rgba = np.dstack([rgb, rgb[..., 1]])
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("XML:com.adobe.xmp", "x" * 2_000_000, zip=True)
+    Image.fromarray(rgba).save(tmp_path / "a.png", pnginfo=texts, exif=b"nonsense")
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.png"), rgba)
 
 
 def test_gray_with_alpha_becomes_rgba(tmp_path: Path, rgb: np.ndarray) -> None:

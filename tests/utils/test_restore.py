@@ -258,6 +258,21 @@ def test_tiles_are_chosen_where_the_image_does_not_fit() -> None:
         assert np.abs(restored.astype(int) - Restorer(Blur(), tile="whole")(image)).max() <= 1
 
 
+def test_a_chosen_tile_is_told_once_for_images_of_one_size() -> None:
+    told = []
+    restorer = Restorer(Blur(), memory=2**29 + 30 * 2**20, notify=told.append)
+    for seed, height in ((0, 900), (1, 900), (2, 1000)):
+        restorer(smooth_image(seed, height, 800))
+    assert [line.split(" pixels")[0] for line in told] == ["800 x 900", "800 x 1000"]
+
+
+def test_a_device_too_full_for_the_probe_takes_the_smallest_tiles() -> None:
+    network, image = SmallMemory(100 * 100), smooth_image(3, 300, 300)
+    restored = Restorer(network, notify=lambda line: None)(image)
+    assert set(network.sizes[1:]) == {(64, 64)}  # behind the probe
+    assert np.abs(restored.astype(int) - Restorer(Blur(), tile="whole")(image)).max() <= 1
+
+
 @pytest.mark.parametrize("tile", ["whole", "auto", 512])
 def test_out_of_memory_halves_the_tile(tile: int | str) -> None:
     image = smooth_image(3, 500, 700)
