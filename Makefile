@@ -1,4 +1,5 @@
-# make demo   sets up .venv, makes pairs, trains dmsr_s for a few minutes, derains, scores
+# make demo   sets up .venv, makes pairs, derains them with the shipped network and with one that it
+#             trains in minutes, scores both
 # make test   sets up .venv, checks the style, runs the tests
 
 PYTHON ?= python3
@@ -19,16 +20,16 @@ demo: setup clean-demo
 	$(BIN)/python tools/make_rain.py --clean skimage --output demo/pairs --variants 8 \
 		--hold-out astronaut,chelsea \
 		--density 0.35 --length 45 --width 1.6 --brightness 0.6 --veil 0
+	$(BIN)/python test.py --input demo/pairs/val/input --output demo/results/petrichor/val
 	$(BIN)/python train.py --config configs/demo.yml
 	$(BIN)/python test.py --weights demo/runs/demo/best.safetensors \
-		--input demo/pairs/val/input --output demo/results/dmsr_s
-	$(BIN)/python evaluate.py --results demo/results/dmsr_s \
-		--targets demo/pairs/val/target --inputs demo/pairs/val/input \
-		--output demo/scores
-	$(BIN)/python tools/compare.py --rainy demo/pairs/val/input \
-		--results demo/results/dmsr_s --clean demo/pairs/val/target \
+		--input demo/pairs/val/input --output demo/results/dmsr_s/val
+	$(BIN)/python evaluate.py --benchmark demo/results --datasets demo/pairs --sets val \
+		--methods dmsr_s petrichor --output demo/scores
+	$(BIN)/python tools/compare.py --rainy demo/pairs/val/input --clean demo/pairs/val/target \
+		--results demo/results/dmsr_s/val demo/results/petrichor/val \
 		--output demo/comparison.png
-	@echo "Look at demo/comparison.png: rainy, derained, clean."
+	@echo "Look at demo/comparison.png: rainy, minutes of training, the shipped network, clean."
 
 # Only what the demo itself writes.
 clean-demo:

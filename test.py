@@ -79,6 +79,8 @@ def main() -> int:
             problems += restore_video(job, restorer)
     if problems:
         say(f"{len(problems)} of {len(jobs)} could not be restored:", *problems)
+    elif jobs:
+        say(f"Look at {jobs[0].target if len(jobs) == 1 else args.output}.")
     return 1 if problems else 0
 
 

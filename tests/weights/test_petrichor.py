@@ -1,0 +1,64 @@
+"""The network that ships: small, made by the recipe beside it, and good at what its card says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import yaml
+
+from configs import load_config
+from data.rain import Rain, add_rain
+from models import load_weights
+from models.network import DerainingNetwork
+from tests.helpers import ROOT
+from utils.checkpoints import read_weights
+from utils.images import read_rgb
+from utils.metrics import score
+from utils.restore import restore_image
+
+WEIGHTS = ROOT / "weights" / "petrichor.safetensors"
+
+
+@pytest.fixture(scope="module")
+def network() -> DerainingNetwork:
+    return load_weights(WEIGHTS)
+
+
+@pytest.fixture(scope="module", params=["astronaut", "chelsea", "coffee"])
+def photo(request: pytest.FixtureRequest) -> np.ndarray:
+    """Part of a photograph inside scikit-image, which no network was trained on."""
+    image = read_rgb(Path(skimage.__file__).parent / "data" / f"{request.param}.png")
+    return np.ascontiguousarray(image[:256, 32:288])
+
+
+def test_the_file_is_small_and_its_recipe_ships() -> None:
+    assert WEIGHTS.stat().st_size <= 8e6
+    weights = read_weights(WEIGHTS)
+    recipe = load_config(ROOT / "configs" / "petrichor.yml")
+    assert (weights.model, weights.options) == (recipe.MODEL.NAME, dict(recipe.MODEL.OPTIONS))
+    trained = yaml.safe_load(weights.info["config"])
+    for part in ("LOSS", "OPTIM", "SCHEDULE", "AUGMENT"):
+        assert trained[part] == yaml.safe_load(recipe[part].dump()), part
+
+
+@pytest.mark.parametrize(
+    ("density", "brightness", "least_gain"), [(1.0, 0.6, 5.0), (0.4, 0.5, 3.0), (0.06, 0.5, 0.5)]
+)
+def test_rain_is_removed(
+    network: DerainingNetwork,
+    photo: np.ndarray,
+    density: float,
+    brightness: float,
+    least_gain: float,
+) -> None:
+    rain = Rain(density=density, brightness=brightness, length=35, width=1.5, angle=10)
+    rainy = add_rain(photo, rain, np.random.default_rng(0))
+    restored = restore_image(network, rainy)
+    assert score(restored, photo).psnr > score(rainy, photo).psnr + least_gain
+
+
+def test_a_dry_photograph_stays_as_it_is(network: DerainingNetwork, photo: np.ndarray) -> None:
+    assert score(restore_image(network, photo), photo).psnr > 36
