@@ -28,7 +28,7 @@ demo: setup clean-demo
 		--methods dmsr_s petrichor --output demo/scores
 	$(BIN)/python tools/compare.py --rainy demo/pairs/val/input --clean demo/pairs/val/target \
 		--results demo/results/dmsr_s/val demo/results/petrichor/val \
-		--output demo/comparison.png
+		--names "after minutes" "as shipped" --output demo/comparison.png
 	@echo "Look at demo/comparison.png: rainy, minutes of training, the shipped network, clean."
 
 # Only what the demo itself writes.

@@ -96,20 +96,16 @@ def test_the_commands_of_the_readme_run_in_its_order(folder: Path) -> None:
 
 
 def test_the_python_of_the_readme_runs(folder: Path) -> None:
-    """After the commands, which train the network that it loads."""
+    """In the root, where the weights lie that it loads."""
     (code,) = [block for language, block in BLOCKS if language == "python"]
     setting = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
 from utils.images import read_rgb
 from pathlib import Path
-rainy = read_rgb(Path("datasets/val/input/1.png"))
+rainy = read_rgb(Path({str(folder / "datasets/val/input/1.png")!r}))
 {code}
 assert restored.shape == rainy.shape and restored.dtype == rainy.dtype
 """
-    done = subprocess.run(
-        [sys.executable, "-c", setting], cwd=folder, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", setting], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
