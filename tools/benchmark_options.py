@@ -83,7 +83,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
     add_device_option(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there too")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.images is not None and args.images < 1:
+        parser.error(f"--images is {args.images}; it must be at least 1")
+    return args
 
 
 def read_pairs(

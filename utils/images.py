@@ -93,6 +93,8 @@ def read_image(path: Path) -> np.ndarray:
     stored = decode(path, cv2.IMREAD_UNCHANGED)
     if stored.shape[2:] != (4,):
         return colours
+    if is_tiff and colours.dtype == np.uint8:
+        raise UserError(f"{path} is a TIFF with alpha of a kind that is not read; store it as PNG.")
     # OpenCV turns a TIFF upright in any case, other files with alpha never.
     alpha = stored[..., 3] if is_tiff else _upright(stored[..., 3], encoded)
     if colours.ndim == 2:
@@ -105,10 +107,13 @@ def _special_tiff(encoded: bytes) -> np.ndarray | None:
 
     OpenCV multiplies its colours by alpha, drops the alpha of gray, and takes black for alpha.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        if image.mode in ("RGBA", "RGBa", "LA", "La"):
-            return np.asarray(image.convert("RGBA"))
-        return np.asarray(image.convert("RGB")) if image.mode == "CMYK" else None
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.mode in ("RGBA", "RGBa", "LA", "La"):
+                return np.asarray(image.convert("RGBA"))
+            return np.asarray(image.convert("RGB")) if image.mode == "CMYK" else None
+    except (OSError, SyntaxError, ValueError):  # a kind that Pillow does not know
+        return None
 
 
 def _upright(channel: np.ndarray, encoded: bytes) -> np.ndarray:
