@@ -73,7 +73,11 @@ def read_rgb(path: Path) -> np.ndarray:
 
 def read_gray_or_rgb(path: Path) -> np.ndarray:
     """As ``read_rgb``, but a gray file stays two-dimensional, (H, W)."""
-    image = decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    return _gray_or_rgb(path, _read_bytes(path))
+
+
+def _gray_or_rgb(path: Path, encoded: bytes) -> np.ndarray:
+    image = _decode_bytes(path, encoded, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
 
 
@@ -83,14 +87,14 @@ def read_image(path: Path) -> np.ndarray:
     Types are as with ``read_rgb``; colours are never multiplied by alpha. Raises UserError naming
     the file if it is unreadable or truncated.
     """
-    colours = read_gray_or_rgb(path)
-    encoded = path.read_bytes()
+    encoded = _read_bytes(path)
+    colours = _gray_or_rgb(path, encoded)
     is_tiff = encoded.startswith(TIFF_STARTS)
     if is_tiff and colours.dtype == np.uint8:
         special = _special_tiff(encoded)
         if special is not None:
             return special
-    stored = decode(path, cv2.IMREAD_UNCHANGED)
+    stored = _decode_bytes(path, encoded, cv2.IMREAD_UNCHANGED)
     if stored.shape[2:] != (4,):
         return colours
     if is_tiff and colours.dtype == np.uint8:
@@ -151,10 +155,18 @@ def _exif_block(encoded: bytes) -> bytes:
 
 def decode(path: Path, flags: int) -> np.ndarray:
     """Decode a file with OpenCV's ``flags``; the channel order is what the flags say."""
+    return _decode_bytes(path, _read_bytes(path), flags)
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        encoded = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def _decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
+    """``decode`` for the content of ``path``, which is read once for several looks at it."""
     image = None
     # A PNG without its end would make libpng print a line of its own.
     cut_off = encoded.startswith(b"\x89PNG") and b"IEND" not in encoded
