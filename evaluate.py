@@ -26,10 +26,10 @@ import sys
 from pathlib import Path
 
 from utils.errors import UserError, run_main
-from utils.evaluation import table_formats
+from utils.evaluation import formats
 from utils.evaluation.folders import benchmark_jobs, single_jobs
-from utils.evaluation.kept_scores import KeptScores
 from utils.evaluation.report import report_page
+from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import NIQE, JobResult, score_jobs
 from utils.evaluation.table import Table, build_table, metrics_of
 from utils.files import write_text
@@ -54,7 +54,7 @@ def main() -> int:
 
         niqe = Niqe(args.niqe_parameters)
 
-    kept = KeptScores(args.output / "kept_scores.json", fresh=args.fresh)
+    kept = ScoreCache(args.output / "score_cache.json", fresh=args.fresh)
     results = score_jobs(jobs, kept, workers=args.workers, crop=args.crop, no_reference=niqe)
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
@@ -67,7 +67,7 @@ def main() -> int:
         num_unmatched=len(unmatched),
     )
     write_outputs(args.output, results, table, embed=args.embed)
-    print(table_formats.console(table, shutil.get_terminal_size().columns))
+    print(formats.console(table, shutil.get_terminal_size().columns))
     num_scored = sum(len(result.scored) for result in results)
     num_reused = sum(image.reused for result in results for image in result.images)
     print(f"\n{num_scored} images ({num_reused} kept from before); written to {args.output}/")
@@ -127,10 +127,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def write_outputs(folder: Path, results: list[JobResult], table: Table, *, embed: bool) -> None:
     """Write the table in four formats, the scores of every image and the report page."""
-    write_text(folder / "table.md", table_formats.markdown(table))
-    write_text(folder / "table.csv", table_formats.table_csv(table))
-    write_text(folder / "table.tex", table_formats.latex(table))
-    write_text(folder / "table.json", table_formats.dump_json(table_formats.table_json(table)))
+    write_text(folder / "table.md", formats.markdown(table))
+    write_text(folder / "table.csv", formats.table_csv(table))
+    write_text(folder / "table.tex", formats.latex(table))
+    write_text(folder / "table.json", formats.dump_json(formats.table_json(table)))
     write_text(folder / "images.csv", images_csv(results))
     write_text(folder / "report.html", report_page(results, table, folder, embed=embed))
 

@@ -29,12 +29,13 @@ from tqdm import tqdm
 
 from models import load_published, load_weights
 from models.network import DerainingNetwork
-from utils import images, video
+from utils import images
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
-from utils.memory import keep_freed_memory
-from utils.pipeline import WriteBehind, read_ahead
-from utils.restore import DEFAULT_OVERLAP, Restorer
+from utils.inference import video
+from utils.inference.background import WriteBehind, read_ahead
+from utils.inference.memory import keep_freed_memory
+from utils.inference.restorer import DEFAULT_OVERLAP, Restorer
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "petrichor.safetensors"
 

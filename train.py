@@ -28,21 +28,21 @@ from losses.criteria import Criterion
 from models import build_model, load_state
 from models.network import DerainingNetwork
 from utils.checkpoints import Weights, write_weights
-from utils.ema import WeightAverage
 from utils.errors import UserError, run_main
 from utils.files import remove_unfinished, write_text
-from utils.logs import Record, RunLog, epoch_line
+from utils.inference.restorer import Restorer
 from utils.metrics import PROTOCOLS, score
-from utils.processes import (
+from utils.training.distributed import (
     Processes,
     StopSignal,
+    destroy_distributed,
+    init_distributed,
     seed_everything,
-    start_processes,
-    stop_processes,
 )
-from utils.restore import Restorer
-from utils.schedule import Schedule
-from utils.training_state import Progress, TrainingState
+from utils.training.ema import ModelEma
+from utils.training.logs import Record, RunLog, epoch_line
+from utils.training.schedule import Schedule
+from utils.training.state import Progress, TrainingState
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DRY_STEPS = 3
@@ -78,7 +78,7 @@ def main() -> None:
     config = load_config(args.config, args.settings)
     if args.dry_run:
         config = load_config(args.config, [*args.settings, "DATA.CACHE", ""])
-    processes = start_processes()
+    processes = init_distributed()
     is_resumed = args.resume or args.resume_from is not None
     run = build_run(config, processes, is_resumed)
     if args.dry_run:
@@ -89,7 +89,7 @@ def main() -> None:
         elif processes.is_main:
             start_folder(run)
         train(run)
-    stop_processes()
+    destroy_distributed()
 
 
 def build_run(config: CfgNode, processes: Processes, is_resumed: bool) -> Run:
@@ -118,7 +118,7 @@ def build_run(config: CfgNode, processes: Processes, is_resumed: bool) -> Run:
     network.to(device)
     if optim.CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)
-    average = WeightAverage(network, optim.EMA)
+    average = ModelEma(network, optim.EMA)
     if optim.COMPILE:
         network.compile()
     parallel: nn.Module = network

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import torch
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
@@ -17,6 +13,7 @@ from data.cache import open_cache
 from data.datasets import Batches, DecodedPairs, TrainingPatches
 from data.pairs import Pair, check_pairs, find_pairs, warn_if_swapped
 from data.transforms import Augmentation
+from data.workers import prepare_worker
 from utils.errors import UserError
 
 
@@ -76,7 +73,7 @@ def build_loaders(config: CfgNode, rank: int = 0, world_size: int = 1) -> Loader
         batch_sampler=batches,
         num_workers=node.WORKERS,
         persistent_workers=node.WORKERS > 0,
-        worker_init_fn=_prepare_worker,
+        worker_init_fn=prepare_worker,
         pin_memory=pin_memory,
     )
     share = validation_pairs[rank::world_size]
@@ -84,7 +81,7 @@ def build_loaders(config: CfgNode, rank: int = 0, world_size: int = 1) -> Loader
         DecodedPairs(share),
         batch_size=None,
         num_workers=min(node.WORKERS, 2),
-        worker_init_fn=_prepare_worker,
+        worker_init_fn=prepare_worker,
     )
     return Loaders(
         train,
@@ -123,24 +120,3 @@ def _check_batch(batch_size: int, num_samples: int, config: CfgNode, world_size:
             f"{config.DATA.TRAIN} gives {num_samples} patches an epoch, less than one batch of "
             f"{batch_size}; lower OPTIM.BATCH_SIZE or raise DATA.REPEAT (now {config.DATA.REPEAT})."
         )
-
-
-def _prepare_worker(worker: int) -> None:
-    """Set up a loader process: one thread, and no end before its trainer's.
-
-    A signal to a whole group of processes (Ctrl-C, torchrun, job schedulers) must not reach the
-    loaders: the trainer wants to finish its step first. They still end when the trainer ends them.
-    """
-    cv2.setNumThreads(0)  # OpenCV would start a thread for each core in every process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # PyTorch's own handler dies of any SIGTERM; ignoring it altogether would keep the loaders
-    # alive when the trainer ends with an error. (macOS cannot tell who sent a signal.)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_with_trainer, daemon=True).start()
-
-
-def _end_with_trainer() -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-        pass
-    os._exit(0)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data.pairs import Pair
 from utils.errors import UserError
-from utils.files import remove_unfinished, write_text, write_whole
+from utils.files import atomic_write, remove_unfinished, write_text
 
 VERSION = 1  # of the file's layout; another one is built anew
 
@@ -113,5 +113,5 @@ def _build(pairs: list[Pair], pixels: Path) -> list[tuple[int, int]]:
                     shapes.append((rainy.shape[0], rainy.shape[1]))
                     bar.update()
 
-    write_whole(pixels, write)
+    atomic_write(pixels, write)
     return shapes

@@ -11,7 +11,8 @@ class DerainingNetwork(nn.Module):
     """Base of all networks: a map from rainy images to clean ones.
 
     Inputs are (B, 3, H, W), RGB in [0, 1]. H and W must be multiples of ``size_multiple`` and at
-    least ``min_size``; padding an image to that is the caller's business (``utils.restore``).
+    least ``min_size``; padding an image to that is the caller's business
+    (``utils.inference.restorer``).
     Outputs are not clipped.
     """
 

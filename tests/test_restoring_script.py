@@ -15,10 +15,11 @@ import torch
 
 from models import build_model, load_weights
 from tests.helpers import ROOT, run_script, smooth_image
-from utils import images, video
+from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
-from utils.restore import Restorer, restore_image
+from utils.inference import video
+from utils.inference.restorer import Restorer, restore_image
 
 OPTIONS = {"width": 4, "num_blocks": 1}
 
@@ -343,8 +344,8 @@ BEGIN_4K = """
 import resource, sys
 import numpy as np
 from models import build_model
-from utils.memory import keep_freed_memory
-from utils.restore import Restorer
+from utils.inference.memory import keep_freed_memory
+from utils.inference.restorer import Restorer
 
 def progress(done, total):
     if done == min(total, 2):  # the others need no more

@@ -43,8 +43,8 @@ from utils.checkpoints import read_weights
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import write_text
-from utils.memory import keep_freed_memory
-from utils.restore import legal_size
+from utils.inference.memory import keep_freed_memory
+from utils.inference.restorer import legal_size
 
 T = TypeVar("T")
 

@@ -27,9 +27,9 @@ from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.images import images_by_stem, read_rgb
-from utils.memory import keep_freed_memory
+from utils.inference.memory import keep_freed_memory
+from utils.inference.restorer import Network, Restorer
 from utils.metrics import score
-from utils.restore import Network, Restorer
 
 OPTIONS = {
     "default": {},

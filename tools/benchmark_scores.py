@@ -28,7 +28,7 @@ sys.path.insert(
 )  # the repository's root holds our packages
 
 from utils.errors import run_main
-from utils.evaluation.kept_scores import KeptScores
+from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import Job, available_cores, read_8bit, score_jobs
 from utils.images import write_png
 from utils.metrics import PROTOCOLS
@@ -94,7 +94,7 @@ def our_scores(folder: Path, protocol: str, workers: int) -> Callable[[], object
     job = Job("r", "pairs", protocol, folder / "r", folder / "t")
 
     def run() -> object:
-        nothing_kept = KeptScores(folder / "kept_scores.json", fresh=True)
+        nothing_kept = ScoreCache(folder / "score_cache.json", fresh=True)
         return score_jobs([job], nothing_kept, workers=workers)
 
     return run

@@ -26,11 +26,11 @@ sys.path.insert(
 
 from utils.errors import UserError, run_main
 from utils.evaluation.folders import dataset_name, method_name
+from utils.evaluation.formats import number_text
 from utils.evaluation.published import facts
 from utils.evaluation.scoring import read_8bit
 from utils.evaluation.table import PSNR, SSIM
-from utils.evaluation.table_formats import number_text
-from utils.files import write_whole
+from utils.files import atomic_write
 from utils.images import images_by_stem
 from utils.metrics import PROTOCOLS, score, size_text
 
@@ -74,7 +74,7 @@ def main() -> None:
     for box in boxes:
         check_box(box, clean)
     figure = comparison_figure(panels, boxes, error_map=args.error_map)
-    write_whole(args.output, lambda file: figure.save(file, dpi=(DPI, DPI)))
+    atomic_write(args.output, lambda file: figure.save(file, dpi=(DPI, DPI)))
     for number, box in enumerate(boxes, start=1):
         print(f"crop {number}: --crop {' '.join(map(str, box))}")
     print(f"wrote {args.output}, {figure.width}x{figure.height} px")

@@ -21,7 +21,7 @@ from models.dcsfn import DCSFN
 from models.mspfn import MSPFN
 from utils.checkpoints import Weights, read_weights, save_torch_file, write_weights
 from utils.errors import UserError, run_main
-from utils.files import write_whole
+from utils.files import atomic_write
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def to_published(source: Path, output: Path) -> None:
         content = {"net": {f"module.{name}": value for name, value in state.items()}}
     else:
         content = {"state_dict": state}
-    write_whole(output, lambda file: save_torch_file(content, file))
+    atomic_write(output, lambda file: save_torch_file(content, file))
 
 
 if __name__ == "__main__":

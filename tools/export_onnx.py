@@ -6,8 +6,8 @@
 
 The file maps "rainy", (1, 3, H, W) float32 RGB in [0, 1], to "restored" of the same shape, not
 clipped. H and W are fixed (--size, by default 256 x 256): pad smaller images and cut larger ones
-into tiles, as utils/restore.py does. With --any-size they are free within what the network takes;
-PyTorch's exporter cannot follow every network that far, and says so.
+into tiles, as utils/inference/restorer.py does. With --any-size they are free within what the
+network takes; PyTorch's exporter cannot follow every network that far, and says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 from models import load_published, load_weights
 from models.network import DerainingNetwork
 from utils.errors import UserError, run_main
-from utils.files import write_whole
+from utils.files import atomic_write
 
 OPSET = 20  # the first with a DFT whose axis is an input, which PyTorch's exporter writes
 TOLERANCE = 1e-4
@@ -65,7 +65,7 @@ def main() -> None:
                     f"{TOLERANCE:.0e}; nothing was written."
                 )
 
-    write_whole(args.output, write)
+    atomic_write(args.output, write)
     print(f"written to {args.output}")
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import write_whole
+from utils.files import atomic_write
 
 FORMAT = "petrichor-1"
 
@@ -55,7 +55,7 @@ def write_weights(path: Path, weights: Weights) -> None:
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
 
-    write_whole(path, write)
+    atomic_write(path, write)
 
 
 def read_weights(path: Path) -> Weights:
@@ -119,7 +119,7 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None =
                 shutil.copyfile(path, link)
             link.replace(keep)
 
-    write_whole(path, write)
+    atomic_write(path, write)
 
 
 def save_torch_file(content: Any, file: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from utils.errors import UserError
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     """Call ``write`` with a temporary name beside ``path``, flush it to disk, rename it.
 
     Whatever ends the process in between, ``path`` holds either its old content or the complete
@@ -50,4 +50,4 @@ def _prefix(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -12,7 +12,7 @@ from natsort import natsorted, ns
 from PIL import ExifTags, Image
 
 from utils.errors import UserError
-from utils.files import write_whole
+from utils.files import atomic_write
 
 # Formats that OpenCV reads on every system; the case of a suffix does not matter.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -216,4 +216,4 @@ def write_png(path: Path, image: np.ndarray) -> None:
             raise OSError(f"OpenCV cannot encode {image.shape} {image.dtype} as PNG")
         temporary.write_bytes(encoded)
 
-    write_whole(path, write)
+    atomic_write(path, write)

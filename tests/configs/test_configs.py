@@ -129,8 +129,8 @@ def test_every_setting_is_read_somewhere() -> None:
     """A setting without a reader promises what nothing does."""
     code = "".join(
         path.read_text()
-        for folder in (".", "data", "models", "losses", "utils")
-        for path in (ROOT / folder).glob("*.py")
+        for pattern in ("*.py", "data/*.py", "models/*.py", "losses/*.py", "utils/**/*.py")
+        for path in ROOT.glob(pattern)
     )
     for group, node in default_config().items():
         for key in node:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from losses.terms import charbonnier, laplacian
 from models.mspfn import MSPFN, VARIANTS, Down, MSPFNConfig, Up, canonical_name, published_names
+from models.published import read_tensorflow_checkpoint
 from tests.reference import read_arrays, read_json
-from utils.tensorflow_checkpoint import read_tensorflow_checkpoint
 
 RELEASED = ("mspfn", "mspfn_n1")
 # Odd and even, down to a single pixel; the network meets them from 4 x 4 on.

@@ -14,8 +14,8 @@ from tests.helpers import run_script, write_pairs
 from tools.benchmark_options import OPTIONS
 from utils.checkpoints import Weights, write_weights
 from utils.images import images_by_stem, read_rgb
+from utils.inference.restorer import Restorer
 from utils.metrics import score
-from utils.restore import Restorer
 
 
 @pytest.fixture(scope="module")

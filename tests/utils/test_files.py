@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files import write_text, write_whole
+from utils.files import atomic_write, write_text
 
 
 def test_folders_are_made_and_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_an_interrupted_writer_leaves_the_old_file_alone(
         raise interruption
 
     with pytest.raises(interruption):
-        write_whole(path, write)
+        atomic_write(path, write)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("note.txt", "old")]
 
 

@@ -16,8 +16,8 @@ from models.network import DerainingNetwork
 from tests.helpers import ROOT
 from utils.checkpoints import read_weights
 from utils.images import read_rgb
+from utils.inference.restorer import restore_image
 from utils.metrics import score
-from utils.restore import restore_image
 
 WEIGHTS = ROOT / "weights" / "petrichor.safetensors"
 

@@ -17,9 +17,9 @@ from urllib.parse import quote
 import cv2
 
 from utils.errors import UserError
+from utils.evaluation.formats import INCOMPLETE, finite, number_text
 from utils.evaluation.scoring import JobResult, read_8bit
 from utils.evaluation.table import Table, notes, sources
-from utils.evaluation.table_formats import INCOMPLETE, finite, number_text
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 CLEAN = "clean"

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.evaluation.kept_scores import Kept, KeptScores, file_state
+from utils.evaluation.score_cache import Kept, ScoreCache, file_state
 from utils.images import images_by_stem, read_gray_or_rgb, to_uint8
 from utils.metrics import score
 
@@ -130,7 +130,7 @@ def pair_images(job: Job) -> JobResult:
 
 def score_jobs(
     jobs: list[Job],
-    kept: KeptScores,
+    kept: ScoreCache,
     *,
     workers: int | None = None,
     crop: bool = False,
@@ -176,7 +176,7 @@ def score_jobs(
 def score_image(
     image: ImageResult,
     protocol: str,
-    kept: KeptScores,
+    kept: ScoreCache,
     crop: bool,
     no_reference: NoReferenceScorer | None,
 ) -> None:

@@ -1,6 +1,6 @@
 """The table of a paper as data: methods in rows, data sets in columns, ranks, notes.
 
-How it looks as Markdown, LaTeX, CSV and JSON is in ``table_formats``.
+How it looks as Markdown, LaTeX, CSV and JSON is in ``formats``.
 """
 
 from __future__ import annotations

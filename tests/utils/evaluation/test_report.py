@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from utils.errors import UserError
-from utils.evaluation.kept_scores import KeptScores
 from utils.evaluation.report import report_page
+from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import ImageResult, Job, JobResult, score_jobs
 from utils.evaluation.table import build_table
 
@@ -54,7 +54,7 @@ def results_in(folder: Path, stems: list[str]) -> list[JobResult]:
         Job(name, "wet", "rain13k", folder / name, folder / "clean", name == "rainy input")
         for name in COLOURS
     ]
-    return score_jobs(jobs, KeptScores(folder / "kept.json"))
+    return score_jobs(jobs, ScoreCache(folder / "kept.json"))
 
 
 def write_page(folder: Path, results: list[JobResult], **options) -> Path:

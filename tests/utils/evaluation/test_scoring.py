@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import write_pairs
 from utils.errors import UserError
-from utils.evaluation.kept_scores import KeptScores
+from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import Job, JobResult, read_8bit, score_jobs
 from utils.metrics import score
 
@@ -21,10 +21,10 @@ def pairs(tmp_path: Path) -> Path:
     return write_pairs(tmp_path / "set", 3)
 
 
-def run(pairs: Path, kept: KeptScores | None = None, **options) -> JobResult:
+def run(pairs: Path, kept: ScoreCache | None = None, **options) -> JobResult:
     """Score the rainy images of a folder of pairs."""
     job = Job("rainy", "set", "rain13k", pairs / "input", pairs / "target")
-    kept = kept or KeptScores(pairs.parent / "unused.json")
+    kept = kept or ScoreCache(pairs.parent / "unused.json")
     return score_jobs([job], kept, **options)[0]
 
 
@@ -68,14 +68,14 @@ def test_different_sizes_are_reported_or_cut_at_right_and_bottom(pairs: Path):
     cv2.imwrite(str(path), whole[:70, :80])
     (problem,) = run(pairs).problems
     assert "80x70" in problem and "88x72" in problem and str(path) in problem
-    kept = KeptScores(pairs / "kept.json")
+    kept = ScoreCache(pairs / "kept.json")
     result = run(pairs, kept, crop=True)
     clean = read_8bit(pairs / "target" / "3.png")
     assert result.images[2].cropped and not result.problems
     assert result.images[2].scores == score(whole[:70, :80, ::-1], clean[:70, :80])
     # what --crop let pass is not kept for a run without it
-    assert run(pairs, KeptScores(pairs / "kept.json")).images[2].scores is None
-    assert run(pairs, KeptScores(pairs / "kept.json"), crop=True).images[2].reused
+    assert run(pairs, ScoreCache(pairs / "kept.json")).images[2].scores is None
+    assert run(pairs, ScoreCache(pairs / "kept.json"), crop=True).images[2].reused
 
 
 def test_unreadable_files_are_named(pairs: Path):
@@ -120,33 +120,33 @@ def test_16_bit_files_are_rounded_to_8(tmp_path: Path):
 
 def test_unchanged_images_are_not_scored_again(pairs: Path):
     file = pairs / "kept.json"
-    first = run(pairs, KeptScores(file))
+    first = run(pairs, ScoreCache(file))
     assert not any(image.reused for image in first.images)
-    again = run(pairs, KeptScores(file))
+    again = run(pairs, ScoreCache(file))
     assert all(image.reused for image in again.images)
     assert [i.scores for i in again.images] == [i.scores for i in first.images]
-    assert not any(i.reused for i in run(pairs, KeptScores(file, fresh=True)).images)
+    assert not any(i.reused for i in run(pairs, ScoreCache(file, fresh=True)).images)
 
     # another time, another size, another content: scored again
     for name in ("input/1.png", "target/2.png"):
         status = (pairs / name).stat()
         os.utime(pairs / name, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert [i.reused for i in run(pairs, KeptScores(file)).images] == [False, False, True]
+    assert [i.reused for i in run(pairs, ScoreCache(file)).images] == [False, False, True]
     path = pairs / "input" / "3.png"
     status = path.stat()
     cv2.imwrite(str(path), cv2.imread(str(pairs / "target" / "3.png")))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    changed = run(pairs, KeptScores(file)).images[2]
+    changed = run(pairs, ScoreCache(file)).images[2]
     assert not changed.reused and changed.scores == (np.inf, 1.0)
     # the infinite PSNR of identical images survives the file
-    assert run(pairs, KeptScores(file)).images[2].scores == (np.inf, 1.0)
+    assert run(pairs, ScoreCache(file)).images[2].scores == (np.inf, 1.0)
 
 
 def test_kept_scores_belong_to_their_protocol(pairs: Path):
     file = pairs / "kept.json"
-    run(pairs, KeptScores(file))
+    run(pairs, ScoreCache(file))
     job = Job("rainy", "set", "did", pairs / "input", pairs / "target")
-    (other,) = score_jobs([job], KeptScores(file))
+    (other,) = score_jobs([job], ScoreCache(file))
     assert not any(image.reused for image in other.images)
 
 
@@ -155,8 +155,8 @@ def test_a_broken_file_of_kept_scores_is_one_sentence(tmp_path: Path):
     for content in ("{", "[]", '{"version": 1}', '{"version": 1, "scores": {"a": 3}}'):
         file.write_text(content)
         with pytest.raises(UserError, match=r"kept\.json.*--fresh"):
-            KeptScores(file)
-        KeptScores(file, fresh=True)
+            ScoreCache(file)
+        ScoreCache(file, fresh=True)
 
 
 def test_scores_without_clean_images(pairs: Path):
@@ -171,7 +171,7 @@ def test_scores_without_clean_images(pairs: Path):
     cv2.imwrite(str(pairs / "input" / "3.png"), np.full((60, 40, 3), 9, np.uint8))
     (pairs / "target" / "3.png").unlink()
     job = Job("rainy", "set", "niqe", pairs / "input", None)
-    (result,) = score_jobs([job], KeptScores(pairs / "k.json"), no_reference=Brightness())
+    (result,) = score_jobs([job], ScoreCache(pairs / "k.json"), no_reference=Brightness())
     assert result.images[0].scores == (read_8bit(pairs / "input" / "1.png").mean(),)
     assert result.problems == [f"{pairs / 'input' / '3.png'}: too small"]
 
@@ -191,7 +191,7 @@ def test_an_interrupted_run_keeps_what_it_has_scored(pairs: Path):
     file = pairs / "kept.json"
     scorer = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        score_jobs([job], KeptScores(file), workers=1, no_reference=scorer)
+        score_jobs([job], ScoreCache(file), workers=1, no_reference=scorer)
     scorer.num_scored = 0
-    (result,) = score_jobs([job], KeptScores(file), workers=1, no_reference=scorer)
+    (result,) = score_jobs([job], ScoreCache(file), workers=1, no_reference=scorer)
     assert [image.reused for image in result.images] == [True, True, False]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.evaluation import table_formats
+from utils.evaluation import formats
 from utils.evaluation.published import DATASETS, facts, known_name, published_scores
 from utils.evaluation.scoring import ImageResult, Job, JobResult
 from utils.evaluation.table import Row, Table, build_table, notes
@@ -93,11 +93,11 @@ def test_an_incomplete_mean_is_marked_and_not_ranked():
         published=False,
     )
     assert ranks(table) == {"a": {}, "b": {(0, 0): 1, (0, 1): 1}, "c": {(0, 0): 2, (0, 1): 2}}
-    text = table_formats.markdown(table)
+    text = formats.markdown(table)
     assert "30.00†" in text and "INCOMPLETE: 1 problem" in text
-    assert r"30.00$^\dagger$" in table_formats.latex(table)
-    assert "a,measured,,false,30.0,0.9" in table_formats.table_csv(table)
-    assert table_formats.table_json(table)["complete"] is False
+    assert r"30.00$^\dagger$" in formats.latex(table)
+    assert "a,measured,,false,30.0,0.9" in formats.table_csv(table)
+    assert formats.table_json(table)["complete"] is False
 
 
 def test_published_rows_of_the_same_protocol_only():
@@ -168,7 +168,7 @@ def test_markdown_names_protocol_and_source():
         ],
         published=True,
     )
-    text = table_formats.markdown(table)
+    text = formats.markdown(table)
     lines = text.splitlines()
     assert [head.strip() for head in lines[0].split("|")[1:-1]] == [
         "Method",
@@ -192,7 +192,7 @@ def test_markdown_names_protocol_and_source():
 def test_the_console_is_not_wider_than_asked(width: int):
     sets = ("Rain100H", "Rain100L", "Test100")
     table = build_table([result("ours", s, *[(30.0, 0.9)] * 100) for s in sets], published=True)
-    text = table_formats.console(table, width)
+    text = formats.console(table, width)
     assert max(map(len, text.splitlines())) <= width
     for name in (*sets, "Mean"):
         assert f"{name} PSNR" in text
@@ -208,7 +208,7 @@ def test_latex_is_complete_and_escaped():
         ],
         published=False,
     )
-    text = table_formats.latex(table)
+    text = formats.latex(table)
     for part in (
         r"\begin{tabular}{lcc}",
         r"\multicolumn{2}{c}{my\_set} \\",
@@ -226,10 +226,10 @@ def test_csv_and_json_hold_every_digit_and_infinity():
     table = build_table(
         [result("a", "x", (1 / 3, 2 / 3)), result("b", "x", (float("inf"), 1.0))], published=False
     )
-    lines = list(csv.DictReader(table_formats.table_csv(table).splitlines()))
+    lines = list(csv.DictReader(formats.table_csv(table).splitlines()))
     assert float(lines[0]["x PSNR (rain13k)"]) == 1 / 3
     assert float(lines[1]["x PSNR (rain13k)"]) == float("inf")
-    content = json.loads(table_formats.dump_json(table_formats.table_json(table)))
+    content = json.loads(formats.dump_json(formats.table_json(table)))
     first, second = content["rows"]
     assert first["scores"]["x"] == {
         "psnr": 1 / 3, "ssim": 2 / 3, "psnr_rank": 2, "ssim_rank": 2, "num_images": 1,

@@ -39,7 +39,7 @@ class Processes:
         return total.tolist()
 
 
-def start_processes() -> Processes:
+def init_distributed() -> Processes:
     """Join the other processes that torchrun started, or be the only one.
 
     CUDA devices are taken by local rank where there are any; otherwise everything runs on the CPU
@@ -63,7 +63,7 @@ def start_processes() -> Processes:
     return Processes(rank, world_size, device)
 
 
-def stop_processes() -> None:
+def destroy_distributed() -> None:
     """Leave the group of processes, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

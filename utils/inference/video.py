@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import write_whole
+from utils.files import atomic_write
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 Append = Callable[[np.ndarray], None]
@@ -91,7 +91,7 @@ def write_video(path: Path, rate: float, fill: Callable[[Append], None]) -> None
         if num_written != num_frames:
             raise OSError(f"{num_written} of {num_frames} frames were stored; is the disk full?")
 
-    write_whole(path, write)
+    atomic_write(path, write)
 
 
 def _open_writer(path: Path, rate: float, width: int, height: int) -> cv2.VideoWriter:

@@ -7,7 +7,7 @@ import platform
 import pytest
 import torch
 
-from utils.memory import keep_freed_memory, peak_tensor_bytes
+from utils.inference.memory import keep_freed_memory, peak_tensor_bytes
 
 MIB = 2**20
 

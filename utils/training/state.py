@@ -13,10 +13,10 @@ from torch import nn
 from yacs.config import CfgNode
 
 from utils.checkpoints import read_checkpoint, write_checkpoint
-from utils.ema import WeightAverage
 from utils.errors import UserError
-from utils.logs import Record
-from utils.processes import Processes, random_states, set_random_states
+from utils.training.distributed import Processes, random_states, set_random_states
+from utils.training.ema import ModelEma
+from utils.training.logs import Record
 
 
 @dataclass
@@ -49,7 +49,7 @@ class TrainingState:
     """The parts of a run that change while it trains."""
 
     network: nn.Module
-    average: WeightAverage
+    average: ModelEma
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from utils.ema import WeightAverage
+from utils.training.ema import ModelEma
 
 
 def test_weights_and_statistics_are_averaged_and_counters_copied() -> None:
     network = nn.BatchNorm1d(1)
-    average = WeightAverage(network, 0.9)
+    average = ModelEma(network, 0.9)
     expected_weight, expected_mean = 1.0, 0.0
     for update, value in enumerate((3.0, 5.0, -2.0), start=1):
         with torch.no_grad():
@@ -30,7 +30,7 @@ def test_weights_and_statistics_are_averaged_and_counters_copied() -> None:
 
 def test_late_updates_use_the_given_decay() -> None:
     network = nn.Linear(1, 1, bias=False)
-    average = WeightAverage(network, 0.999)
+    average = ModelEma(network, 0.999)
     with torch.no_grad():
         average.network.weight.fill_(0.0)
         network.weight.fill_(1.0)
@@ -40,6 +40,6 @@ def test_late_updates_use_the_given_decay() -> None:
 
 def test_without_decay_the_average_is_the_network() -> None:
     network = nn.Linear(1, 1)
-    average = WeightAverage(network, 0.0)
+    average = ModelEma(network, 0.0)
     average.update(network, 1)
     assert average.network is network

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers import smooth_image
 from utils.errors import UserError
-from utils.restore import (
+from utils.inference.restorer import (
     Restorer,
     blended_spans,
     legal_size,

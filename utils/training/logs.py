@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from utils.files import write_text, write_whole
+from utils.files import atomic_write, write_text
 from utils.images import write_png
 
 matplotlib.use("Agg")  # pictures go to files; a training machine has no display
@@ -43,7 +43,7 @@ class RunLog:
             if name != "epoch":
                 self.writer.add_scalar(name, value, record["epoch"])
         self.writer.flush()
-        write_whole(self.folder / "curves.png", lambda file: draw_curves(self.history, file))
+        atomic_write(self.folder / "curves.png", lambda file: draw_curves(self.history, file))
 
     def add_sample(self, name: str, images: list[np.ndarray], epoch: int) -> None:
         """Keep a row of (H, W, 3) uint8 images as a PNG of its own and in TensorBoard."""

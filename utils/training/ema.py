@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class WeightAverage:
+class ModelEma:
     """The averaged copy ``network`` of a network in training; with decay 0 the network itself.
 
     After update n the average is d * average + (1 - d) * weights with d = min(decay, n / (n + 9)):

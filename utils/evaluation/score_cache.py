@@ -21,7 +21,7 @@ class Kept(NamedTuple):
     cropped: bool
 
 
-class KeptScores:
+class ScoreCache:
     """A file of scores by protocol and path, valid while the files keep their size and time.
 
     Used by several threads at a time: single dictionary operations are atomic.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.memory import peak_tensor_bytes
+from utils.inference.memory import peak_tensor_bytes
 
 # Tiles start at multiples of this, so that the poolings of every network (DCSFN's reach 32 pixels)
 # fall on the same pixels as in the whole image.

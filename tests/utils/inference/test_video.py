@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.helpers import ROOT
-from utils import video
 from utils.errors import UserError
+from utils.inference import video
 
 
 def frames(count: int) -> list[np.ndarray]:
@@ -46,7 +46,7 @@ def test_a_full_disk_leaves_the_old_video(tmp_path: Path) -> None:
     code = f"""
 import resource, signal, numpy
 from pathlib import Path
-from utils.video import write_video
+from utils.inference.video import write_video
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails instead
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 noise = numpy.random.default_rng(0).integers(0, 256, (8, 240, 320, 3)).astype("uint8")

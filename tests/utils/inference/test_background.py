@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from utils.pipeline import WriteBehind, read_ahead
+from utils.inference.background import WriteBehind, read_ahead
 
 
 def test_the_next_item_is_made_while_one_is_in_use() -> None:

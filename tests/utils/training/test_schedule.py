@@ -9,7 +9,7 @@ import torch
 
 from configs import default_config
 from utils.errors import UserError
-from utils.schedule import Schedule
+from utils.training.schedule import Schedule
 
 
 def schedule(base: float, epochs: int, total_steps: int, **settings: object) -> Schedule:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.published import is_tensorflow_checkpoint, read_tensorflow_checkpoint
 from utils.errors import UserError
-from utils.tensorflow_checkpoint import is_tensorflow_checkpoint, read_tensorflow_checkpoint
 
 
 def write_checkpoint(prefix: Path) -> dict[str, torch.Tensor]:

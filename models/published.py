@@ -1,0 +1,150 @@
+"""Weights from files: this project's own, and the authors', TensorFlow 1 checkpoints too.
+
+This is the only place where networks meet a disk. TensorFlow checkpoints, which MSPFN's authors
+publish, need the package tensorflow-cpu; nothing else in the project imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models import mspfn
+from models.network import DerainingNetwork
+from models.registry import build_model
+from utils.checkpoints import read_torch_file, read_weights
+from utils.errors import UserError
+
+# Last parts of the names that training adds beside the weights: Adam's two moments of each
+# variable, its powers, the step. A second optimiser gets the same names with a number.
+_TRAINING_STATE = ("Adam", "beta1_power", "beta2_power", "global_step")
+
+
+def load_weights(path: str | Path) -> DerainingNetwork:
+    """The network that a file of this project holds, with its weights, in eval mode on the CPU.
+
+    Takes ``.safetensors`` weights and training checkpoints (their EMA where they have one).
+    """
+    weights = read_weights(Path(path))
+    network = build_model(weights.model, weights.options)
+    _load_checked(network, weights.state, str(path))
+    return network.eval()
+
+
+def load_state(network: DerainingNetwork, path: str | Path) -> None:
+    """Put the weights of a file of this project into a network of the same structure."""
+    _load_checked(network, read_weights(Path(path)).state, str(path))
+
+
+def load_published(name: str, path: str | Path) -> DerainingNetwork:
+    """The network ``name`` with the weights of its authors' checkpoint, in eval mode on the CPU.
+
+    ``path`` is a PyTorch file or, for MSPFN, a TensorFlow checkpoint's prefix (``.../epoch44``).
+    Raises UserError where names or shapes do not fit, telling all of them together.
+    """
+    network = build_model(name)
+    published = read_published(Path(path))
+    with torch.device("meta"):
+        expected = build_model(name).to_published()
+    _check_entries(f"{path}, read as the authors' {name},", expected, published)
+    network.load_state_dict(network.from_published(published))
+    return network.eval()
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """The named tensors of an author's checkpoint.
+
+    They lie at a PyTorch file's top level, under ``state_dict`` (DMSR, NeRD-Rain) or under ``net``
+    (DCSFN), with or without the ``module.`` prefix of parallel training; or in a TensorFlow
+    checkpoint of a test or training graph (MSPFN).
+    """
+    if is_tensorflow_checkpoint(path):
+        variables = read_tensorflow_checkpoint(path)
+        # A name that is none of MSPFN's stays, to be reported as unexpected.
+        return {mspfn.canonical_name(name) or name: value for name, value in variables.items()}
+    content = read_torch_file(path)
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("state_dict", "net") if key in content), content)
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise UserError(
+            f"{path} holds no named tensors at its top level, under state_dict or under net."
+        )
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _load_checked(network: DerainingNetwork, state: dict[str, Tensor], what: str) -> None:
+    _check_entries(what, network.state_dict(), state)
+    network.load_state_dict(state)
+
+
+def _check_entries(what: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Refuse weights that do not fit the network, name by name."""
+    problems = []
+    for title, names in (
+        ("missing", [name for name in expected if name not in given]),
+        ("unexpected", [name for name in given if name not in expected]),
+        (
+            "of another shape",
+            [
+                f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
+                for name in expected
+                if name in given and given[name].shape != expected[name].shape
+            ],
+        ),
+    ):
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            problems.append(f"{len(names)} {title} ({shown})")
+    if problems:
+        raise UserError(f"{what} does not fit the network: entries {'; '.join(problems)}.")
+
+
+def is_tensorflow_checkpoint(prefix: Path) -> bool:
+    """Whether ``prefix`` names a checkpoint: the files ``prefix.index`` and ``prefix.data-*``."""
+    return _index_file(prefix).is_file()
+
+
+def read_tensorflow_checkpoint(prefix: Path) -> dict[str, Tensor]:
+    """The variables by their full names, such as ``generator/rnn1/weight``, in their own layout.
+
+    ``prefix`` is the common part of the files' names (``epoch44`` of ``epoch44.index``). The
+    optimiser's state and the step are left out. Raises UserError for a missing or damaged
+    checkpoint, for values that are no numbers, and where tensorflow-cpu is not installed.
+    """
+    if not is_tensorflow_checkpoint(prefix):
+        raise UserError(
+            f"There is no file {_index_file(prefix)}; name a TensorFlow checkpoint by its prefix, "
+            "without .index or .data."
+        )
+    try:
+        import tensorflow
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{prefix} is a TensorFlow checkpoint; install its reader with "
+            "`pip install tensorflow-cpu`."
+        ) from error
+    try:
+        reader = tensorflow.train.load_checkpoint(str(prefix))
+        return {
+            name: torch.from_numpy(reader.get_tensor(name))
+            for name in reader.get_variable_to_shape_map()
+            if not _is_training_state(name)
+        }
+    except (tensorflow.errors.OpError, IndexError) as error:  # IndexError: a file that is cut off
+        raise UserError(f"{prefix} is damaged or no TensorFlow checkpoint.") from error
+    except TypeError as error:
+        raise UserError(f"{prefix} holds values that are no numbers: {error}.") from error
+
+
+def _index_file(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".index")
+
+
+def _is_training_state(name: str) -> bool:
+    last = name.rsplit("/", 1)[-1]
+    return any(last == state or last.startswith(state + "_") for state in _TRAINING_STATE)

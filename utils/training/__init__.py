@@ -1,0 +1,1 @@
+"""Everything behind train.py: processes, schedule, averaged weights, state, log."""
