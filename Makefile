@@ -1,11 +1,13 @@
 # make demo   sets up .venv, makes pairs, derains them with the shipped network and with one that it
 #             trains in minutes, scores both
-# make test   sets up .venv, checks the style, runs the tests
+# make test   sets up .venv, checks the style and the types, runs the tests
+#
+# make test-extras, test-slow, test-gpu: the tests of optional parts, the long ones, those of CUDA
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow setup clean-demo
+.PHONY: demo test test-extras test-slow test-gpu setup clean-demo
 
 setup: .venv/installed
 
@@ -35,10 +37,30 @@ demo: setup clean-demo
 clean-demo:
 	rm -rf demo
 
+# One process a core; a file's tests stay together, because they share what they prepare.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/mypy
+	$(PYTEST)
+
+# What pip can install always, the programs only for root on a machine with apt-get.
+test-extras: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements-extras.txt
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+			--no-install-recommends $(PROGRAMS) > /dev/null \
+			|| echo "apt-get failed: the tests of $(PROGRAMS) skip"; \
+	fi
+	$(PYTEST) -m "extras and not slow"
+
+PROGRAMS := chromium chromium-driver g++ octave octave-image \
+	texlive-latex-base texlive-latex-recommended texlive-latex-extra
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
