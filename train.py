@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import math
 import resource
 import time
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from configs import changed_settings, load_config
-from data import Loaders, build_loaders
+from data.loaders import Loaders, build_loaders
 from losses import build_criterion
 from losses.criteria import Criterion
 from models import build_model, load_state
@@ -164,7 +165,7 @@ def check_patches(config: CfgNode, network: DerainingNetwork) -> None:
 def total_steps(config: CfgNode, loaders: Loaders) -> int:
     """Optimiser steps of the whole run; an epoch's incomplete last batch is left out."""
     epochs = range(1, config.OPTIM.EPOCHS + 1)
-    return sum(loaders.batches.num_samples // patch_and_batch(config, e)[1] for e in epochs)
+    return sum(loaders.sampler.num_samples // patch_and_batch(config, e)[1] for e in epochs)
 
 
 def start_folder(run: Run) -> None:
@@ -234,9 +235,11 @@ def train_one_epoch(run: Run, limit: int | None = None) -> bool:
     """The steps that are left of the epoch, ``limit`` at most; False where a signal ended it."""
     config, progress, state = run.config, run.state.progress, run.state
     patch, batch_size = patch_and_batch(config, progress.epoch)
-    run.loaders.batches.start(progress.epoch, progress.step_in_epoch, patch, batch_size)
+    run.loaders.sampler.set_epoch(
+        progress.epoch, patch=patch, batch_size=batch_size, first_step=progress.step_in_epoch
+    )
     bar = tqdm(
-        total=run.loaders.batches.num_samples // batch_size,
+        total=run.loaders.sampler.num_samples // batch_size,
         initial=progress.step_in_epoch,
         desc=f"epoch {progress.epoch}/{config.OPTIM.EPOCHS}",
         unit="step",
@@ -349,13 +352,14 @@ def validate(run: Run, log: RunLog | None) -> dict[str, float]:
     network.eval()
     restorer = Restorer(network, device=run.processes.device)  # as test.py with its defaults
     sums = [0.0, 0.0, 0.0]  # PSNR, SSIM, images
-    loader = tqdm(run.loaders.validation, "validation", unit="image", leave=False, disable=not log)
+    images = itertools.chain.from_iterable(s.loader for s in run.loaders.validation.values())
+    loader = tqdm(images, "validation", unit="image", leave=False, disable=not log)
     for number, (rainy, clean) in enumerate(loader):
         restored = restorer(rainy.numpy())
         result = score(restored, clean.numpy(), node.PROTOCOL)
         sums = [a + b for a, b in zip(sums, (result.psnr, result.ssim, 1), strict=True)]
         if log and number == 0 and node.SAMPLES_EVERY and epoch % node.SAMPLES_EVERY == 0:
-            name = run.loaders.validation_pairs[0].rainy.stem
+            name = next(iter(run.loaders.validation.values())).pairs[0].rainy.stem
             log.add_sample(name, [rainy.numpy(), restored, clean.numpy()], epoch)
     psnr, ssim, count = run.processes.sum(sums)
     return {"psnr": psnr / count, "ssim": ssim / count}
@@ -386,7 +390,8 @@ def summary(run: Run) -> str:
     if is_early(run) and progress.epoch <= run.config.OPTIM.EPOCHS:
         lines.append(f"stopped early: no better PSNR in {run.config.VALIDATION.PATIENCE} epochs")
     best = folder / "latest.pth"
-    source = (run.loaders.validation_pairs or run.loaders.train_pairs)[0].rainy.parent
+    sets = [validation.pairs for validation in run.loaders.validation.values()]
+    source = [*sets, run.loaders.train_pairs][0][0].rainy.parent
     if progress.best_epoch:
         best = folder / "best.safetensors"
         lines.append(f"best epoch {progress.best_epoch}: {progress.best_psnr:.2f} dB")

@@ -18,6 +18,9 @@ from yacs.config import CfgNode
 from configs.limits import check_values
 from utils.errors import UserError
 
+# Settings that hold one text or a list, which the command line writes as in YAML: "[a, [b, 2]]".
+TEXT_OR_LIST = ("DATA.TRAIN", "DATA.VAL")
+
 
 def default_config() -> CfgNode:
     """Every setting with its default; the comments are the reference of the keys."""
@@ -34,9 +37,12 @@ def default_config() -> CfgNode:
     c.MODEL.INIT = ""  # weights of this project to start from (fine-tuning); empty: random
 
     c.DATA = CfgNode()
+    # A folder of pairs, or a list of folders and of [folder, weight]: 2 = twice an epoch.
     c.DATA.TRAIN = "datasets/train"
-    c.DATA.VAL = "datasets/val"  # empty: no validation, `best` is then never written
-    c.DATA.LAYOUT = "auto"  # auto, input_target, norain, many_to_one, side_by_side, samples
+    # A folder, or a list of folders and of [folder, name]; empty: no validation and no `best`.
+    c.DATA.VAL = "datasets/val"
+    c.DATA.LAYOUT = "auto"  # recognised; or folders, one_folder, side_by_side
+    c.DATA.MATCH = ""  # a regular expression: what its groups hold, the names of a pair share
     c.DATA.REPEAT = 1  # how often an epoch visits each pair; raise it for small sets
     c.DATA.CACHE = ""  # folder for decoded images, memory-mapped; empty: decode every time
     c.DATA.WORKERS = 2  # loader processes of each training process
@@ -115,6 +121,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         nested: Any = value if isinstance(_default_of(key), str) else _literal(value)
+        if key in TEXT_OR_LIST and value.startswith("["):
+            nested = _yaml_list(key, value)
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(config, nested, "the command line")
@@ -181,6 +189,8 @@ def _of_type(value: Any, default: Any, name: str, source: str) -> Any:
             pass  # refused below
     if wanted is list and isinstance(value, tuple):
         value = list(value)
+    if isinstance(value, list) and name in TEXT_OR_LIST:
+        return value
     if type(value) is not wanted:
         raise UserError(
             f"{source}: {name} is {value!r}, of type {type(value).__name__}; it must be of type "
@@ -203,6 +213,13 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _yaml_list(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name} is {text!r}, which is no list such as [a, b].") from error
 
 
 def _nearest(name: str) -> str:

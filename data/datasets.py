@@ -7,7 +7,7 @@ several processes take the same steps as an undisturbed one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -27,40 +27,62 @@ class PairImages(Protocol):
 
 
 class Draw(NamedTuple):
-    """One sample to load: the number of a pair within an epoch, and the patch to cut."""
+    """One sample to load: its number within an epoch, and the side of the patch to cut."""
 
     epoch: int
-    index: int
+    number: int
     patch: int
 
 
-class TrainingPatches(Dataset):
-    """Augmented patches: ``dataset[Draw(...)]`` is (rainy, clean, index of the pair).
+class Share(NamedTuple):
+    """A set's part of an epoch: ``num_visits`` samples of pairs ``first`` .. + ``num_pairs``."""
 
-    Numbers past the last pair start over, so that an epoch can visit each pair several times.
+    first: int
+    num_pairs: int
+    num_visits: int
+
+
+def pair_of(shares: Sequence[Share], epoch: int, number: int) -> int:
+    """The pair that sample ``number`` of an epoch shows.
+
+    A set's visits go through its pairs in a circle, and each epoch goes on where the last one
+    stopped: half of a set's pairs an epoch are the other half in the next.
     """
+    for share in shares:
+        if number < share.num_visits:
+            visit = (epoch - 1) * share.num_visits + number
+            return share.first + visit % share.num_pairs
+        number -= share.num_visits
+    raise IndexError("the sample's number is beyond the epoch")
+
+
+class TrainingPatches(Dataset[tuple[Tensor, Tensor, int]]):
+    """Augmented patches: ``dataset[Draw(...)]`` is (rainy, clean, index of the pair)."""
 
     def __init__(
         self,
         images: PairImages,
         augmentation: Augmentation,
         seed: int,
+        shares: Sequence[Share] | None = None,
     ) -> None:
+        """``shares`` say which pair a sample shows; by default each pair once an epoch."""
         self.images = images
         self.augmentation = augmentation
         self.seed = seed
+        self.shares = shares or (Share(0, len(images), len(images)),)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return sum(share.num_visits for share in self.shares)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor, int]:
-        which = draw.index % len(self.images)
-        rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
-        rainy, clean = augment(self.images[which], draw.patch, self.augmentation, rng)
-        return rainy, clean, which
+        index = pair_of(self.shares, draw.epoch, draw.number)
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.number))
+        rainy, clean = augment(self.images[index], draw.patch, self.augmentation, rng)
+        return rainy, clean, index
 
 
-class DecodedPairs(Dataset):
+class DecodedPairs(Dataset[tuple[np.ndarray, np.ndarray]]):
     """Pairs decoded from their files at every access: (rainy, clean), uint8 (H, W, 3) arrays."""
 
     def __init__(self, pairs: list[Pair]) -> None:
@@ -73,12 +95,12 @@ class DecodedPairs(Dataset):
         return self.pairs[index].read_uint8()
 
 
-class Batches(Sampler[list[Draw]]):
-    """The draws of one process for the remaining steps of one epoch, a list for each pass.
+class BatchSampler(Sampler[list[Draw]]):
+    """The draws of one process for the remaining steps of one epoch, a list for each micro-batch.
 
     The epoch's order is a permutation of ``num_samples`` numbers that depends on seed and epoch;
     step s takes numbers s*B .. (s+1)*B of it, process r of N the r-th N-th of these, in
-    ``accumulate`` passes. An incomplete last batch is left out.
+    ``accumulate`` micro-batches. An incomplete last batch is left out.
     """
 
     def __init__(
@@ -89,20 +111,31 @@ class Batches(Sampler[list[Draw]]):
         self.accumulate = accumulate
         self.rank = rank
         self.world_size = world_size
+        self._epoch: tuple[int, int, int, int] | None = None
 
-    def start(self, epoch: int, step: int, patch: int, batch_size: int) -> None:
-        """Set what the next iteration yields: the epoch (from 1), its first step, the patch."""
-        self.epoch, self.step, self.patch, self.batch_size = epoch, step, patch, batch_size
+    def set_epoch(self, epoch: int, *, patch: int, batch_size: int, first_step: int = 0) -> None:
+        """Say what the next iteration yields: the epoch (from 1), its patch and batch size.
+
+        ``first_step`` is the first step that is left of the epoch, in a resumed run.
+        """
+        self._epoch = epoch, patch, batch_size, first_step
 
     def __len__(self) -> int:
-        """Passes that are left of the epoch."""
-        return (self.num_samples // self.batch_size - self.step) * self.accumulate
+        """Micro-batches that are left of the epoch."""
+        _, _, batch_size, first_step = self._current()
+        return (self.num_samples // batch_size - first_step) * self.accumulate
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_samples)
-        share = self.batch_size // self.world_size
+        epoch, patch, batch_size, first_step = self._current()
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
+        share = batch_size // self.world_size
         part = share // self.accumulate
-        for step in range(self.step, self.num_samples // self.batch_size):
-            first = step * self.batch_size + self.rank * share
+        for step in range(first_step, self.num_samples // batch_size):
+            first = step * batch_size + self.rank * share
             for begin in range(first, first + share, part):
-                yield [Draw(self.epoch, int(i), self.patch) for i in order[begin : begin + part]]
+                yield [Draw(epoch, int(i), patch) for i in order[begin : begin + part]]
+
+    def _current(self) -> tuple[int, int, int, int]:
+        if self._epoch is None:
+            raise RuntimeError("call set_epoch(...) of the sampler before reading its loader")
+        return self._epoch

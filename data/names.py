@@ -32,14 +32,13 @@ def pair_names(
     for read in (_as_they_are, _without_affixes, _without_zeros):
         keys, partner_keys = read(names), read(partners)
         by_key = dict(zip(partner_keys, partners, strict=True))
-        if len(by_key) < len(partners):
-            continue  # this reading takes two partners for one
+        if len(by_key) < len(partners) or len(set(keys)) < len(names):
+            continue  # this reading takes two names for one
         whole = {n: by_key.get(key) for n, key in zip(names, keys, strict=True)}
         begins = {n: _longest_start(key, by_key) for n, key in zip(names, keys, strict=True)}
         for found in (whole, begins):
             count = sum(partner is not None for partner in found.values())
-            is_clear = found is begins or len(set(keys)) == len(keys)
-            if is_clear and 2 * count > len(names):
+            if 2 * count > len(names):
                 return found
     known = set(partners)
     return {name: name if name in known else None for name in names}

@@ -198,6 +198,27 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
+def as_uint8(image: np.ndarray, path: Path) -> np.ndarray:
+    """An image of any type that is read as an 8-bit PNG would hold it, for training and scoring.
+
+    Raises UserError naming ``path`` for float pixels that are not finite or not in [0, 1].
+    """
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        return to_uint8(image / np.float64(65535))
+    broken = image.size - int(np.count_nonzero(np.isfinite(image)))
+    if broken:
+        raise UserError(f"{path} has {broken} pixel values that are NaN or infinite.")
+    # A network may overshoot [0, 1] a little; twice as far it is another range, such as 0..255.
+    if image.min() < -1 or image.max() > 2:
+        raise UserError(
+            f"{path} holds float values from {image.min():.4g} to {image.max():.4g}; float images "
+            "are expected in [0, 1]."
+        )
+    return to_uint8(image)
+
+
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA as PNG, whole or not at all.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import default_config, load_config
-from data import build_augmentation
+from data.loaders import build_augmentation
 from losses import build_criterion
 from models import NETWORKS
 from utils.errors import UserError

@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from configs import load_config
-from data import build_loaders
 from data.cache import open_cache
-from data.datasets import Batches, DecodedPairs, Draw, TrainingPatches
+from data.datasets import BatchSampler, DecodedPairs, Draw, Share, TrainingPatches, pair_of
+from data.loaders import build_loaders, training_folders, validation_folders
 from data.pairs import Pair, find_pairs
 from data.transforms import Augmentation
 from tests.helpers import smooth_image, write_pairs
@@ -30,18 +30,18 @@ def pairs(tmp_path: Path) -> list[Pair]:
 
 
 def batches_of(epoch: int, step: int = 0, rank: int = 0, world: int = 1, passes: int = 1) -> list:
-    batches = Batches(30, seed=7, accumulate=passes, rank=rank, world_size=world)
-    batches.start(epoch, step, patch=16, batch_size=8)
-    assert len(list(batches)) == len(batches)
-    return list(batches)
+    sampler = BatchSampler(30, seed=7, accumulate=passes, rank=rank, world_size=world)
+    sampler.set_epoch(epoch, patch=16, batch_size=8, first_step=step)
+    assert len(list(sampler)) == len(sampler)
+    return list(sampler)
 
 
 def test_an_epoch_visits_samples_once_in_an_order_of_its_own() -> None:
     first, second = batches_of(1), batches_of(2)
-    visited = [draw.index for batch in first for draw in batch]
+    visited = [draw.number for batch in first for draw in batch]
     assert len(visited) == 24 == len(set(visited))  # three batches of 8; the last 6 are left out
     assert visited != sorted(visited)
-    assert [d.index for b in second for d in b] != visited
+    assert [d.number for b in second for d in b] != visited
     assert batches_of(1) == first
 
 
@@ -59,7 +59,8 @@ def test_a_resumed_epoch_goes_on_where_it_stopped() -> None:
 
 def test_a_sample_depends_on_seed_epoch_and_number_alone(pairs) -> None:
     def sample(seed: int, epoch: int, index: int) -> torch.Tensor:
-        patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), seed)
+        twice = [Share(0, len(pairs), 2 * len(pairs))]
+        patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), seed, twice)
         return patches[Draw(epoch, index, 32)][0]
 
     once = sample(0, 1, 3)
@@ -71,10 +72,11 @@ def test_a_sample_depends_on_seed_epoch_and_number_alone(pairs) -> None:
 
 def test_workers_deliver_what_one_process_does(pairs) -> None:
     def load(workers: int) -> list[torch.Tensor]:
-        batches = Batches(10, seed=0, accumulate=1, rank=0, world_size=1)
-        batches.start(1, 0, patch=32, batch_size=2)
-        patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), 0)
-        loader = DataLoader(patches, batch_sampler=batches, num_workers=workers)
+        sampler = BatchSampler(10, seed=0, accumulate=1, rank=0, world_size=1)
+        sampler.set_epoch(1, patch=32, batch_size=2)
+        twice = [Share(0, 5, 10)]
+        patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), 0, twice)
+        loader = DataLoader(patches, batch_sampler=sampler, num_workers=workers)
         return [rainy for rainy, _, _ in loader]
 
     for one, other in zip(load(0), load(2), strict=True):
@@ -125,10 +127,78 @@ def test_batches_that_cannot_be_made_are_refused(tmp_path) -> None:
         config = load_config(Path(__file__).parents[2] / "training.yml", [*base, *settings])
         build_loaders(config, world_size=world_size)
 
-    with pytest.raises(UserError, match=r"gives 3 patches .* batch of 12; .*DATA\.REPEAT"):
+    with pytest.raises(UserError, match=r"gives 3 patches .* batch of 12 .*DATA\.REPEAT"):
         load()
     load("DATA.REPEAT", "4")
-    with pytest.raises(UserError, match="must be a multiple of 5"):
+    with pytest.raises(UserError, match=r"batches of 12; .* a multiple of 5"):
         load("DATA.REPEAT", "4", world_size=5)
     with pytest.raises(UserError, match="dihedral, hflip or none"):
         load("AUGMENT.GEOMETRY", "upside-down")
+
+
+def test_a_loader_that_was_never_started_says_so(pairs) -> None:
+    sampler = BatchSampler(10, seed=0, accumulate=1, rank=0, world_size=1)
+    loader = DataLoader(
+        TrainingPatches(DecodedPairs(pairs), Augmentation(), 0), batch_sampler=sampler
+    )
+    with pytest.raises(RuntimeError, match=r"call set_epoch\(\.\.\.\)"):
+        next(iter(loader))
+    with pytest.raises(RuntimeError, match=r"call set_epoch\(\.\.\.\)"):
+        len(loader)
+
+
+def test_the_order_depends_on_the_seed() -> None:
+    def order(seed: int) -> list[int]:
+        sampler = BatchSampler(100, seed, accumulate=1, rank=0, world_size=1)
+        sampler.set_epoch(1, patch=8, batch_size=10)
+        return [draw.number for batch in sampler for draw in batch]
+
+    assert order(0) != order(1) and order(0) == order(0)
+    # The order that an epoch of a seed has must not change: runs are resumed in it.
+    assert order(0) == np.random.default_rng((0, 1)).permutation(100).tolist()
+
+
+def test_a_weight_shows_each_pair_of_a_set_that_often() -> None:
+    shares = [Share(0, 4, 4), Share(4, 3, 6), Share(7, 10, 5)]  # weights 1, 2 and 0.5
+    counts = np.zeros((2, 17), int)
+    for epoch in (1, 2):
+        for number in range(15):
+            counts[epoch - 1, pair_of(shares, epoch, number)] += 1
+    assert counts.tolist() == [[1] * 4 + [2] * 3 + [1] * 5 + [0] * 5,
+                               [1] * 4 + [2] * 3 + [0] * 5 + [1] * 5]  # fmt: skip
+    with pytest.raises(IndexError):
+        pair_of(shares, 1, 15)
+
+
+def test_several_training_and_validation_sets(tmp_path) -> None:
+    for name, count in (("a", 3), ("b", 4), ("v/Rain100H", 1), ("v/Rain100L", 2)):
+        write_pairs(tmp_path / name, count, 40, 40)
+    training = Path(__file__).parents[2] / "training.yml"
+    settings = [
+        "DATA.TRAIN", f"[{tmp_path}/a, [{tmp_path}/b, 2]]",
+        "DATA.VAL", f"[{tmp_path}/v/Rain100H, [{tmp_path}/v/Rain100L, light]]",
+        "DATA.WORKERS", "0", "OPTIM.BATCH_SIZE", "11", "AUGMENT.PATCH", "16",
+    ]  # fmt: skip
+    loaders = build_loaders(load_config(training, settings))
+    loaders.sampler.set_epoch(1, patch=16, batch_size=11)
+    ((rainy, _, which),) = loaders.train
+    assert rainy.shape == (11, 3, 16, 16)
+    assert sorted(which.tolist()) == [0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    assert [p.rainy.parents[1].name for p in loaders.train_pairs] == ["a"] * 3 + ["b"] * 4
+    sizes = {name: (len(s.pairs), len(s.loader)) for name, s in loaders.validation.items()}
+    assert sizes == {"Rain100H": (1, 1), "light": (2, 2)}
+    second = build_loaders(load_config(training, [*settings, "OPTIM.BATCH_SIZE", "10"]), 1, 2)
+    sizes = {name: (len(s.pairs), len(s.loader)) for name, s in second.validation.items()}
+    assert sizes == {"Rain100H": (1, 0), "light": (2, 1)}  # an empty share stays a loader
+
+
+def test_lists_of_folders_that_cannot_be_meant_are_refused() -> None:
+    assert training_folders("a") == [("a", 1)] and validation_folders("") == {}
+    assert training_folders(["a", ["b", 2]]) == [("a", 1), ("b", 2)]
+    for wrong in ([["a", 0]], [["a", "b"]], [["a"]], [7], []):
+        with pytest.raises(UserError, match=r"DATA\.TRAIN"):
+            training_folders(wrong)
+    with pytest.raises(UserError, match=r"DATA\.VAL holds \['a', 2\]"):
+        validation_folders([["a", 2]])
+    with pytest.raises(UserError, match="two sets called Rain12, x/Rain12/test and y/Rain12"):
+        validation_folders(["x/Rain12/test", "y/Rain12"])

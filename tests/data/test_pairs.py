@@ -29,7 +29,7 @@ def test_stems_decide_in_natural_order_whatever_the_suffix(tmp_path) -> None:
     for name in ("10.jpg", "2.png", "1.bmp"):
         write(tmp_path / "target" / name)
     layout, pairs = find_pairs(tmp_path)
-    assert layout == "input_target"
+    assert layout == "folders"
     assert names(pairs) == [("1.png", "1.bmp"), ("2.jpg", "2.png"), ("10.png", "10.jpg")]
 
 
@@ -48,18 +48,21 @@ def test_auto_recognises_each_layout(tmp_path) -> None:
         write(tmp_path / "samples" / "rainysamples" / f"file{i}" / "a.png")
         write(tmp_path / "samples" / "cleansamples" / f"file{i}" / "a.png")
     expected = {
-        "one": ("norain", [("rain-001.png", "norain-001.png"), ("rain-002.png", "norain-002.png")]),
+        "one": (
+            "one_folder",
+            [("rain-001.png", "norain-001.png"), ("rain-002.png", "norain-002.png")],
+        ),
         "two": (
-            "norain",
+            "folders",
             [("norain-1x2.png", "norain-1.png"), ("norain-2x2.png", "norain-2.png")],
         ),
         "three": (
-            "norain",
+            "folders",
             [("rain-1 x2.png", "norain-1.png"), ("rain-2 x2.png", "norain-2.png")],
         ),
-        "many": ("many_to_one", [(f"{i}_{k}.jpg", f"{i}.jpg") for i in (1, 2) for k in (1, 2, 14)]),
+        "many": ("folders", [(f"{i}_{k}.jpg", f"{i}.jpg") for i in (1, 2) for k in (1, 2, 14)]),
         "sides": ("side_by_side", [("1.png", "1.png"), ("2.png", "2.png")]),
-        "samples": ("samples", [("a.png", "a.png")] * 2),
+        "samples": ("folders", [("a.png", "a.png")] * 2),
     }
     for folder, (layout, pairs) in expected.items():
         found, found_pairs = find_pairs(tmp_path / folder)
@@ -115,9 +118,9 @@ def test_empty_missing_and_unknown_are_one_sentence(tmp_path) -> None:
     with pytest.raises(UserError, match="no data folder"):
         find_pairs(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="neither images nor folders"):
+    with pytest.raises(UserError, match="holds no pairs; pairs are two folders"):
         find_pairs(tmp_path / "empty")
-    with pytest.raises(UserError, match="no data layout 'sideways'; known are auto, input_target"):
+    with pytest.raises(UserError, match="no data layout 'sideways'; known are auto, folders"):
         find_pairs(tmp_path, "sideways")
 
 
@@ -137,6 +140,22 @@ def test_two_sizes_in_a_pair_are_named_with_both(tmp_path) -> None:
     write(tmp_path / "target" / "2.png", smooth_image(2, 70, 88))
     with pytest.raises(UserError, match=r"input/2\.png is 88x72 .*target/2\.png is 88x70"):
         check_pairs(find_pairs(tmp_path)[1], "sizes")
+
+
+def test_float_images_of_another_range_are_refused_as_in_scoring(tmp_path) -> None:
+    write_pairs(tmp_path, 2, 24, 20)
+    image = smooth_image(2, 24, 20)
+    (tmp_path / "input" / "2.png").unlink()
+    path = write(tmp_path / "input" / "2.tiff", image.astype(np.float32) / 255)
+    _, pairs = find_pairs(tmp_path)
+    check_pairs(pairs, "in [0, 1]")
+    assert np.array_equal(pairs[1].read_uint8()[0], image[..., ::-1])
+    write(path, image.astype(np.float32))
+    with pytest.raises(UserError, match=r"2\.tiff holds float values from .* expected in \[0, 1\]"):
+        check_pairs(pairs, "0..255")
+    write(path, np.full_like(image, np.nan, np.float32))
+    with pytest.raises(UserError, match=r"2\.tiff has 1440 pixel values that are NaN"):
+        check_pairs(pairs, "not finite")
 
 
 def test_every_kind_of_file_arrives_as_three_channels_of_uint8(tmp_path) -> None:

@@ -1,0 +1,195 @@
+"""What training reads: loaders of patches and of validation images from a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from data.cache import open_cache
+from data.datasets import BatchSampler, DecodedPairs, PairImages, Share, TrainingPatches
+from data.pairs import Pair, check_pairs, find_pairs, warn_if_swapped
+from data.transforms import Augmentation
+from data.workers import prepare_worker
+from utils.errors import UserError
+from utils.evaluation.folders import dataset_name
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """One of the sets of DATA.VAL: all its pairs, and a loader of this process's share of them.
+
+    The loader yields single whole images, uint8 (H, W, 3): pairs[rank], pairs[rank + world_size] ..
+    It is empty where there are fewer images than processes.
+    """
+
+    pairs: list[Pair]
+    loader: DataLoader
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """``train`` yields (rainy, clean, indices into ``train_pairs``) in the order of ``sampler``.
+
+    ``validation`` holds the sets of DATA.VAL by name, in their order; it is empty without any.
+    ``description`` tells in words what was found.
+    """
+
+    train: DataLoader
+    sampler: BatchSampler
+    train_pairs: list[Pair]
+    validation: dict[str, ValidationSet]
+    description: str
+
+
+def build_loaders(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Loaders:
+    """Find, check and open the data of a configuration for process ``rank`` of ``world_size``.
+
+    Raises UserError before anything is trained: for missing folders, images without a partner,
+    broken images, different sizes, and settings that the data cannot satisfy.
+    """
+    node, augmentation = cfg.DATA, build_augmentation(cfg.AUGMENT)
+    descriptions = []
+
+    def find(name: str, folder: str) -> list[Pair]:
+        layout, pairs = _find_pairs(name, folder, node)
+        if rank == 0:
+            warn_if_swapped(pairs)
+        if name == "VAL" or not node.CACHE:  # building the cache is the same check
+            check_pairs(pairs[rank::world_size], f"checking {folder}", quiet=rank > 0)
+        descriptions.append(f"{len(pairs)} pairs in {folder} (layout {layout})")
+        return pairs
+
+    train_pairs: list[Pair] = []
+    shares = []
+    for folder, weight in training_folders(node.TRAIN):
+        pairs = find("TRAIN", folder)
+        num_visits = max(1, round(weight * node.REPEAT * len(pairs)))
+        shares.append(Share(len(train_pairs), len(pairs), num_visits))
+        train_pairs += pairs
+    validation_pairs = {
+        name: find("VAL", folder) for name, folder in validation_folders(node.VAL).items()
+    }
+    num_samples = sum(share.num_visits for share in shares)
+    stages = [(1, cfg.AUGMENT.PATCH, cfg.OPTIM.BATCH_SIZE), *cfg.AUGMENT.PROGRESSIVE]
+    for _, _, batch_size in stages:
+        _check_batch(batch_size, num_samples, cfg, world_size)
+
+    images: PairImages = DecodedPairs(train_pairs)
+    if node.CACHE:
+        images = open_cache(train_pairs, Path(node.CACHE))
+    sampler = BatchSampler(num_samples, cfg.RUN.SEED, cfg.OPTIM.ACCUMULATE, rank, world_size)
+    train = DataLoader(
+        TrainingPatches(images, augmentation, cfg.RUN.SEED, shares),
+        batch_sampler=sampler,
+        num_workers=node.WORKERS,
+        persistent_workers=node.WORKERS > 0,
+        worker_init_fn=prepare_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+    validation = {
+        name: ValidationSet(pairs, _validation_loader(pairs[rank::world_size], node.WORKERS))
+        for name, pairs in validation_pairs.items()
+    }
+    return Loaders(train, sampler, train_pairs, validation, "; ".join(descriptions))
+
+
+def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:
+    """The folders of DATA.TRAIN with their weights: FOLDER, or a list of FOLDER, [FOLDER, WEIGHT].
+
+    Raises UserError for anything else.
+    """
+    found = []
+    for entry in [setting] if isinstance(setting, str) else setting:
+        folder, weight = (entry, 1.0) if isinstance(entry, str) else _two(entry)
+        is_weight = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not isinstance(folder, str) or not is_weight or not 0 < weight < float("inf"):
+            raise UserError(
+                f"DATA.TRAIN holds {entry!r}; each entry is a folder or [folder, weight], where a "
+                "weight of 2 shows each of its pairs twice an epoch and 0.5 half of them."
+            )
+        found.append((folder, float(weight)))
+    if not found:
+        raise UserError("DATA.TRAIN is an empty list; name a folder of pairs.")
+    return found
+
+
+def validation_folders(setting: str | Sequence[Any]) -> dict[str, str]:
+    """The folders of DATA.VAL by name: FOLDER, or a list of FOLDER and [FOLDER, NAME]; "" is none.
+
+    Without a name a set is called what its folder is. Raises UserError for anything else, and for
+    two sets of one name.
+    """
+    found: dict[str, str] = {}
+    for entry in ([setting] if setting else []) if isinstance(setting, str) else setting:
+        folder, name = (entry, "") if isinstance(entry, str) else _two(entry)
+        if not isinstance(folder, str) or not isinstance(name, str):
+            raise UserError(f"DATA.VAL holds {entry!r}; each entry is a folder or [folder, name].")
+        name = name or dataset_name(Path(folder))
+        if name in found:
+            raise UserError(
+                f"DATA.VAL has two sets called {name}, {found[name]} and {folder}; give one of "
+                "them another name by [folder, name]."
+            )
+        found[name] = folder
+    return found
+
+
+def _two(entry: Any) -> tuple[Any, Any]:
+    """The two elements of a list; what is none gives values that are refused."""
+    return tuple(entry) if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
+
+
+def build_augmentation(node: CfgNode) -> Augmentation:
+    """The augmentation that the AUGMENT settings describe. Raises UserError for impossible ones."""
+    try:
+        return Augmentation(
+            geometry=node.GEOMETRY,
+            saturation=tuple(node.SATURATION),
+            saturation_probability=node.SATURATION_PROBABILITY,
+            crop=tuple(node.CROP) or None,
+            rotation=node.ROTATION,
+            black_corners=node.BLACK_CORNERS,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _find_pairs(name: str, folder: str, node: CfgNode) -> tuple[str, list[Pair]]:
+    if not Path(folder).is_dir():
+        raise UserError(
+            f"There is no folder {folder} (DATA.{name}); put pairs in {folder}/input and "
+            f"{folder}/target, name another folder with DATA.{name} FOLDER, or run `make demo`, "
+            'which makes some. The README lists known sets under "Data sets".'
+        )
+    return find_pairs(Path(folder), node.LAYOUT, node.MATCH)
+
+
+def _validation_loader(pairs: list[Pair], workers: int) -> DataLoader:
+    return DataLoader(
+        DecodedPairs(pairs),
+        batch_size=None,
+        num_workers=min(workers, 2),
+        worker_init_fn=prepare_worker,
+    )
+
+
+def _check_batch(batch_size: int, num_samples: int, cfg: CfgNode, world_size: int) -> None:
+    parts = world_size * cfg.OPTIM.ACCUMULATE
+    setting = "OPTIM.BATCH_SIZE" if batch_size == cfg.OPTIM.BATCH_SIZE else "AUGMENT.PROGRESSIVE"
+    if batch_size < 1 or batch_size % parts:
+        raise UserError(
+            f"{setting} asks for batches of {batch_size}; a batch must be a multiple of {parts}, "
+            "the number of processes times OPTIM.ACCUMULATE."
+        )
+    if batch_size > num_samples:
+        folders = ", ".join(folder for folder, _ in training_folders(cfg.DATA.TRAIN))
+        raise UserError(
+            f"{folders} gives {num_samples} patches an epoch, less than one batch of {batch_size} "
+            f"({setting}); lower that or raise DATA.REPEAT (now {cfg.DATA.REPEAT})."
+        )
