@@ -35,7 +35,8 @@ from utils.errors import UserError, run_main
 from utils.inference import video
 from utils.inference.background import WriteBehind, read_ahead
 from utils.inference.memory import keep_freed_memory
-from utils.inference.restorer import DEFAULT_OVERLAP, Restorer
+from utils.inference.restorer import Restorer
+from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "petrichor.safetensors"
 
@@ -103,10 +104,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--tile",
-        type=tile_option,
         default="auto",
         metavar="N",
-        help="side of the tiles; or auto: the whole image where it fits into memory; whole: "
+        help="side of the tiles, or HEIGHTxWIDTH; auto: the fastest that fit into memory; whole: "
         "never cut; released: the windows that the authors test with (default: auto)",
     )
     parser.add_argument(
@@ -137,22 +137,14 @@ def parse_arguments() -> argparse.Namespace:
 
     if args.model and not args.weights:
         parser.error("--model names the network of an authors' checkpoint; it needs --weights FILE")
-    if args.overlap is not None and args.tile in ("whole", "released"):
-        parser.error(f"--overlap has no meaning with --tile {args.tile}")
-    if args.overlap is None:
-        args.overlap = DEFAULT_OVERLAP
-        if isinstance(args.tile, int):
-            args.overlap = min(args.overlap, args.tile // 2)
+    args.tile = Tile.parse(args.tile)
+    if args.overlap is not None and args.tile in (WHOLE, RELEASED):
+        parser.error(f"--overlap has no meaning with --tile {args.tile.word}")
     if args.memory is not None:
         if not 0 < args.memory < math.inf:
             parser.error(f"--memory is {args.memory}; it must be a number of GiB above 0")
         args.memory = int(args.memory * 2**30)
     return args
-
-
-def tile_option(text: str) -> int | str:
-    """A number, or one of Restorer's words; Restorer checks which."""
-    return int(text) if text.isdecimal() else text
 
 
 def load_network(args: argparse.Namespace) -> DerainingNetwork:
@@ -178,7 +170,7 @@ def load_network(args: argparse.Namespace) -> DerainingNetwork:
             raise UserError("--compile needs a C++ compiler such as g++, and there is none.")
         # Spectra are computed as before; nothing that a user could change.
         warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
-        network.restore = torch.compile(network.restore)
+        network.restore = torch.compile(network.restore)  # type: ignore[method-assign]
     return network
 
 

@@ -256,6 +256,7 @@ class DMSR(DerainingNetwork):
     """DMSR (module docstring). ``forward`` returns the images at 1, 1/2 and 1/4 of the size."""
 
     size_multiple = 16  # two halvings in the network, two more in MPSRM
+    tile_step = 16
     released_window = 128
     # The batch norms of the spectra hold statistics of training patches, which a whole image's
     # spectrum does not follow: its constant term grows with the image.

@@ -18,6 +18,8 @@ class DerainingNetwork(nn.Module):
 
     size_multiple: ClassVar[int] = 1
     min_size: ClassVar[int] = 1
+    # Tiles start at multiples of this: poolings then fall on the same pixels as in the whole image.
+    tile_step: ClassVar[int] = 32
     # Side of the windows that the release cuts test images into; None: whole images.
     released_window: ClassVar[int | None] = None
     # Side of the tiles that restore best; None: the larger the better.

@@ -44,7 +44,7 @@ from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.inference.memory import keep_freed_memory
-from utils.inference.restorer import legal_size
+from utils.inference.tiling import legal_size
 
 T = TypeVar("T")
 

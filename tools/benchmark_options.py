@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,10 +29,11 @@ from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.images import images_by_stem, read_rgb
 from utils.inference.memory import keep_freed_memory
-from utils.inference.restorer import Network, Restorer
+from utils.inference.restorer import Restorer
+from utils.inference.tiling import Network
 from utils.metrics import score
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "whole image": {"tile": "whole"},
     "released windows": {"tile": "released"},
@@ -47,7 +49,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class OptionScore:
     """Means over all images."""
 
     name: str
@@ -106,7 +108,7 @@ def measure(
     name: str,
     pairs: list[tuple[np.ndarray, np.ndarray]],
     bar: tqdm,
-) -> Row:
+) -> OptionScore:
     restorer = Restorer(network, device=device, **OPTIONS[name])
     scores, seconds = [], 0.0
     for rainy, clean in pairs:
@@ -117,10 +119,10 @@ def measure(
         bar.update()
     psnr = float(np.mean([s.psnr for s in scores]))
     ssim = float(np.mean([s.ssim for s in scores]))
-    return Row(name, psnr, ssim, seconds / len(pairs))
+    return OptionScore(name, psnr, ssim, seconds / len(pairs))
 
 
-def table(rows: list[Row], weights: Path, num_images: int) -> str:
+def table(rows: list[OptionScore], weights: Path, num_images: int) -> str:
     """Markdown; differences are from the first row."""
     first = rows[0]
     lines = [

@@ -33,7 +33,7 @@ from models.network import DerainingNetwork
 from utils.devices import add_device_option
 from utils.errors import run_main
 from utils.files import write_text
-from utils.inference.restorer import legal_size
+from utils.inference.tiling import legal_size
 
 MIB = 2**20
 

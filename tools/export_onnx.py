@@ -133,6 +133,7 @@ def export(network: DerainingNetwork, path: Path, size: tuple[int, int], *, any_
                 f"PyTorch {torch.__version__} cannot export {type(network).__name__} to ONNX; "
                 f"{hint}. Its reason: {_first_line(error)}"
             ) from error
+    assert program is not None  # it is None only for the exporter of TorchScript
     program.save(path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from utils.errors import UserError
 
 
-def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary name beside ``path``, flush it to disk, rename it.
 
     Whatever ends the process in between, ``path`` holds either its old content or the complete

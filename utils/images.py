@@ -235,6 +235,6 @@ def write_png(path: Path, image: np.ndarray) -> None:
         done, encoded = cv2.imencode(".png", stored)
         if not done:
             raise OSError(f"OpenCV cannot encode {image.shape} {image.dtype} as PNG")
-        temporary.write_bytes(encoded)
+        temporary.write_bytes(encoded.tobytes())
 
     atomic_write(path, write)

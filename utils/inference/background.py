@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,14 +14,17 @@ T = TypeVar("T")
 
 def read_ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
     """The items in their order; while one is in use, a thread makes the next ``depth``."""
-    end = object()
     iterator = iter(items)
+
+    def take() -> list[T]:
+        """The next item alone in a list, or an empty list at the end."""
+        return list(itertools.islice(iterator, 1))
+
     with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(next, iterator, end) for _ in range(depth + 1))
-        while (item := coming.popleft().result()) is not end:
-            yield item
-            del item  # it may be large, and the thread is about to make another
-            coming.append(thread.submit(next, iterator, end))
+        coming = deque(thread.submit(take) for _ in range(depth + 1))
+        while taken := coming.popleft().result():
+            yield taken.pop()  # nothing here keeps it: it may be large, and another is made next
+            coming.append(thread.submit(take))
 
 
 class WriteBehind:

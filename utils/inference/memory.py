@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from utils.inference.tiling import Network, legal_size
+
+DEFAULT_MEMORY = 4 * 2**30
+# The side of the image that tells how much memory a network takes a pixel.
+PROBE_SIZE = 128
+# What a process takes besides the tensors of a network: PyTorch, the weights.
+FIXED_MEMORY = 2**29
+# Bytes that a network really takes for each byte of its living tensors: scratch memory inside
+# operators and gaps in the heap; measured 1.1 to 2.0 over all networks.
+MEMORY_FACTOR = 2.0
 
 
 class _LiveTensors(TorchDispatchMode):
@@ -50,6 +64,66 @@ def peak_tensor_bytes(compute: Callable[[], object]) -> int:
     with _LiveTensors() as tensors:
         compute()
     return tensors.peak
+
+
+class MemoryPlan:
+    """How many pixels a network can take at once: measured once, corrected by what failed.
+
+    ``budget``: bytes that this process may use; None means 4 GiB, or 90% of what is free on a GPU.
+    ``compute`` runs the network on (1, 3, H, W) as restoring does, autocast included.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        device: torch.device,
+        budget: int | None,
+        compute: Callable[[Tensor], object],
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.budget = budget
+        self.compute = compute
+        self.limit = math.inf  # half of what turned out not to fit
+        self._bytes_per_pixel: float | None = None
+
+    def pixels(self, image_bytes: int) -> float:
+        """How many pixels fit beside an image of ``image_bytes``, or 0 where not even one does."""
+        return min(self.limit, max(self._free(image_bytes), 0) / self.bytes_per_pixel)
+
+    def halve(self, failed_pixels: int) -> None:
+        """Remember that so many pixels did not fit, and give the device's cache back."""
+        self.limit = failed_pixels / 2
+        self.empty_cache()
+
+    def empty_cache(self) -> None:
+        """Give the memory that PyTorch keeps for its next tensors back to the device."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Infinite where not even the probe fits; then the smallest tile may."""
+        if self._bytes_per_pixel is None:
+            side = legal_size(self.network, PROBE_SIZE)
+            peak = math.inf
+            with contextlib.suppress(torch.OutOfMemoryError):
+                peak = peak_tensor_bytes(
+                    lambda: self.compute(torch.rand(1, 3, side, side, device=self.device))
+                )
+            self._bytes_per_pixel = MEMORY_FACTOR * peak / side**2
+        return self._bytes_per_pixel
+
+    def _free(self, image_bytes: int) -> float:
+        if self.budget is None and self.device.type == "cuda":
+            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(
+                self.device
+            )
+            return 0.9 * (torch.cuda.mem_get_info(self.device)[0] + unused)
+        # The image itself, its result, one that is being read and two being written.
+        return (self.budget or DEFAULT_MEMORY) - FIXED_MEMORY - 5 * image_bytes
 
 
 def keep_freed_memory() -> bool:
