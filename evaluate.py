@@ -2,15 +2,16 @@
 
 One folder against its clean images, pairs by file name without suffix:
 
-    python evaluate.py --results results/dmsr/Rain100H --targets data/Rain100H/target
+    python evaluate.py --results results/dmsr/Rain100H --target datasets/Rain100H/target
 
-All methods on all data sets (RESULTS/METHOD/SET/ and DATA/SET/target/), beside the papers' rows:
+All methods on all data sets (results/METHOD/SET/ and datasets/SET/target/), beside the papers'
+rows:
 
-    python evaluate.py --benchmark results --datasets data
+    python evaluate.py --benchmark results --datasets datasets
 
 Real rain without clean images, by NIQE:
 
-    python evaluate.py --results results/dmsr/real --no-reference --inputs data/real
+    python evaluate.py --results results/dmsr/real --no-reference --input datasets/real
 
 Everything lands in --output: table.md, table.csv, table.tex, table.json, images.csv with every
 image, and report.html to look at. The exit status is 1 where an image could not be scored.
@@ -47,7 +48,7 @@ def main() -> int:
             args.benchmark, args.datasets, protocol, args.methods, args.sets
         )
     else:
-        jobs = single_jobs(args.results, args.targets, args.inputs, protocol)
+        jobs = single_jobs(args.results, args.target, args.input, protocol)
     niqe = None
     if args.no_reference:
         from utils.evaluation.niqe import Niqe  # imports torch, which nothing else here needs
@@ -82,8 +83,8 @@ def parse_arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--results", type=Path, metavar="FOLDER", help="restored images")
     what.add_argument("--benchmark", type=Path, metavar="ROOT", help="folders METHOD/SET/")
-    parser.add_argument("--targets", type=Path, metavar="FOLDER", help="clean images")
-    parser.add_argument("--inputs", type=Path, metavar="FOLDER", help="rainy images, one more row")
+    parser.add_argument("--target", type=Path, metavar="FOLDER", help="clean images")
+    parser.add_argument("--input", type=Path, metavar="FOLDER", help="rainy images, one more row")
     parser.add_argument("--datasets", type=Path, metavar="ROOT", help="folders SET/target/")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these, in this order")
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these, in this order")
@@ -112,14 +113,14 @@ def parse_arguments() -> argparse.Namespace:
 
     if args.benchmark and not args.datasets:
         parser.error("--benchmark needs --datasets ROOT with the folders SET/target/")
-    if args.results and not args.targets and not args.no_reference:
-        parser.error("--results needs --targets FOLDER, or --no-reference for real rain")
-    if args.no_reference and (args.targets or args.protocol):
-        parser.error("--no-reference scores by NIQE: it takes no --targets and no --protocol")
+    if args.results and not args.target and not args.no_reference:
+        parser.error("--results needs --target FOLDER, or --no-reference for real rain")
+    if args.no_reference and (args.target or args.protocol):
+        parser.error("--no-reference scores by NIQE: it takes no --target and no --protocol")
     if args.results and (args.datasets or args.methods or args.sets):
         parser.error("--datasets, --methods and --sets belong to --benchmark")
-    if args.benchmark and (args.targets or args.inputs):
-        parser.error("--targets and --inputs belong to --results; a benchmark has --datasets")
+    if args.benchmark and (args.target or args.input):
+        parser.error("--target and --input belong to --results; a benchmark has --datasets")
     if args.workers is not None and args.workers < 1:
         parser.error(f"--workers is {args.workers}; it must be at least 1")
     return args

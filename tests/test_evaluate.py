@@ -57,7 +57,7 @@ def test_one_folder_gives_the_reference_figures(tmp_path: Path, protocol: str):
             shutil.copy(GOLDEN / f"{name}_{side}.png", tmp_path / folder / f"{name}.png")
     output = tmp_path / "scores"
     done = evaluate(
-        "--results", tmp_path / "results", "--targets", tmp_path / "clean",
+        "--results", tmp_path / "results", "--target", tmp_path / "clean",
         "--protocol", protocol, "--output", output,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -166,7 +166,7 @@ def test_many_problems_are_counted_not_poured_out(tmp_path: Path):
     for i in range(2, 16):
         (pairs / "input" / f"{i}.png").unlink()
     done = evaluate(
-        "--results", pairs / "input", "--targets", pairs / "target", "--output", tmp_path / "out"
+        "--results", pairs / "input", "--target", pairs / "target", "--output", tmp_path / "out"
     )
     assert done.returncode == 1
     assert done.stderr.count("error: missing") == 10 and "and 4 more" in done.stderr
@@ -179,8 +179,8 @@ def test_mistakes_are_one_sentence(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     output = ("--output", tmp_path / "out")
     for arguments, said in (
-        (("--results", tmp_path / "no", "--targets", pairs / "target"), f"no folder {tmp_path}/no"),
-        (("--results", tmp_path / "empty", "--targets", pairs / "target"), "holds no image"),
+        (("--results", tmp_path / "no", "--target", pairs / "target"), f"no folder {tmp_path}/no"),
+        (("--results", tmp_path / "empty", "--target", pairs / "target"), "holds no image"),
         (("--benchmark", pairs, "--datasets", pairs), "holds no data set"),
         (("--benchmark", tmp_path / "empty", "--datasets", tmp_path), "holds no folder of results"),
     ):
@@ -188,11 +188,11 @@ def test_mistakes_are_one_sentence(tmp_path: Path):
         assert done.returncode == 1 and said in done.stderr, done.stderr
         assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
     for arguments, said in (
-        (("--results", pairs), "--targets"),
+        (("--results", pairs), "--target"),
         (("--benchmark", pairs), "--datasets"),
-        (("--results", pairs, "--targets", pairs, "--protocol", "matlab"), "rain13k"),
+        (("--results", pairs, "--target", pairs, "--protocol", "matlab"), "rain13k"),
         (("--results", pairs, "--no-reference", "--protocol", "did"), "--no-reference"),
-        (("--results", pairs, "--targets", pairs, "--workers", "0"), "--workers"),
+        (("--results", pairs, "--target", pairs, "--workers", "0"), "--workers"),
     ):
         done = evaluate(*arguments)
         assert done.returncode == 2 and said in done.stderr, done.stderr

@@ -63,7 +63,7 @@ MODES = ("float32", "bf16", "float32+compile", "bf16+compile")
 
 
 @dataclass(frozen=True)
-class Job:
+class BenchmarkJob:
     """What one row measures."""
 
     network: str
@@ -76,10 +76,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One line of the table; ``memory`` is None where the system does not tell it."""
 
-    job: Job
+    job: BenchmarkJob
     seconds: float
     unit: float  # seconds of the unit convolution
     macs: int
@@ -102,7 +102,9 @@ def main() -> None:
     for name in args.networks:
         for mode in args.modes:
             print(f"measuring {name} {mode} ...", file=sys.stderr)
-            job = Job(name, mode, args.size, args.device, args.threads, args.seconds, args.weights)
+            job = BenchmarkJob(
+                name, mode, args.size, args.device, args.threads, args.seconds, args.weights
+            )
             before = in_fresh_process(unit_seconds, job)
             row = in_fresh_process(measure, job)
             unit = (before + in_fresh_process(unit_seconds, job)) / 2
@@ -150,13 +152,13 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def in_fresh_process(function: Callable[[Job], T], job: Job) -> T:
+def in_fresh_process(function: Callable[[BenchmarkJob], T], job: BenchmarkJob) -> T:
     """``function(job)`` where no earlier measurement has left libraries or memory behind."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, job).result()
 
 
-def unit_seconds(job: Job) -> float:
+def unit_seconds(job: BenchmarkJob) -> float:
     """The median time of the convolution that speeds are told in."""
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
@@ -167,7 +169,7 @@ def unit_seconds(job: Job) -> float:
     return median(times[1:])
 
 
-def measure(job: Job) -> Row:
+def measure(job: BenchmarkJob) -> Measurement:
     """One row but for its unit."""
     keep_freed_memory()  # as test.py does
     torch.set_num_threads(job.threads)
@@ -189,7 +191,7 @@ def measure(job: Job) -> Row:
     with torch.inference_mode():
         error = (network.restore(rainy) - restored.float()).square().mean()
     precision = torch.bfloat16 if job.mode.startswith("bf16") else torch.float32
-    return Row(
+    return Measurement(
         job,
         median(times),
         float("nan"),
@@ -247,7 +249,7 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def release_ratio(row: Row, rows: list[Row]) -> float | None:
+def release_ratio(row: Measurement, rows: list[Measurement]) -> float | None:
     """How many times as fast as its release a row is; on CUDA, as the plain float32 row.
 
     None where there is nothing to compare with.
@@ -262,7 +264,7 @@ def release_ratio(row: Row, rows: list[Row]) -> float | None:
     return units / row.units
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Measurement]) -> str:
     """Markdown, with what was measured and where below it."""
     job = rows[0].job
     on_cuda = job.device.startswith("cuda")

@@ -29,7 +29,7 @@ sys.path.insert(
 
 from utils.errors import run_main
 from utils.evaluation.score_cache import ScoreCache
-from utils.evaluation.scoring import Job, available_cores, read_8bit, score_jobs
+from utils.evaluation.scoring import ScoringJob, available_cores, read_8bit, score_jobs
 from utils.images import write_png
 from utils.metrics import PROTOCOLS
 
@@ -91,7 +91,7 @@ def make_pairs(folder: Path, count: int) -> None:
 
 def our_scores(folder: Path, protocol: str, workers: int) -> Callable[[], object]:
     """Scoring the pairs from their files as evaluate.py does."""
-    job = Job("r", "pairs", protocol, folder / "r", folder / "t")
+    job = ScoringJob("r", "pairs", protocol, folder / "r", folder / "t")
 
     def run() -> object:
         nothing_kept = ScoreCache(folder / "score_cache.json", fresh=True)

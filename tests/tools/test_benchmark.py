@@ -11,17 +11,26 @@ import torch
 
 from models import NETWORKS, build_model
 from tests.helpers import run_script
-from tools.benchmark import MODES, RELEASE_UNITS, Job, Row, measure, release_ratio, runner, table
+from tools.benchmark import (
+    MODES,
+    RELEASE_UNITS,
+    BenchmarkJob,
+    Measurement,
+    measure,
+    release_ratio,
+    runner,
+    table,
+)
 from utils.checkpoints import Weights, write_weights
 
 
 def row(
     network: str = "dmsr", mode: str = "float32", seconds: float = 3.0, **changes: object
-) -> Row:
+) -> Measurement:
     facts = {"size": (256, 256), "device": "cpu", "threads": 1, "seconds": 1, "weights": None}
-    job = Job(network, mode, **{**facts, **changes})
+    job = BenchmarkJob(network, mode, **{**facts, **changes})
     psnr = math.inf if mode == "float32" else 50.04
-    return Row(job, seconds, 0.03, 150 * 10**9, 100e9, 300 * 2**20, psnr)
+    return Measurement(job, seconds, 0.03, 150 * 10**9, 100e9, 300 * 2**20, psnr)
 
 
 def test_ratios_compare_units_with_the_release_of_the_same_threads() -> None:
@@ -61,7 +70,7 @@ def test_a_row_is_measured_in_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     write_weights(path, Weights("dmsr_s", {}, network.state_dict(), {}))
     threads = torch.get_num_threads()
-    measured = measure(Job("dmsr_s", "bf16", (60, 64), "cpu", threads, 0, path))
+    measured = measure(BenchmarkJob("dmsr_s", "bf16", (60, 64), "cpu", threads, 0, path))
     # bf16 differs, and 60 rows are padded to the 64 that the network takes
     assert 20 < measured.psnr < 90
     assert 0 < measured.share_of_peak < 2

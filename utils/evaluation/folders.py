@@ -8,7 +8,7 @@ from natsort import natsorted, ns
 
 from utils.errors import UserError
 from utils.evaluation.published import facts
-from utils.evaluation.scoring import NIQE, Job
+from utils.evaluation.scoring import NIQE, ScoringJob
 
 RAINY_INPUT = "rainy input"
 
@@ -18,7 +18,7 @@ _ROLES = ("target", "input", "test", "val", "gt", "clean", "norain", "rain", "gr
 
 def single_jobs(
     results: Path, targets: Path | None, inputs: Path | None, protocol: str | None
-) -> list[Job]:
+) -> list[ScoringJob]:
     """One folder of results, and the rainy images as a second row where they are given.
 
     ``targets`` is None without clean images, where ``protocol`` is ``niqe``.
@@ -26,9 +26,9 @@ def single_jobs(
     expected = targets or inputs
     dataset = dataset_name(expected or results)
     protocol = protocol or facts(dataset).protocol
-    jobs = [Job(method_name(results, dataset), dataset, protocol, results, expected)]
+    jobs = [ScoringJob(method_name(results, dataset), dataset, protocol, results, expected)]
     if inputs:
-        jobs.insert(0, Job(RAINY_INPUT, dataset, protocol, inputs, expected, is_input=True))
+        jobs.insert(0, ScoringJob(RAINY_INPUT, dataset, protocol, inputs, expected, is_input=True))
     return jobs
 
 
@@ -38,7 +38,7 @@ def benchmark_jobs(
     protocol: str | None,
     methods: list[str] | None = None,
     datasets: list[str] | None = None,
-) -> tuple[list[Job], list[str]]:
+) -> tuple[list[ScoringJob], list[str]]:
     """All methods on all data sets, each set's rainy images first; and what fits nowhere.
 
     A method is a folder of ``results_root``, a data set one of ``data_root`` with ``target/`` (for
@@ -67,9 +67,11 @@ def benchmark_jobs(
         used = protocol or facts(name).protocol
         expected = split / side
         if (split / "input").is_dir():
-            jobs.append(Job(RAINY_INPUT, name, used, split / "input", expected, is_input=True))
+            jobs.append(
+                ScoringJob(RAINY_INPUT, name, used, split / "input", expected, is_input=True)
+            )
         jobs += [
-            Job(method, name, used, folder / name, expected)
+            ScoringJob(method, name, used, folder / name, expected)
             for method, folder in chosen_methods.items()
         ]
     unmatched = []

@@ -9,7 +9,7 @@ import math
 import textwrap
 from typing import Any
 
-from utils.evaluation.table import Cell, Metric, Row, Table, notes, sources
+from utils.evaluation.table import Cell, Metric, Table, TableRow, notes, sources
 
 INCOMPLETE = "†"
 MARKS_MARKDOWN = {1: "**{}**", 2: "*{}*"}
@@ -127,7 +127,7 @@ def finite(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _cell_json(row: Row, column: int, table: Table) -> dict[str, Any] | None:
+def _cell_json(row: TableRow, column: int, table: Table) -> dict[str, Any] | None:
     cell = row.all_cells[column]
     if cell is None:
         return None
@@ -140,13 +140,15 @@ def _cell_json(row: Row, column: int, table: Table) -> dict[str, Any] | None:
     return {**content, "num_images": cell.num_images, "complete": cell.complete}
 
 
-def _row_name(row: Row, table: Table) -> str:
+def _row_name(row: TableRow, table: Table) -> str:
     if row.kind == "published":
         return f"{row.method} (published) [{sources(table).index(row.source) + 1}]"
     return row.method
 
 
-def _cell_text(row: Row, column: int, metric: Metric, marks: dict[int, str], table: Table) -> str:
+def _cell_text(
+    row: TableRow, column: int, metric: Metric, marks: dict[int, str], table: Table
+) -> str:
     cell: Cell | None = row.all_cells[column]
     if cell is None:
         return "-"

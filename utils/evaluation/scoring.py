@@ -42,7 +42,7 @@ class NoReferenceScorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """One method's folder of one data set.
 
     ``expected`` is the folder whose stems the results must have: the clean images or, under the
@@ -79,7 +79,7 @@ class JobResult:
     images that a complete folder has.
     """
 
-    job: Job
+    job: ScoringJob
     images: list[ImageResult] = field(default_factory=list)
     num_expected: int = 0
     problem: str = ""
@@ -99,7 +99,7 @@ class JobResult:
         return tuple(float(value) for value in np.mean(scores, axis=0)) if scores else None
 
 
-def pair_images(job: Job) -> JobResult:
+def pair_images(job: ScoringJob) -> JobResult:
     """Find every image of a job and, by stem, its partner; name those without one."""
     try:
         results = images_by_stem(job.results)
@@ -129,7 +129,7 @@ def pair_images(job: Job) -> JobResult:
 
 
 def score_jobs(
-    jobs: list[Job],
+    jobs: list[ScoringJob],
     kept: ScoreCache,
     *,
     workers: int | None = None,

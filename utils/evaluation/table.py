@@ -66,7 +66,7 @@ class Cell:
 
 
 @dataclass
-class Row:
+class TableRow:
     """One line: the rainy input, a measured method, or a published one with its source.
 
     ``cells`` follow the table's columns, None where there is no score; ``ranks`` holds 1 or 2 for
@@ -92,7 +92,7 @@ class Table:
 
     columns: list[Column]
     metrics: tuple[Metric, ...]
-    rows: list[Row]
+    rows: list[TableRow]
     num_problems: int
     num_cropped: int
     no_reference: str = ""  # the implementation that NIQE comes from
@@ -193,15 +193,15 @@ def _measured_rows(
     datasets: list[str],
     metrics: tuple[Metric, ...],
     extra_decimals: int,
-) -> list[Row]:
+) -> list[TableRow]:
     """One row for each method, the rainy input first."""
     decimals = tuple(metric.decimals + extra_decimals for metric in metrics)
-    rows: dict[tuple[bool, str], Row] = {}
+    rows: dict[tuple[bool, str], TableRow] = {}
     for result in results:
         job = result.job
         kind = "input" if job.is_input else "measured"
         row = rows.setdefault(
-            (job.is_input, job.method), Row(kind, job.method, [None] * len(datasets))
+            (job.is_input, job.method), TableRow(kind, job.method, [None] * len(datasets))
         )
         mean = result.mean()
         if mean is not None:
@@ -211,14 +211,14 @@ def _measured_rows(
     return sorted(rows.values(), key=lambda row: row.kind != "input")
 
 
-def _published_rows(columns: list[Column]) -> list[Row]:
+def _published_rows(columns: list[Column]) -> list[TableRow]:
     """One row for each model and paper that has a score for one of the columns."""
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], TableRow] = {}
     trained_on: dict[tuple[str, str], list[str]] = {}
     for index, column in enumerate(columns):
         for score in published_scores(column.dataset, column.protocol):
             key = (score.model, score.source)
-            row = rows.setdefault(key, Row("published", score.model, [None] * len(columns)))
+            row = rows.setdefault(key, TableRow("published", score.model, [None] * len(columns)))
             row.cells[index] = _published_cell(score)
             trained_on.setdefault(key, []).append(score.trained_on)
     for key, row in rows.items():
@@ -254,7 +254,7 @@ def _mean_cell(cells: list[Cell | None]) -> Cell | None:
     )
 
 
-def _rank(rows: list[Row], columns: list[Column], metrics: tuple[Metric, ...]) -> None:
+def _rank(rows: list[TableRow], columns: list[Column], metrics: tuple[Metric, ...]) -> None:
     """Mark the best and second best of each column and metric, by the digits that are shown.
 
     The rainy input is no method and takes no part, nor does an incomplete mean, nor do published

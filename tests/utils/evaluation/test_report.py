@@ -15,7 +15,7 @@ from PIL import Image
 from utils.errors import UserError
 from utils.evaluation.report import report_page
 from utils.evaluation.score_cache import ScoreCache
-from utils.evaluation.scoring import ImageResult, Job, JobResult, score_jobs
+from utils.evaluation.scoring import ImageResult, JobResult, ScoringJob, score_jobs
 from utils.evaluation.table import build_table
 
 COLOURS = {"rainy input": (200, 0, 0), "first": (0, 160, 0), "second": (0, 0, 220)}
@@ -51,7 +51,7 @@ def results_in(folder: Path, stems: list[str]) -> list[JobResult]:
             image[: 5 * number] = 90  # each image has another score
             cv2.imwrite(str(folder / name / f"{stem}.png"), image)
     jobs = [
-        Job(name, "wet", "rain13k", folder / name, folder / "clean", name == "rainy input")
+        ScoringJob(name, "wet", "rain13k", folder / name, folder / "clean", name == "rainy input")
         for name in COLOURS
     ]
     return score_jobs(jobs, ScoreCache(folder / "kept.json"))
@@ -236,7 +236,7 @@ def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path):
 
 
 def test_too_many_images_to_embed_are_refused(tmp_path: Path):
-    job = Job("m", "wet", "rain13k", tmp_path, tmp_path)
+    job = ScoringJob("m", "wet", "rain13k", tmp_path, tmp_path)
     images = [ImageResult(str(i), scores=(1.0, 1.0)) for i in range(3000)]
     with pytest.raises(UserError, match="3000 images"):
         write_page(tmp_path / "out", [JobResult(job, images, 3000)], embed=True)

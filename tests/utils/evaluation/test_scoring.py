@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import write_pairs
 from utils.errors import UserError
 from utils.evaluation.score_cache import ScoreCache
-from utils.evaluation.scoring import Job, JobResult, read_8bit, score_jobs
+from utils.evaluation.scoring import JobResult, ScoringJob, read_8bit, score_jobs
 from utils.metrics import score
 
 
@@ -23,7 +23,7 @@ def pairs(tmp_path: Path) -> Path:
 
 def run(pairs: Path, kept: ScoreCache | None = None, **options) -> JobResult:
     """Score the rainy images of a folder of pairs."""
-    job = Job("rainy", "set", "rain13k", pairs / "input", pairs / "target")
+    job = ScoringJob("rainy", "set", "rain13k", pairs / "input", pairs / "target")
     kept = kept or ScoreCache(pairs.parent / "unused.json")
     return score_jobs([job], kept, **options)[0]
 
@@ -145,7 +145,7 @@ def test_unchanged_images_are_not_scored_again(pairs: Path):
 def test_kept_scores_belong_to_their_protocol(pairs: Path):
     file = pairs / "kept.json"
     run(pairs, ScoreCache(file))
-    job = Job("rainy", "set", "did", pairs / "input", pairs / "target")
+    job = ScoringJob("rainy", "set", "did", pairs / "input", pairs / "target")
     (other,) = score_jobs([job], ScoreCache(file))
     assert not any(image.reused for image in other.images)
 
@@ -170,7 +170,7 @@ def test_scores_without_clean_images(pairs: Path):
 
     cv2.imwrite(str(pairs / "input" / "3.png"), np.full((60, 40, 3), 9, np.uint8))
     (pairs / "target" / "3.png").unlink()
-    job = Job("rainy", "set", "niqe", pairs / "input", None)
+    job = ScoringJob("rainy", "set", "niqe", pairs / "input", None)
     (result,) = score_jobs([job], ScoreCache(pairs / "k.json"), no_reference=Brightness())
     assert result.images[0].scores == (read_8bit(pairs / "input" / "1.png").mean(),)
     assert result.problems == [f"{pairs / 'input' / '3.png'}: too small"]
@@ -187,7 +187,7 @@ def test_an_interrupted_run_keeps_what_it_has_scored(pairs: Path):
             self.num_scored += 1
             return 4.0
 
-    job = Job("rainy", "set", "niqe", pairs / "input", None)
+    job = ScoringJob("rainy", "set", "niqe", pairs / "input", None)
     file = pairs / "kept.json"
     scorer = Interrupted()
     with pytest.raises(KeyboardInterrupt):

@@ -10,8 +10,8 @@ import pytest
 
 from utils.evaluation import formats
 from utils.evaluation.published import DATASETS, facts, known_name, published_scores
-from utils.evaluation.scoring import ImageResult, Job, JobResult
-from utils.evaluation.table import Row, Table, build_table, notes
+from utils.evaluation.scoring import ImageResult, JobResult, ScoringJob
+from utils.evaluation.table import Table, TableRow, build_table, notes
 from utils.metrics import PROTOCOLS
 
 
@@ -26,7 +26,7 @@ def result(
 ) -> JobResult:
     """A job's result without any files; ``num_expected`` images exist."""
     folder = Path(method) / dataset
-    job = Job(method, dataset, protocol or facts(dataset).protocol, folder, folder, is_input)
+    job = ScoringJob(method, dataset, protocol or facts(dataset).protocol, folder, folder, is_input)
     images = [ImageResult(str(i), scores=score) for i, score in enumerate(scores)]
     if problem:
         images.append(ImageResult("broken", problem=problem))
@@ -37,7 +37,7 @@ def ranks(table: Table) -> dict[str, dict[tuple[int, int], int]]:
     return {row.method: row.ranks for row in table.rows}
 
 
-def row_of(table: Table, method: str, source: str = "") -> Row:
+def row_of(table: Table, method: str, source: str = "") -> TableRow:
     return next(r for r in table.rows if r.method == method and r.source.startswith(source))
 
 
