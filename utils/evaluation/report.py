@@ -1,7 +1,8 @@
 """report.html: the tables and every image of an evaluation in one page, opened from disk.
 
-The page is ``report_template.html`` with three places filled in. It needs no network and no other
-file but the images, which it loads two at a time; with ``embed`` they are in the page themselves.
+The page is ``report.html`` with its places filled in: the style, the scripts, the tables, what is
+missing, and the data. It needs no network and no other file but the images, which it loads where
+they are looked at; with ``embed`` they are in the page themselves.
 """
 
 from __future__ import annotations
@@ -10,29 +11,41 @@ import base64
 import html
 import json
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import cv2
+import numpy as np
 
 from utils.errors import UserError
 from utils.evaluation.formats import INCOMPLETE, finite, number_text
 from utils.evaluation.scoring import JobResult, read_8bit
 from utils.evaluation.table import Table, notes, sources
 
-TEMPLATE = Path(__file__).with_name("report_template.html")
+HERE = Path(__file__).parent
+SCRIPTS = ("report.js", "report_pictures.js", "report_plot.js")  # one program, in this order
 CLEAN = "clean"
 RANK_CLASSES = {1: "best", 2: "second"}
 MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers give up beyond
+PROBLEMS_IN_SIGHT = 12  # the others are folded away
+ERROR_RANGE = 64  # of 255: what the brightest colour of an error map stands for
 
 
 def report_page(
-    results: list[JobResult], table: Table, folder: Path, *, embed: bool = False
+    results: list[JobResult],
+    table: Table,
+    folder: Path,
+    *,
+    embed: bool = False,
+    unmatched: Sequence[str] = (),
 ) -> str:
     """The page as text, to be written into ``folder``: its links start there.
 
-    Raises UserError where ``embed`` is asked for too many images.
+    ``unmatched`` are problems that belong to no job. Raises UserError where ``embed`` is asked for
+    too many images.
     """
     num_files = sum(len(result.images) for result in results)
     if embed and num_files > MOST_EMBEDDED:
@@ -48,11 +61,25 @@ def report_page(
     }
     # "<" could end the script element that holds the data
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    places = {"NOTES": _notes_html(table), "TABLE": _table_html(table), "DATA": embedded}
-    page = TEMPLATE.read_text(encoding="utf-8")
-    for name, content in places.items():
-        page = page.replace(f"<!--{name}-->", content)
-    return page
+    problems = [problem for result in results for problem in result.problems]
+    return filled_page(
+        "report.html",
+        SCRIPT="\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        RANGE=str(ERROR_RANGE),
+        FILTER=_error_filter(),
+        PROBLEMS=_problems_html([*problems, *unmatched]),
+        TABLE=_table_html(table),
+        NOTES=_notes_html(table),
+        DATA=embedded,
+    )
+
+
+def filled_page(template: str, **places: str) -> str:
+    """A page of this folder with its style and ``<!--NAME-->`` replaced for each of ``places``."""
+    places["STYLE"] = (HERE / "report.css").read_text(encoding="utf-8")
+    page = (HERE / template).read_text(encoding="utf-8")
+    # at one go: what is filled in may hold such a mark itself
+    return re.sub("<!--([A-Z]+)-->", lambda mark: places[mark[1]], page)
 
 
 def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool) -> dict[str, Any]:
@@ -63,26 +90,32 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
     clean_files: dict[str, Path] = {}
     for result in of_set:
         by_stem = {image.stem: image for image in result.images}
-        files, scores = {}, []
+        files, scores, problems = {}, [], {}
         for image in result.images:
             if image.restored:
                 files[image.stem] = image.restored
             if image.clean:
                 clean_files[image.stem] = image.clean
-        for stem in stems:
+        for index, stem in enumerate(stems):
             image = by_stem.get(stem)
+            if image and image.problem:
+                problems[index] = image.problem
             found = image.scores if image else None
             scores.append([finite(round(value, 6)) for value in found] if found else None)
         methods.append(
             {
                 "name": result.job.method,
+                "kind": "input" if result.job.is_input else "measured",
                 "files": _files_data(stems, files, folder, embed),
                 "scores": scores,
+                "problems": problems,
             }
         )
     if clean_files:
         files = _files_data(stems, clean_files, folder, embed)
-        methods.append({"name": CLEAN, "files": files, "scores": None})
+        methods.append(
+            {"name": CLEAN, "kind": CLEAN, "files": files, "scores": None, "problems": {}}
+        )
     return {"name": dataset, "images": stems, "methods": methods}
 
 
@@ -119,10 +152,54 @@ def _data_url(path: Path) -> str | None:
     return "data:image/webp;base64," + base64.b64encode(encoded).decode("ascii")
 
 
+def _problems_html(problems: list[str]) -> str:
+    """What could not be scored, by name; the first ones in plain sight."""
+    if not problems:
+        return ""
+    items = [f"<li>{html.escape(problem)}</li>" for problem in problems]
+    first, rest = items[:PROBLEMS_IN_SIGHT], items[PROBLEMS_IN_SIGHT:]
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    more = f"<details><summary>and {len(rest)} more</summary><ul>{''.join(rest)}</ul></details>"
+    return (
+        f'<section class="problems"><h2>INCOMPLETE: {count}</h2><ul>{"".join(first)}</ul>'
+        f"{more if rest else ''}</section>"
+    )
+
+
 def _notes_html(table: Table) -> str:
-    lines = [" ".join(notes(table))]
-    lines += [f"[{number}] {source}" for number, source in enumerate(sources(table), start=1)]
-    return "\n".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    marks = []
+    if table.ranked:
+        marks.append("<b>Bold</b>: the best of a column; <u>underlined</u>: the second best.")
+    if any(row.kind == "published" for row in table.rows):
+        marks.append("Gray rows are published scores, from the numbered sources.")
+    if table.num_problems:
+        marks.append(f"{INCOMPLETE}: this mean leaves images out and takes no part in the ranking.")
+    lines = [html.escape(" ".join(notes(table)))]
+    lines += [
+        html.escape(f"[{number}] {source}") for number, source in enumerate(sources(table), start=1)
+    ]
+    legend = f'<p id="marks">{" ".join(marks)}</p>\n' if marks else ""
+    return legend + "\n".join(f"<p>{line}</p>" for line in lines)
+
+
+def _error_filter() -> str:
+    """An SVG filter: the mean of the channels, times 255/ERROR_RANGE, in the colours of inferno.
+
+    The browser applies it to the absolute difference of two images. The same map and range as in
+    tools/compare.py.
+    """
+    gain = f"{255 / ERROR_RANGE / 3:.6f} " * 3 + "0 0"
+    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(256, 3)
+    functions = "".join(
+        f'<feFunc{name} type="table" tableValues="{" ".join(f"{v / 255:.4f}" for v in values)}"/>'
+        for name, values in zip("BGR", colours.T, strict=True)
+    )
+    return (
+        f'<svg id="filters" width="0" height="0" aria-hidden="true" style="position:absolute">'
+        f'<filter id="error-colours" color-interpolation-filters="sRGB" x="0" y="0" width="1" '
+        f'height="1"><feColorMatrix values="{gain} {gain} {gain} 0 0 0 1 0"/>'
+        f"<feComponentTransfer>{functions}</feComponentTransfer></filter></svg>"
+    )
 
 
 def _table_html(table: Table) -> str:
