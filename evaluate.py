@@ -67,7 +67,7 @@ def main() -> int:
         no_reference=niqe.name if niqe else "",
         num_unmatched=len(unmatched),
     )
-    write_outputs(args.output, results, table, embed=args.embed)
+    write_outputs(args.output, results, table, unmatched, embed=args.embed)
     print(formats.console(table, shutil.get_terminal_size().columns))
     num_scored = sum(len(result.scored) for result in results)
     num_reused = sum(image.reused for result in results for image in result.images)
@@ -126,14 +126,17 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def write_outputs(folder: Path, results: list[JobResult], table: Table, *, embed: bool) -> None:
+def write_outputs(
+    folder: Path, results: list[JobResult], table: Table, unmatched: list[str], *, embed: bool
+) -> None:
     """Write the table in four formats, the scores of every image and the report page."""
     write_text(folder / "table.md", formats.markdown(table))
     write_text(folder / "table.csv", formats.table_csv(table))
     write_text(folder / "table.tex", formats.latex(table))
     write_text(folder / "table.json", formats.dump_json(formats.table_json(table)))
     write_text(folder / "images.csv", images_csv(results))
-    write_text(folder / "report.html", report_page(results, table, folder, embed=embed))
+    page = report_page(results, table, folder, embed=embed, unmatched=unmatched)
+    write_text(folder / "report.html", page)
 
 
 def images_csv(results: list[JobResult]) -> str:

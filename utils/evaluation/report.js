@@ -113,14 +113,16 @@ function showOrder() {
   })));
   const worst = view.descending === worstFirst(view.metric);
   byId("direction").textContent = view.by === "name" ? (view.descending ? "Z to A" : "A to Z") : worst ? "worst first" : "best first";
+  byId("worst").textContent = worst || view.by === "name" ? "Worst ten" : "Best ten";
   byId("worst").setAttribute("aria-pressed", view.worst);
   byId("worst").hidden = scored().length === 0;
 }
 
 function toggleWorst() {
   if (view.worst) return sortBy("name", 0, false);
-  const by = view.by !== "name" ? view.by : compared() ? "difference" : scored().includes(view.b) ? view.b : scored()[0];
-  sortBy(by, view.metric, worstFirst(view.metric), true);
+  const ordered = view.by !== "name";
+  const by = ordered ? view.by : compared() ? "difference" : scored().includes(view.b) ? view.b : scored()[0];
+  sortBy(by, view.metric, ordered ? view.descending : worstFirst(view.metric), true);
   return choose(listed()[0] ?? view.image);
 }
 
@@ -180,7 +182,7 @@ function tableRow(image) {
 function sortButton(text, by, metric) {
   const head = element("th", { scope: "col" });
   const active = view.by === by && view.metric === metric;
-  if (active && !(by === "name" && !view.descending)) head.setAttribute("aria-sort", view.descending ? "descending" : "ascending");
+  if (active) head.setAttribute("aria-sort", view.descending ? "descending" : "ascending");
   const button = element("button", { type: "button", textContent: text });
   button.addEventListener("click", () => {
     sortBy(by, metric, active ? !view.descending : by !== "name" && metrics[metric][2]);
@@ -370,7 +372,7 @@ function start() {
     const named = by === "name";
     sortBy(by === "difference" || named ? by : Number(by), Number(metric), !named && worstFirst(Number(metric)), view.worst && !named);
   });
-  byId("direction").addEventListener("click", () => sortBy(view.by, view.metric, !view.descending));
+  byId("direction").addEventListener("click", () => sortBy(view.by, view.metric, !view.descending, view.worst));
   byId("worst").addEventListener("click", toggleWorst);
   byId("find").addEventListener("input", () => { view.page = 0; showList(); });
   byId("previous").addEventListener("click", () => step(-1));

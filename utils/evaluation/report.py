@@ -86,21 +86,23 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
     """What the page knows of a data set: its images, and of each method files and scores."""
     of_set = [result for result in results if result.job.dataset == dataset]
     stems = list(dict.fromkeys(image.stem for result in of_set for image in result.images))
-    methods = []
+    methods: list[dict[str, Any]] = []
     clean_files: dict[str, Path] = {}
     for result in of_set:
         by_stem = {image.stem: image for image in result.images}
-        files, scores, problems = {}, [], {}
+        files: dict[str, Path] = {}
+        scores: list[list[float | str] | None] = []
+        problems: dict[int, str] = {}
         for image in result.images:
             if image.restored:
                 files[image.stem] = image.restored
             if image.clean:
                 clean_files[image.stem] = image.clean
         for index, stem in enumerate(stems):
-            image = by_stem.get(stem)
-            if image and image.problem:
-                problems[index] = image.problem
-            found = image.scores if image else None
+            own = by_stem.get(stem)
+            if own and own.problem:
+                problems[index] = own.problem
+            found = own.scores if own else None
             scores.append([finite(round(value, 6)) for value in found] if found else None)
         methods.append(
             {
@@ -112,9 +114,9 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
             }
         )
     if clean_files:
-        files = _files_data(stems, clean_files, folder, embed)
+        links = _files_data(stems, clean_files, folder, embed)
         methods.append(
-            {"name": CLEAN, "kind": CLEAN, "files": files, "scores": None, "problems": {}}
+            {"name": CLEAN, "kind": CLEAN, "files": links, "scores": None, "problems": {}}
         )
     return {"name": dataset, "images": stems, "methods": methods}
 
@@ -149,7 +151,7 @@ def _data_url(path: Path) -> str | None:
         return None  # named among the problems of the evaluation
     stored = image if image.ndim == 2 else image[..., ::-1]
     _, encoded = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, 101])
-    return "data:image/webp;base64," + base64.b64encode(encoded).decode("ascii")
+    return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def _problems_html(problems: list[str]) -> str:
@@ -189,7 +191,9 @@ def _error_filter() -> str:
     tools/compare.py.
     """
     gain = f"{255 / ERROR_RANGE / 3:.6f} " * 3 + "0 0"
-    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(256, 3)
+    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(
+        256, 3
+    )
     functions = "".join(
         f'<feFunc{name} type="table" tableValues="{" ".join(f"{v / 255:.4f}" for v in values)}"/>'
         for name, values in zip("BGR", colours.T, strict=True)

@@ -37,11 +37,12 @@ function show(image, file) {
   else if (image.getAttribute("src") !== file) image.src = file;
 }
 
-function scoreText(index, image = view.image) {
-  const { scores } = view.set.methods[index];
-  if (!scores) return "";
-  if (!scores[image]) return "no score";
-  return metrics.map(([name], m) => `${name} ${shown(scores[image][m], m)}`).join("\u2002");
+// A method's scores of the image, each a piece that is not broken in two lines.
+function scoreTexts(index) {
+  const scores = view.set.methods[index].scores;
+  if (!scores) return [];
+  if (!scores[view.image]) return [element("span", { textContent: "no score" })];
+  return metrics.map(([name], m) => element("span", { textContent: `${name} ${shown(scores[view.image][m], m)}` }));
 }
 
 function fillPane(pane, index) {
@@ -59,7 +60,7 @@ function fillPane(pane, index) {
   if (!file) say(pane, `${one.name} has no image ${view.set.images[view.image]}.`);
   else if (view.errors && !clean) say(pane, `There is no clean image ${view.set.images[view.image]}.`);
   const badge = side ? [element("i", { className: `badge ${side}`, textContent: side.toUpperCase() })] : [];
-  pane.caption.replaceChildren(...badge, element("b", { textContent: one.name }), element("span", { textContent: scoreText(index) }));
+  pane.caption.replaceChildren(...badge, element("b", { textContent: one.name }), ...scoreTexts(index));
 }
 
 function showPictures(said = "") {
@@ -80,16 +81,14 @@ function showPictures(said = "") {
   for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === mode);
   byId("name").textContent = `${view.set.images[view.image]} (${view.image + 1} of ${view.set.images.length})`;
   byId("name").title = view.set.images[view.image];
-  byId("a-score").textContent = scoreText(view.a);
-  byId("b-score").replaceChildren(...differenceText(), scoreText(view.b));
+  for (const side of ["a", "b"]) byId(`${side}-score`).replaceChildren(...scoreTexts(view[side]));
+  const value = compared() ? difference(view.image, 0) : null;
+  const unit = metrics[0][0] === "PSNR" ? " dB" : "";
+  byId("difference").textContent = value === null ? "" : `${shown(value, 0, true)}${unit}`;
+  byId("difference").className = gain(value, 0);
+  byId("difference").title = `B \u2212 A, ${metrics[0][0]}`;
   place();
   preload();
-}
-
-function differenceText() {
-  const value = compared() ? difference(view.image, 0) : null;
-  if (value === null) return [];
-  return [element("b", { className: gain(value, 0), textContent: `${shown(value, 0, true)} ${metrics[0][0] === "PSNR" ? "dB" : metrics[0][0]}` }), "\u2002"];
 }
 
 // So that the next image is there at once.
@@ -103,14 +102,15 @@ function preload() {
 
 // --- where the pictures stand --------------------------------------------------------------------
 
-// Width and height of the first picture that is loaded, which stands for all.
+// Width and height of the first picture that is loaded, which stands for all; null before.
 function imageSize() {
   const loaded = panes.flatMap(({ picture, clean }) => [picture, clean]).find((image) => !image.hidden && image.naturalWidth);
-  return loaded ? [loaded.naturalWidth, loaded.naturalHeight] : [3, 2];
+  return loaded ? [loaded.naturalWidth, loaded.naturalHeight] : null;
 }
 
 // The height of a window, and in the grid the columns that show the pictures largest.
-function layOut([width, height]) {
+function layOut() {
+  const [width, height] = imageSize() ?? [3, 2];
   const stage = byId("stage");
   const room = Math.max(260, 0.78 * innerHeight);
   if (view.mode !== "all") return Math.round(Math.min(room, 0.75 * stage.clientWidth));
@@ -127,7 +127,7 @@ function layOut([width, height]) {
 }
 
 function geometry() {
-  const [width, height] = imageSize();
+  const [width, height] = imageSize() ?? [3, 2];
   const frame = panes[0].layer.parentElement;
   const fit = Math.min(frame.clientWidth / width, frame.clientHeight / height, FIT_AT_MOST);
   return { width, height, frame, fit, scale: view.scale ?? fit, across: frame.clientWidth, down: frame.clientHeight };
@@ -142,14 +142,18 @@ function limited(centre, scale, size, room) {
 
 function place() {
   if (!panes.length) return;
-  const high = layOut(imageSize());
+  const high = layOut();
   for (const { figure } of panes) figure.lastElementChild.style.height = `${high}px`;
+  if (!imageSize()) return;
   const { width, height, scale, across, down } = geometry();
   const [x, y] = view.scale === null ? [width / 2, height / 2]
     : [limited(view.centre[0], scale, width, across), limited(view.centre[1], scale, height, down)];
   view.centre = [x, y];
+  // whole pixels at the edges: half covered ones would shine in the error maps
+  const [wide, tall] = [Math.round(width * scale) / width, Math.round(height * scale) / height];
+  const [left, top] = [Math.round(across / 2 - x * scale), Math.round(down / 2 - y * scale)];
   for (const { layer } of panes) {
-    layer.firstElementChild.style.transform = `translate(${across / 2 - x * scale}px, ${down / 2 - y * scale}px) scale(${scale})`;
+    layer.firstElementChild.style.transform = `translate(${left}px, ${top}px) scale(${wide}, ${tall})`;
   }
   const stage = byId("stage");
   stage.classList.toggle("movable", movable());

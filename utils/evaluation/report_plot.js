@@ -109,7 +109,9 @@ function showPlot() {
         if (away < nearest.away) nearest = { away, image: dot.image };
       }
     }
-    if (nearest.image !== undefined) choose(nearest.image);
+    if (nearest.image === undefined) return;
+    choose(nearest.image);
+    byId("pictures").scrollIntoView({ block: "start" });
   });
   place.replaceChildren(svg);
   plot = marks;
