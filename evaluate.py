@@ -1,11 +1,10 @@
 """Score restored images: from folders of PNGs to the paper's tables.
 
-One folder against its clean images, pairs by file name without suffix:
+One folder against its clean images; names decide which pairs belong together:
 
-    python evaluate.py --results results/dmsr/Rain100H --target datasets/Rain100H/target
+    python evaluate.py --results results/dmsr/Rain100H --target datasets/Rain100H/test
 
-All methods on all data sets (results/METHOD/SET/ and datasets/SET/target/), beside the papers'
-rows:
+All methods on all data sets (RESULTS/METHOD/SET/ and DATASETS/SET/), beside the papers' rows:
 
     python evaluate.py --benchmark results --datasets datasets
 
@@ -26,6 +25,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from data.results import pair_results, set_folders
 from utils.errors import UserError, run_main
 from utils.evaluation import formats
 from utils.evaluation.folders import benchmark_jobs, single_jobs
@@ -45,10 +45,10 @@ def main() -> int:
     unmatched: list[str] = []
     if args.benchmark:
         jobs, unmatched = benchmark_jobs(
-            args.benchmark, args.datasets, protocol, args.methods, args.sets
+            args.benchmark, args.datasets, protocol, set_folders, args.methods, args.sets
         )
     else:
-        jobs = single_jobs(args.results, args.target, args.input, protocol)
+        jobs = single_jobs(args.results, args.target, args.input, protocol, set_folders)
     niqe = None
     if args.no_reference:
         from utils.evaluation.niqe import Niqe  # imports torch, which nothing else here needs
@@ -56,7 +56,8 @@ def main() -> int:
         niqe = Niqe(args.niqe_parameters)
 
     kept = ScoreCache(args.output / "score_cache.json", fresh=args.fresh)
-    results = score_jobs(jobs, kept, workers=args.workers, crop=args.crop, no_reference=niqe)
+    paired = [pair_results(job, args.match) for job in jobs]
+    results = score_jobs(paired, kept, workers=args.workers, crop=args.crop, no_reference=niqe)
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
 
@@ -83,9 +84,18 @@ def parse_arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--results", type=Path, metavar="FOLDER", help="restored images")
     what.add_argument("--benchmark", type=Path, metavar="ROOT", help="folders METHOD/SET/")
-    parser.add_argument("--target", type=Path, metavar="FOLDER", help="clean images")
+    parser.add_argument("--target", type=Path, metavar="FOLDER", help="clean images, or a data set")
     parser.add_argument("--input", type=Path, metavar="FOLDER", help="rainy images, one more row")
-    parser.add_argument("--datasets", type=Path, metavar="ROOT", help="folders SET/target/")
+    parser.add_argument(
+        "--datasets", type=Path, metavar="ROOT", help="folders SET/, as for training"
+    )
+    parser.add_argument(
+        "--match",
+        default="",
+        metavar="PATTERN",
+        help="regular expression: what its groups hold is what the names of a pair share; "
+        "'(\\d+)' pairs by the first number (default: recognised)",
+    )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these, in this order")
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these, in this order")
     parser.add_argument(

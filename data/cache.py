@@ -108,8 +108,8 @@ def _build(pairs: list[Pair], pixels: Path) -> list[tuple[int, int]]:
         with temporary.open("wb") as file, ThreadPoolExecutor() as pool, bar:
             while chunk := list(islice(waiting, 64)):
                 for rainy, clean in pool.map(Pair.read_uint8, chunk):
-                    file.write(np.ascontiguousarray(rainy))
-                    file.write(np.ascontiguousarray(clean))
+                    file.write(np.ascontiguousarray(rainy).data)
+                    file.write(np.ascontiguousarray(clean).data)
                     shapes.append((rainy.shape[0], rainy.shape[1]))
                     bar.update()
 

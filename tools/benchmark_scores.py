@@ -27,6 +27,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # the repository's root holds our packages
 
+from data.results import pair_results
 from utils.errors import run_main
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import ScoringJob, available_cores, read_8bit, score_jobs
@@ -95,7 +96,7 @@ def our_scores(folder: Path, protocol: str, workers: int) -> Callable[[], object
 
     def run() -> object:
         nothing_kept = ScoreCache(folder / "score_cache.json", fresh=True)
-        return score_jobs([job], nothing_kept, workers=workers)
+        return score_jobs([pair_results(job)], nothing_kept, workers=workers)
 
     return run
 

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from natsort import natsorted, ns
 
 from utils.errors import UserError
-from utils.evaluation.published import facts
+from utils.evaluation.published import facts, known_name
 from utils.evaluation.scoring import NIQE, ScoringJob
 
 RAINY_INPUT = "rainy input"
 
-# Folder names that say nothing about the data set they belong to.
-_ROLES = ("target", "input", "test", "val", "gt", "clean", "norain", "rain", "ground_truth")
+Entry = TypeVar("Entry")
+
+# Folders of one side of the pairs, of one split of a set, and of several sets or methods: none of
+# them is what a set or a method is called.
+SIDES = {"target", "input", "gt", "clean", "norain", "rain", "rainy", "ground_truth", "rainy_image"}
+SIDES |= {"rainysamples", "cleansamples"}
+SPLITS = {"test", "val", "train"}
+CONTAINERS = {"data", "dataset", "datasets", "result", "results", "output", "outputs", "benchmark"}
+
+# The folders of a set's rainy and clean images, None for what is not there.
+FindFolders = Callable[[Path], tuple[Path | None, Path | None]]
 
 
 def single_jobs(
-    results: Path, targets: Path | None, inputs: Path | None, protocol: str | None
+    results: Path,
+    target: Path | None,
+    rainy: Path | None,
+    protocol: str | None,
+    find_folders: FindFolders,
 ) -> list[ScoringJob]:
     """One folder of results, and the rainy images as a second row where they are given.
 
-    ``targets`` is None without clean images, where ``protocol`` is ``niqe``.
+    ``target`` is a folder of clean images or a whole data set, whose folders ``find_folders``
+    finds; it is None without clean images, where ``protocol`` is ``niqe``.
     """
-    expected = targets or inputs
-    dataset = dataset_name(expected or results)
+    clean = target
+    if target:
+        found_rainy, found_clean = find_folders(target)
+        if found_clean and found_clean != target:
+            rainy, clean = rainy or found_rainy, found_clean
+    dataset = dataset_name(clean or rainy or results)
     protocol = protocol or facts(dataset).protocol
-    jobs = [ScoringJob(method_name(results, dataset), dataset, protocol, results, expected)]
-    if inputs:
-        jobs.insert(0, ScoringJob(RAINY_INPUT, dataset, protocol, inputs, expected, is_input=True))
+    method = method_name(results, dataset)
+    jobs = [ScoringJob(method, dataset, protocol, results, clean, rainy=rainy)]
+    if rainy:
+        job = ScoringJob(RAINY_INPUT, dataset, protocol, rainy, clean, is_input=True, rainy=rainy)
+        jobs.insert(0, job)
     return jobs
 
 
@@ -36,19 +58,24 @@ def benchmark_jobs(
     results_root: Path,
     data_root: Path,
     protocol: str | None,
+    find_folders: FindFolders,
     methods: list[str] | None = None,
     datasets: list[str] | None = None,
 ) -> tuple[list[ScoringJob], list[str]]:
     """All methods on all data sets, each set's rainy images first; and what fits nowhere.
 
-    A method is a folder of ``results_root``, a data set one of ``data_root`` with ``target/`` (for
-    NIQE ``input/``) in it or in its ``test/``. ``protocol`` is used for every set; None takes each
-    set's own. ``methods`` and ``datasets`` choose some. Raises UserError where there is nothing to
-    compare or a chosen name does not exist.
+    A method is a folder of ``results_root``. A data set is one of ``data_root`` in which, or in its
+    ``test/``, ``find_folders`` finds clean images (for NIQE rainy ones). ``protocol`` is used for
+    every set; None takes each set's own. ``methods`` and ``datasets`` choose some. Raises UserError
+    where there is nothing to compare or a chosen name does not exist.
     """
+    sets = {}
+    for folder in _folders(data_root):
+        for split in (folder, folder / "test"):
+            rainy, clean = find_folders(split)
+            if (rainy if protocol == NIQE else clean) and folder.name not in sets:
+                sets[folder.name] = rainy, clean
     side = "input" if protocol == NIQE else "target"
-    sets = {folder.name: _split(folder, side) for folder in _folders(data_root)}
-    sets = {name: split for name, split in sets.items() if split is not None}
     if not sets:
         raise UserError(
             f"{data_root} holds no data set; one is a folder NAME with {side}/ in it "
@@ -63,15 +90,14 @@ def benchmark_jobs(
     chosen_methods = _choose(available, methods, "method", results_root)
 
     jobs = []
-    for name, split in chosen_sets.items():
+    for name, (rainy, clean) in chosen_sets.items():
         used = protocol or facts(name).protocol
-        expected = split / side
-        if (split / "input").is_dir():
+        if rainy:
             jobs.append(
-                ScoringJob(RAINY_INPUT, name, used, split / "input", expected, is_input=True)
+                ScoringJob(RAINY_INPUT, name, used, rainy, clean, is_input=True, rainy=rainy)
             )
         jobs += [
-            ScoringJob(method, name, used, folder / name, expected)
+            ScoringJob(method, name, used, folder / name, clean, rainy=rainy)
             for method, folder in chosen_methods.items()
         ]
     unmatched = []
@@ -86,20 +112,30 @@ def benchmark_jobs(
 
 
 def dataset_name(folder: Path) -> str:
-    """The data set that a folder such as ``data/Rain100H/test/target`` belongs to."""
-    names = [part for part in folder.resolve().parts[1:] if part.lower() not in _ROLES]
-    return names[-1] if names else folder.name
+    """The data set that a folder such as ``datasets/Rain100H/test/target`` belongs to.
+
+    A set that is one split of nothing else, as in ``datasets/val/target``, is called that.
+    """
+    names = [name for name in folder.resolve().parts[1:] if name.lower() not in SIDES]
+    split = ""
+    while names and names[-1].lower() in SPLITS:
+        split = names.pop()
+    if names and names[-1].lower() not in CONTAINERS:
+        return names[-1]
+    return split or "images"
 
 
 def method_name(results: Path, dataset: str) -> str:
-    """The method in ``results/dmsr/Rain100H`` or ``results/dmsr``: the last name but the set's."""
-    results = results.resolve()
-    return results.parent.name if results.name == dataset else results.name
+    """The method in ``results/dmsr/Rain100H/test`` or ``results/dmsr``.
 
-
-def _split(dataset: Path, side: str) -> Path | None:
-    """The folder that holds a data set's test images, if it has any."""
-    return next((path for path in (dataset, dataset / "test") if (path / side).is_dir()), None)
+    Its folder is the last but those of the set and its split; results that lie in no folder of a
+    method's own are called "restored".
+    """
+    parts = list(results.resolve().parts[1:])
+    own = known_name(dataset) or dataset
+    while parts and (parts[-1].lower() in SPLITS or (known_name(parts[-1]) or parts[-1]) == own):
+        parts.pop()
+    return parts[-1] if parts and parts[-1].lower() not in CONTAINERS else "restored"
 
 
 def _folders(root: Path) -> list[Path]:
@@ -111,8 +147,8 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _choose(
-    available: dict[str, Path], chosen: list[str] | None, what: str, root: Path
-) -> dict[str, Path]:
+    available: dict[str, Entry], chosen: list[str] | None, what: str, root: Path
+) -> dict[str, Entry]:
     """The chosen entries in the order they were named; all of them without a choice."""
     if chosen is None:
         return available

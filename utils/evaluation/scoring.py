@@ -1,7 +1,7 @@
-"""Scoring folders of images: who belongs to whom, on all cores, what was wrong with which file.
+"""Scoring folders of images: on all cores, and what was wrong with which file.
 
-The PNG on disk is the border: any method's images can be scored, pairs are found by file stem, and
-nothing is skipped without being named.
+The PNG on disk is the border: any method's images can be scored. Who belongs to whom is found
+before (data/results.py), and nothing is skipped without being named.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.evaluation.score_cache import Kept, ScoreCache, file_state
-from utils.images import images_by_stem, read_gray_or_rgb, to_uint8
+from utils.images import as_uint8, read_gray_or_rgb
 from utils.metrics import score
 
 NIQE = "niqe"  # the protocol without clean images, beside those of utils.metrics
@@ -45,22 +45,26 @@ class NoReferenceScorer(Protocol):
 class ScoringJob:
     """One method's folder of one data set.
 
-    ``expected`` is the folder whose stems the results must have: the clean images or, under the
-    protocol ``niqe``, the rainy ones (None where the results stand alone). ``is_input`` marks the
-    rainy images themselves, which are a row of every table.
+    ``clean`` and ``rainy`` are the folders of the set's images, None for what is not there, and the
+    same folder twice where rainy and clean images lie in one. ``is_input`` marks the rainy images
+    themselves, which are a row of every table.
     """
 
     method: str
     dataset: str
     protocol: str
     results: Path
-    expected: Path | None
+    clean: Path | None
     is_input: bool = False
+    rainy: Path | None = None
 
 
 @dataclass
 class ImageResult:
-    """One image of a job: its scores (PSNR, SSIM or NIQE), or the problem that prevented them."""
+    """One image of a job: its scores (PSNR, SSIM or NIQE), or the problem that prevented them.
+
+    ``stem`` is its name in tables, which all methods share.
+    """
 
     stem: str
     restored: Path | None = None
@@ -69,6 +73,8 @@ class ImageResult:
     problem: str = ""
     cropped: bool = False  # to the size that it has in common with the clean image
     reused: bool = False  # the scores are those of an earlier run
+    # The clean image is the left half of its file, the rainy image the right half of the same.
+    side_by_side: bool = False
 
 
 @dataclass
@@ -99,53 +105,23 @@ class JobResult:
         return tuple(float(value) for value in np.mean(scores, axis=0)) if scores else None
 
 
-def pair_images(job: ScoringJob) -> JobResult:
-    """Find every image of a job and, by stem, its partner; name those without one."""
-    try:
-        results = images_by_stem(job.results)
-        expected = images_by_stem(job.expected) if job.expected else results
-    except UserError as error:
-        return JobResult(job, problem=str(error))
-    compared = job.protocol != NIQE
-    images = []
-    for stem, partner in expected.items():
-        image = ImageResult(stem, results.get(stem), partner if compared else None)
-        if image.restored is None:
-            image.problem = f"missing: {job.results} has no result named {stem} (for {partner})"
-        images.append(image)
-    for stem, path in results.items():
-        if stem not in expected:
-            images.append(
-                ImageResult(stem, path, problem=f"extra: {path} has no partner in {job.expected}")
-            )
-    paired = JobResult(job, images, num_expected=len(expected))
-    if not any(stem in expected for stem in results):
-        paired.problem = (
-            f"no name in common: {job.results} holds images like {next(iter(results))}, "
-            f"{job.expected} like {next(iter(expected))}; pairs have the same name but for the "
-            "suffix"
-        )
-    return paired
-
-
 def score_jobs(
-    jobs: list[ScoringJob],
+    paired: list[JobResult],
     kept: ScoreCache,
     *,
     workers: int | None = None,
     crop: bool = False,
     no_reference: NoReferenceScorer | None = None,
 ) -> list[JobResult]:
-    """Score every image of every job, with a progress bar, on ``workers`` cores (default: all).
+    """Score every image of paired jobs, with a progress bar, on ``workers`` cores (default: all).
 
     Files that did not change since ``kept`` was filled are not read again; it is written also
     where the run is interrupted. ``crop`` lets two sizes that differ pass, both cut at the right
     and the bottom. ``no_reference`` scores the images of jobs under the protocol ``niqe``.
     """
-    results = [pair_images(job) for job in jobs]
     tasks = [
         (result.job.protocol, image)
-        for result in results
+        for result in paired
         for image in result.images
         if not image.problem
     ]
@@ -170,7 +146,7 @@ def score_jobs(
     finally:
         cv2.setNumThreads(threads_before)
         kept.write()
-    return results
+    return paired
 
 
 def score_image(
@@ -187,12 +163,19 @@ def score_image(
     """
     files = [path for path in (image.restored, image.clean) if path is not None]
     kept_as = no_reference.name if protocol == NIQE else protocol
+    kept_as += ", side by side" * image.side_by_side
     state = file_state(files)  # before reading: a file that changes meanwhile is read again
     found = kept.get(files, kept_as, state)
     if found is not None and (crop or not found.cropped):
         image.scores, image.cropped, image.reused = found.scores, found.cropped, True
         return
     pixels = [read_8bit(path) for path in files]
+    if image.side_by_side:
+        width = pixels[-1].shape[1] // 2
+        if image.restored == files[-1]:
+            pixels[0] = pixels[0][:, width:]
+        if image.clean:
+            pixels[-1] = pixels[-1][:, :width]
     try:
         if protocol == NIQE:
             image.scores = (no_reference.score(pixels[0]),)
@@ -214,23 +197,7 @@ def read_8bit(path: Path) -> np.ndarray:
     Raises UserError for an unreadable file and for float pixels that are not finite or not in
     that range.
     """
-    image = read_gray_or_rgb(path)
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == np.uint16:
-        return to_uint8(image / np.float64(65535))
-    if not np.issubdtype(image.dtype, np.floating):
-        raise UserError(f"{path} holds {image.dtype} pixels; 8-bit, 16-bit or float are expected")
-    broken = image.size - int(np.count_nonzero(np.isfinite(image)))
-    if broken:
-        raise UserError(f"{path} has {broken} pixel values that are NaN or infinite")
-    # A network may overshoot [0, 1] a little; twice as far it is another range, such as 0..255.
-    if image.min() < -1 or image.max() > 2:
-        raise UserError(
-            f"{path} holds float values from {image.min():.4g} to {image.max():.4g}; float images "
-            "are expected in [0, 1]"
-        )
-    return to_uint8(image)
+    return as_uint8(read_gray_or_rgb(path), path)
 
 
 def available_cores() -> int:

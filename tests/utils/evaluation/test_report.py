@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data.results import pair_results
 from tests.utils.evaluation.browser import (
     box,
     chromium,
@@ -69,7 +70,7 @@ def results_in(folder: Path, stems: list[str]) -> list[JobResult]:
         ScoringJob(name, "wet", "rain13k", folder / name, folder / "clean", name == "rainy input")
         for name in COLOURS
     ]
-    return score_jobs(jobs, ScoreCache(folder / "kept.json"))
+    return score_jobs([pair_results(job) for job in jobs], ScoreCache(folder / "kept.json"))
 
 
 def write_page(folder: Path, results: list[JobResult], **options: Any) -> Path:

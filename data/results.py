@@ -1,0 +1,204 @@
+"""Which result belongs to which clean image of a data set: training's layouts, for scoring.
+
+A result has the name of its rainy image (test.py keeps it), or one that ``pair_names`` recognises.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from data.names import has_word, pair_names
+from data.pairs import (
+    CLEAN_WORDS,
+    FOLDERS,
+    Sides,
+    are_side_by_side,
+    find_sides,
+    images_by_name,
+    pair_sides,
+)
+from utils.errors import UserError
+from utils.evaluation.scoring import NIQE, ImageResult, JobResult, ScoringJob
+from utils.images import is_image, list_images
+
+Named = dict[str, Path]
+
+
+def set_folders(folder: Path) -> tuple[Path | None, Path | None]:
+    """Where the rainy and the clean images of a data set lie, None for a side that is not there.
+
+    Both are ``folder`` itself where they lie in one folder or side by side in one file; a folder of
+    other images holds rainy ones alone.
+    """
+    for rainy, clean in FOLDERS:
+        if (folder / clean).is_dir() or (rainy == "input" and (folder / rainy).is_dir()):
+            rainy_folder, clean_folder = folder / rainy, folder / clean
+            return (
+                rainy_folder if rainy_folder.is_dir() else None,
+                clean_folder if clean_folder.is_dir() else None,
+            )
+    if not folder.is_dir() or not any(is_image(path) for path in folder.iterdir()):
+        return None, None
+    images = list_images(folder)
+    has_both = 0 < sum(has_word(path.stem, CLEAN_WORDS) for path in images) < len(images)
+    return folder, folder if has_both or are_side_by_side(images) else None
+
+
+def pair_results(job: ScoringJob, match: str = "") -> JobResult:
+    """Find every image of a job and its partner; name those without one.
+
+    ``match`` is the user's pattern for names, as in ``pair_names``.
+    """
+    try:
+        sides = _sides(job)
+        is_side = job.is_input and sides.rainy
+        results = sides.rainy if is_side else images_by_name(job.results)
+        if job.protocol == NIQE:
+            return _without_clean(job, results, sides.rainy)
+        if sides.rainy and sides.clean:
+            by_rainy = _by_rainy(job, results, sides, match)
+            if by_rainy is not None:
+                return by_rainy
+        return _by_clean(job, results, sides.clean, match)
+    except UserError as error:
+        return JobResult(job, problem=str(error))
+
+
+def _sides(job: ScoringJob) -> Sides:
+    if job.rainy is not None and job.rainy == job.clean:
+        return find_sides(job.rainy)
+    rainy, clean = (images_by_name(f) if f else {} for f in (job.rainy, job.clean))
+    return Sides("folders", rainy, clean)
+
+
+def _without_clean(job: ScoringJob, results: Named, rainy: Named) -> JobResult:
+    """Results that are scored alone: those of the rainy images, or all where none are given."""
+    if not rainy:
+        images = [ImageResult(name, path) for name, path in results.items()]
+        return JobResult(job, images, num_expected=len(images))
+    partners = pair_names(list(results), list(rainy))
+    return _one_each(job, results, partners, dict.fromkeys(rainy), rainy)
+
+
+def _by_rainy(job: ScoringJob, results: Named, sides: Sides, match: str) -> JobResult | None:
+    """The results of a set whose rainy images are there: each of them has one.
+
+    None where the rainy names say nothing, and the clean ones have to.
+    """
+    pairs, problems = pair_sides(sides, match)
+    clean: dict[str, Path | None] = {name: pair.clean for name, pair in pairs.items()}
+    if job.is_input and pairs:
+        paired = _one_each(job, results, {name: name for name in pairs}, clean, sides.rainy)
+        used = set(clean.values())
+        paired.images += [
+            ImageResult(name, clean=path, problem=f"missing: there is no rainy image for {path}")
+            for name, path in sides.clean.items()
+            if path not in used
+        ]
+    else:
+        partners = pair_names(list(results), list(sides.rainy))
+        is_known = any(partner is not None for partner in partners.values())
+        is_one_to_one = len(pairs) == len(sides.clean)
+        if problems or not (is_known or (not match and not is_one_to_one)):
+            return None
+        paired = _one_each(job, results, partners, clean, sides.rainy)
+    for image in paired.images:
+        image.side_by_side = sides.layout == "side_by_side"
+    return paired
+
+
+def _by_clean(job: ScoringJob, results: Named, clean: Named, match: str) -> JobResult:
+    """The results of a set whose clean images alone are known, or whose names need a pattern."""
+    partners = pair_names(list(results), list(clean), match)
+    counts = Counter(partner for partner in partners.values() if partner is not None)
+    most = max(counts.values(), default=0)
+    if most <= 1:
+        paired = _one_each(job, results, partners, dict(clean), clean)
+    else:
+        images = []
+        for name, path in results.items():
+            partner = partners[name]
+            image = ImageResult(name, path, None if partner is None else clean[partner])
+            image.problem = "" if partner else _extra(path, job)
+            images.append(image)
+        for name, path in clean.items():
+            if counts[name] < most:
+                few = f"{counts[name] or 'no'} result{'' if counts[name] == 1 else 's'}"
+                problem = f"missing: {job.results} has {few} for {path}, up to {most} for others"
+                images.append(ImageResult(name, clean=path, problem=problem))
+        paired = JobResult(job, images, num_expected=most * len(clean))
+    both = next((i for i in paired.images if i.restored and i.clean), None)
+    if both and _is_half_as_wide(both.restored, both.clean):
+        for image in paired.images:
+            image.side_by_side = True
+    return paired
+
+
+def _one_each(
+    job: ScoringJob,
+    results: Named,
+    partners: dict[str, str | None],
+    clean: dict[str, Path | None],
+    expected: Named,
+) -> JobResult:
+    """A result for each of ``expected``, which ``partners`` tells; ``clean`` is what it is held to.
+
+    An image is called as the expected one, whatever a method calls its results, so that methods
+    stand beside each other.
+    """
+    result_of: dict[str, str] = {}
+    extra = []
+    for name, path in results.items():
+        partner = partners.get(name)
+        if partner is None or partner not in clean:
+            extra.append(ImageResult(name, path, problem=_extra(path, job)))
+        elif partner in result_of:
+            also = results[result_of[partner]].name
+            problem = f"extra: {path} and {also} both belong to {expected[partner]}"
+            extra.append(ImageResult(name, path, problem=problem))
+        else:
+            result_of[partner] = name
+    images = []
+    for name in clean:
+        image = ImageResult(name, clean=clean[name])
+        if name in result_of:
+            image.restored = results[result_of[name]]
+        else:
+            image.problem = (
+                f"missing: {job.results} has no result named {name} (for {expected[name]})"
+            )
+        images.append(image)
+    paired = JobResult(job, images + extra, num_expected=len(images))
+    if not result_of:
+        paired.problem = (
+            f"no name in common: {job.results} holds images like {_first(results)}, "
+            f"{_first_folder(expected)} like {_first(expected)}; --match PATTERN can say what the "
+            "names share"
+        )
+    return paired
+
+
+def _extra(path: Path, job: ScoringJob) -> str:
+    return f"extra: {path} has no partner in {job.clean or job.rainy}"
+
+
+def _first(names: Iterable[str]) -> str:
+    return next(iter(names))
+
+
+def _first_folder(files: Named) -> Path:
+    return next(iter(files.values())).parent
+
+
+def _is_half_as_wide(result: Path | None, clean: Path | None) -> bool:
+    """Whether a file holds two images of a result's size beside each other."""
+    try:
+        sizes = [Image.open(path).size for path in (result, clean) if path]
+    except OSError:
+        return False  # said when the files are read
+    (width, height), both = sizes
+    return both == (2 * width, height)

@@ -1,0 +1,201 @@
+"""Which result belongs to which clean image, in every layout that can be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.pairs import find_pairs
+from data.results import pair_results, set_folders
+from tests.helpers import run_script, smooth_image, streaked
+from utils.evaluation.folders import benchmark_jobs, dataset_name, method_name, single_jobs
+from utils.evaluation.score_cache import ScoreCache
+from utils.evaluation.scoring import JobResult, ScoringJob, score_jobs
+from utils.metrics import score
+
+SHARES = {"rainy input": 1.0, "good": 0.2, "poor": 0.6}
+
+
+def images(number: int) -> dict[str, np.ndarray]:
+    """The clean image of a number, and what each method makes of it."""
+    clean = smooth_image(number, 24, 32)
+    rainy = streaked(clean, number)
+    return {"clean": clean} | {
+        method: cv2.addWeighted(rainy, share, clean, 1 - share, 0)
+        for method, share in SHARES.items()
+    }
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
+# Name of the rainy file and of the clean one by number (and variant); None: side by side.
+LAYOUTS = {
+    "input_target": ("input/{}.png", "target/{}.png"),
+    "rain_norain": ("rain/rain-{:03}.png", "norain/norain-{:03}.png"),
+    "x2": ("rain/norain-{}x2.png", "norain/norain-{}.png"),
+    "numbers": ("input/{:03}.png", "target/{}.png"),
+    "gt": ("data/{}_rain.png", "gt/{}_clean.png"),
+    "DDN-Data": ("rainy_image/{}_{}.png", "ground_truth/{}.png"),
+    "one_folder": ("rain-{:03}.png", "norain-{:03}.png"),
+    "samples": ("rainysamples/file{0}/a.png", "cleansamples/file{0}/a.png"),
+    "side_by_side": ("{}.png", None),
+}
+NAMINGS = {"good": "{}.png", "poor": "{}_derained.png"}  # as test.py names them, and others
+
+
+def write_set(folder: Path, results: Path, layout: str, split: str) -> dict[str, list]:
+    """A set of three scenes in a layout, results of two methods; returns what scores must be."""
+    rainy_name, clean_name = LAYOUTS[layout]
+    expected: dict[str, list] = {}
+    for number in (1, 2, 10):
+        for variant in (1, 2) if "_{}" in rainy_name else (1,):
+            made = images(number)
+            rainy = rainy_name.format(number, variant)
+            if clean_name is None:
+                both = np.hstack([made["clean"], made["rainy input"]])
+                write(folder / split / rainy, both)
+            else:
+                write(folder / split / rainy, made["rainy input"])
+                write(folder / split / clean_name.format(number), made["clean"])
+            for method, image in made.items():
+                if method in NAMINGS:
+                    inside = (
+                        Path(rainy).relative_to(Path(rainy).parts[0]) if "/" in rainy else rainy
+                    )
+                    name = NAMINGS[method].format(Path(inside).with_suffix(""))
+                    write(results / method / folder.name / name, image)
+                if method != "clean":
+                    expected.setdefault(method, []).append(
+                        tuple(score(*(x[..., ::-1] for x in (image, made["clean"]))))
+                    )
+    return expected
+
+
+def scores(result: JobResult) -> list[tuple[float, ...]]:
+    return [image.scores for image in result.images]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("split", [".", "test"])
+def test_what_can_be_trained_can_be_scored(tmp_path: Path, layout: str, split: str) -> None:
+    data, results = tmp_path / "datasets", tmp_path / "results"
+    expected = write_set(data / layout, results, layout, split)
+    _, pairs = find_pairs(data / layout / split)
+    assert len(pairs) == len(expected["good"])
+    jobs, unmatched = benchmark_jobs(results, data, "rain13k", set_folders)
+    assert [job.method for job in jobs] == ["rainy input", "good", "poor"] and not unmatched
+    scored = score_jobs([pair_results(job) for job in jobs], ScoreCache(tmp_path / "scores.json"))
+    for result in scored:
+        assert not result.problems and result.num_expected == len(pairs)
+        np.testing.assert_allclose(scores(result), expected[result.job.method], rtol=1e-12)
+    names = [[image.stem for image in result.images] for result in scored]
+    assert names[0] == names[1] == names[2]  # whatever a method calls its files
+
+
+def test_one_folder_of_results_against_every_kind_of_target(tmp_path: Path) -> None:
+    data, results = tmp_path / "datasets", tmp_path / "results"
+
+    def run(target: str, rainy: str | None = None, match: str = "") -> list[JobResult]:
+        name = target.split("/")[0]
+        jobs = single_jobs(
+            results / "poor" / name,
+            data / target,
+            data / rainy if rainy else None,
+            "rain13k",
+            set_folders,
+        )
+        assert {job.dataset for job in jobs} == {name}
+        paired = [pair_results(job, match) for job in jobs]
+        return score_jobs(paired, ScoreCache(tmp_path / "scores.json"))
+
+    expected = {layout: write_set(data / layout, results, layout, "test") for layout in LAYOUTS}
+    for target, num_rows in (
+        ("x2/test/norain", 1), ("x2/test", 2), ("DDN-Data/test/ground_truth", 1),
+        ("side_by_side/test", 1), ("numbers/test/target", 1),
+    ):  # fmt: skip
+        rows = run(target)
+        assert len(rows) == num_rows
+        np.testing.assert_allclose(scores(rows[-1]), expected[target.split("/")[0]]["poor"])
+    both = run("side_by_side/test", "side_by_side/test")
+    np.testing.assert_allclose(scores(both[0]), expected["side_by_side"]["rainy input"])
+    np.testing.assert_allclose(scores(both[1]), expected["side_by_side"]["poor"])
+    patterned = run("DDN-Data/test/ground_truth", match=r"^(\d+)")
+    np.testing.assert_allclose(scores(patterned[0]), expected["DDN-Data"]["poor"])
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    data, results = tmp_path / "datasets", tmp_path / "results"
+    write_set(data / "DDN-Data", results, "DDN-Data", "test")
+    clean, rainy = (data / "DDN-Data" / "test" / name for name in ("ground_truth", "rainy_image"))
+    folder = results / "good" / "DDN-Data"
+
+    def problems(rainy: Path | None, folder: Path = folder) -> list[str]:
+        return pair_results(ScoringJob("m", "s", "did", folder, clean, rainy=rainy)).problems
+
+    assert problems(rainy) == [] == problems(None)
+    (folder / "2_2.png").unlink()
+    (with_rainy,) = problems(rainy)
+    assert with_rainy.startswith("missing") and "no result named 2_2" in with_rainy
+    (without,) = problems(None)
+    assert without.endswith(f"has 1 result for {clean / '2.png'}, up to 2 for others")
+    write(folder / "11_1.png", images(1)["good"])
+    assert any(p.startswith("extra") and "11_1.png" in p for p in problems(rainy))
+    # one result a scene is not all the results of a set with several rainy images a scene
+    for number in (1, 2, 10):
+        write(tmp_path / "few" / f"{number}.png", images(1)["good"])
+    assert "no name in common" in problems(rainy, tmp_path / "few")[0]
+    assert "--match PATTERN" in problems(rainy, tmp_path / "few")[0]
+    (rainy / "1_1.png").rename(rainy / "x.png")
+    job = ScoringJob("rainy input", "s", "did", rainy, clean, is_input=True, rainy=rainy)
+    assert any("x.png has no partner" in problem for problem in pair_results(job).problems)
+
+
+def test_two_results_for_one_image_are_named(tmp_path: Path) -> None:
+    data, results = tmp_path / "datasets", tmp_path / "results"
+    write_set(data / "numbers", results, "numbers", "test")
+    folder = results / "good" / "numbers"
+    write(folder / "001_x.png", images(3)["good"])
+    job = ScoringJob("m", "s", "did", folder, data / "numbers/test/target")
+    assert [p.split(":")[0] for p in pair_results(job).problems] == ["extra"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("datasets/val/target", "val"), ("datasets/Rain100H/test/target", "Rain100H"),
+        ("datasets/Rain100H/target", "Rain100H"), ("datasets/test/Rain100H/target", "Rain100H"),
+        ("demo/pairs/val/target", "pairs"), ("DDN-Data/test/ground_truth", "DDN-Data"),
+        ("datasets/target", "images"), ("datasets/real", "real"),
+    ],
+)  # fmt: skip
+def test_a_set_is_called_as_its_folder(folder: str, name: str) -> None:
+    assert dataset_name(Path("/home/me/petrichor") / folder) == name
+
+
+@pytest.mark.parametrize(
+    ("folder", "dataset", "name"),
+    [
+        ("results/dmsr/Rain100H", "Rain100H", "dmsr"), ("results/dmsr", "val", "dmsr"),
+        ("results/dmsr/rain100h/test", "Rain100H", "dmsr"), ("results", "val", "restored"),
+        ("results/real", "real", "restored"), ("results/dmsr/val", "val", "dmsr"),
+    ],
+)  # fmt: skip
+def test_a_method_is_called_as_its_folder(folder: str, dataset: str, name: str) -> None:
+    assert method_name(Path("/home/me/petrichor") / folder, dataset) == name
+
+
+def test_what_test_py_writes_is_paired(tmp_path: Path) -> None:
+    data, results = tmp_path / "datasets", tmp_path / "results"
+    write_set(data / "samples", results, "samples", "test")
+    done = run_script(
+        "evaluate.py", "--results", results / "good" / "samples",
+        "--target", data / "samples/test", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "samples" in done.stdout and "good" in done.stdout and "6 images" in done.stdout
