@@ -51,10 +51,12 @@ def default_config() -> CfgNode:
     c.AUGMENT.PATCH = 64  # pixels
     # Larger patches later in training: [first epoch, patch, batch], epochs counted from 1.
     c.AUGMENT.PROGRESSIVE = []
-    c.AUGMENT.GEOMETRY = "dihedral"  # the eight flips and rotations; or hflip, none
+    # The eight flips and rotations; dihedral9: the identity twice as often, as two releases draw;
+    # dihedral_batch: one for all images of a step, as MSPFN's; or hflip, none.
+    c.AUGMENT.GEOMETRY = "dihedral"
     c.AUGMENT.SATURATION = [1.0, 1.0]  # factor, drawn uniformly
     c.AUGMENT.SATURATION_PROBABILITY = 0.0
-    c.AUGMENT.CROP = []  # [smallest, largest]: crop of random size, resized to PATCH
+    c.AUGMENT.CROP = []  # [smallest, largest] height and width of a crop, resized to PATCH
     c.AUGMENT.ROTATION = 0.0  # degrees, drawn from -ROTATION to ROTATION
     c.AUGMENT.BLACK_CORNERS = False  # leave what the rotation brings in black, as DCSFN's release
 

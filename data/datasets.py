@@ -1,8 +1,8 @@
 """Training patches and validation images, and the order in which they are drawn.
 
-A training sample depends on the seed, the epoch and its own number alone: not on the process that
-loads it, on how many there are, or on what was loaded before. That makes a resumed run and a run on
-several processes take the same steps as an undisturbed one.
+A training sample depends on the seed, the epoch, its own number and its step alone: not on the
+process that loads it, on how many there are, or on what was loaded before. So a resumed run and a
+run on several processes take the same steps as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class PairImages(Protocol):
 
 
 class Draw(NamedTuple):
-    """One sample to load: its number within an epoch, and the side of the patch to cut."""
+    """One sample to load: its number within an epoch, the side of the patch, and its step."""
 
     epoch: int
     number: int
     patch: int
+    step: int = 0
 
 
 class Share(NamedTuple):
@@ -78,7 +79,8 @@ class TrainingPatches(Dataset[tuple[Tensor, Tensor, int]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor, int]:
         index = pair_of(self.shares, draw.epoch, draw.number)
         rng = np.random.default_rng((self.seed, draw.epoch, draw.number))
-        rainy, clean = augment(self.images[index], draw.patch, self.augmentation, rng)
+        of_step = np.random.default_rng((self.seed, draw.epoch, draw.step, 0))
+        rainy, clean = augment(self.images[index], draw.patch, self.augmentation, rng, of_step)
         return rainy, clean, index
 
 
@@ -133,7 +135,7 @@ class BatchSampler(Sampler[list[Draw]]):
         for step in range(first_step, self.num_samples // batch_size):
             first = step * batch_size + self.rank * share
             for begin in range(first, first + share, part):
-                yield [Draw(epoch, int(i), patch) for i in order[begin : begin + part]]
+                yield [Draw(epoch, int(i), patch, step) for i in order[begin : begin + part]]
 
     def _current(self) -> tuple[int, int, int, int]:
         if self._epoch is None:

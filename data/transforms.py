@@ -20,14 +20,19 @@ from utils.images import to_float
 Images = tuple[np.ndarray, np.ndarray]  # rainy and clean, (H, W, 3) uint8, the same shape
 
 
+GEOMETRIES = ("dihedral", "dihedral9", "dihedral_batch", "hflip", "none")
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """What happens to a training pair; the fields are the AUGMENT settings of a configuration.
 
-    ``geometry`` is dihedral (the eight flips and rotations by 90 degrees), hflip or none;
-    ``saturation`` the range of a factor applied with ``saturation_probability``; ``crop`` the range
-    of side lengths that are cut out and resized to the patch (empty: the patch itself);
-    ``rotation`` the largest angle in degrees.
+    ``geometry`` is dihedral (the eight flips and rotations by 90 degrees), dihedral9 (the same, no
+    change twice as often as each other, as DMSR's and NeRD-Rain's releases draw them),
+    dihedral_batch (one for all images of a step, as MSPFN's), hflip or none. ``saturation`` is the
+    range of a factor applied with ``saturation_probability``; ``crop`` the range of the height and
+    of the width that are cut out and resized to the patch (None: the patch itself); ``rotation``
+    the largest angle in degrees, and ``black_corners`` whether it may bring in black.
     """
 
     geometry: str = "dihedral"
@@ -38,29 +43,44 @@ class Augmentation:
     black_corners: bool = False
 
     def __post_init__(self) -> None:
-        if self.geometry not in ("dihedral", "hflip", "none"):
+        if self.geometry not in GEOMETRIES:
             raise ValueError(
-                f"AUGMENT.GEOMETRY is {self.geometry!r}; it must be dihedral, hflip or none."
+                f"AUGMENT.GEOMETRY is {self.geometry!r}; it must be one of {', '.join(GEOMETRIES)}."
             )
 
 
 def augment(
-    pair: Images, patch: int, how: Augmentation, rng: np.random.Generator
+    pair: Images,
+    patch: int,
+    how: Augmentation,
+    rng: np.random.Generator,
+    batch_rng: np.random.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A random piece of a pair, augmented: two (3, patch, patch) float32 tensors in [0, 1].
 
-    Images smaller than the crop are extended by reflection first.
+    Images smaller than the crop are extended by reflection first. ``batch_rng`` draws what all
+    images of a step share; it is needed for dihedral_batch alone.
     """
-    side = patch if how.crop is None else int(rng.integers(how.crop[0], how.crop[1] + 1))
+    size = (patch, patch)
+    if how.crop is not None:
+        height, width = rng.integers(how.crop[0], how.crop[1] + 1, 2)
+        size = (int(height), int(width))
     angle = rng.uniform(-how.rotation, how.rotation) if how.rotation else 0.0
-    pair = crop_rotated(pair, side, angle, how.black_corners, rng)
-    if side != patch:
-        shrinks = cv2.INTER_AREA if side > patch else cv2.INTER_LINEAR
-        pair = _both(pair, lambda x: cv2.resize(x, (patch, patch), interpolation=shrinks))
+    turns_last = how.black_corners and angle != 0
+    pair = crop(pair, size, rng) if turns_last else crop_rotated(pair, size, angle, rng)
+    if size != (patch, patch):
+        pair = _both(pair, lambda x: cv2.resize(x, (patch, patch), interpolation=cv2.INTER_LINEAR))
     if how.geometry == "dihedral":
         pair = dihedral(pair, int(rng.integers(8)))
+    elif how.geometry == "dihedral9":
+        pair = dihedral(pair, int(rng.integers(9)) % 8)
+    elif how.geometry == "dihedral_batch":
+        assert batch_rng is not None
+        pair = dihedral(pair, int(batch_rng.integers(8)))
     elif how.geometry == "hflip" and rng.random() < 0.5:
         pair = _both(pair, lambda x: x[:, ::-1])
+    if turns_last:
+        pair = _both(pair, lambda x: _turn(np.ascontiguousarray(x), angle, (patch, patch)))
     rainy, clean = to_tensor(pair[0]), to_tensor(pair[1])
     if how.saturation_probability and rng.random() < how.saturation_probability:
         factor = rng.uniform(*how.saturation)
@@ -74,32 +94,30 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 
 def crop_rotated(
-    pair: Images, side: int, angle: float, black_corners: bool, rng: np.random.Generator
+    pair: Images, size: tuple[int, int], angle: float, rng: np.random.Generator
 ) -> Images:
-    """A random ``side`` x ``side`` square of both images, turned by ``angle`` degrees.
+    """A random piece of both images, ``size`` (height, width), turned by ``angle`` degrees.
 
-    The square is cut from a larger one that holds all its turned corners; with ``black_corners`` it
-    is cut first and turned then, as DCSFN's release does, which brings in black.
+    It is cut from a larger one that holds all its turned corners, so that no black comes in.
     """
     if not angle:
-        return crop(pair, side, rng)
-    if black_corners:
-        return _both(crop(pair, side, rng), lambda x: _turn(x, angle, side))
-    radians = np.deg2rad(abs(angle))
-    larger = int(np.ceil(side * (np.cos(radians) + np.sin(radians)))) + 2
-    return _both(crop(pair, larger, rng), lambda x: _turn(x, angle, side))
+        return crop(pair, size, rng)
+    sine, cosine = abs(np.sin(np.deg2rad(angle))), np.cos(np.deg2rad(angle))
+    height, width = size
+    larger = (height * cosine + width * sine, width * cosine + height * sine)
+    pair = crop(pair, (int(np.ceil(larger[0])) + 2, int(np.ceil(larger[1])) + 2), rng)
+    return _both(pair, lambda x: _turn(x, angle, size))
 
 
-def crop(pair: Images, side: int, rng: np.random.Generator) -> Images:
-    """The same random ``side`` x ``side`` square of both images, reflected where they are small."""
-    height, width = pair[0].shape[:2]
-    top = int(rng.integers(max(height - side, 0) + 1))
-    left = int(rng.integers(max(width - side, 0) + 1))
-    pair = _both(pair, lambda x: x[top : top + side, left : left + side])
-    missing = (max(side - height, 0), max(side - width, 0))
-    if any(missing):
+def crop(pair: Images, size: tuple[int, int], rng: np.random.Generator) -> Images:
+    """The same random piece of both images, ``size`` (height, width), reflected where they end."""
+    wanted, given = np.array(size), np.array(pair[0].shape[:2])
+    top, left = (int(rng.integers(spare + 1)) for spare in np.maximum(given - wanted, 0))
+    pair = _both(pair, lambda x: x[top : top + size[0], left : left + size[1]])
+    missing = np.maximum(wanted - given, 0)
+    if missing.any():
         # NumPy reflects again and again where one reflection is not enough.
-        padding = [(m // 2, m - m // 2) for m in missing] + [(0, 0)]
+        padding = [(m // 2, m - m // 2) for m in missing.tolist()] + [(0, 0)]
         pair = _both(pair, lambda x: np.pad(x, padding, mode="reflect"))
     return pair
 
@@ -114,12 +132,12 @@ def dihedral(pair: Images, which: int) -> Images:
     return _both(pair, turn)
 
 
-def _turn(image: np.ndarray, angle: float, side: int) -> np.ndarray:
-    """The middle ``side`` x ``side`` square of an image turned around its centre, bilinear."""
+def _turn(image: np.ndarray, angle: float, size: tuple[int, int]) -> np.ndarray:
+    """The middle piece, ``size``, of an image turned around its centre, bilinear; else black."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
-    matrix[:, 2] -= ((width - side) / 2, (height - side) / 2)
-    return cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR)
+    matrix[:, 2] -= ((width - size[1]) / 2, (height - size[0]) / 2)
+    return cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR)
 
 
 def _both(pair: Images, function: Callable[[np.ndarray], np.ndarray]) -> Images:

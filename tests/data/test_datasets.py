@@ -132,7 +132,7 @@ def test_batches_that_cannot_be_made_are_refused(tmp_path) -> None:
     load("DATA.REPEAT", "4")
     with pytest.raises(UserError, match=r"batches of 12; .* a multiple of 5"):
         load("DATA.REPEAT", "4", world_size=5)
-    with pytest.raises(UserError, match="dihedral, hflip or none"):
+    with pytest.raises(UserError, match="must be one of dihedral"):
         load("AUGMENT.GEOMETRY", "upside-down")
 
 
@@ -202,3 +202,23 @@ def test_lists_of_folders_that_cannot_be_meant_are_refused() -> None:
         validation_folders([["a", 2]])
     with pytest.raises(UserError, match="two sets called Rain12, x/Rain12/test and y/Rain12"):
         validation_folders(["x/Rain12/test", "y/Rain12"])
+
+
+def test_one_flip_for_all_images_of_a_step(tmp_path) -> None:
+    image = smooth_image(1, 16, 16)
+    for name in ("input", "target"):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            cv2.imwrite(str(tmp_path / name / f"{i}.png"), image)
+    images = DecodedPairs(find_pairs(tmp_path)[1])
+    patches = TrainingPatches(images, Augmentation(geometry="dihedral_batch"), 0, [Share(0, 8, 96)])
+
+    def load(rank: int, world: int, passes: int) -> list[list[bytes]]:
+        sampler = BatchSampler(96, 0, passes, rank, world)
+        sampler.set_epoch(1, patch=16, batch_size=4)
+        return [[patches[draw][0].numpy().tobytes() for draw in batch] for batch in sampler]
+
+    steps = load(0, 1, 1)
+    assert all(len(set(step)) == 1 for step in steps)
+    assert 6 <= len({step[0] for step in steps}) <= 8
+    assert load(1, 2, 2)[::2] == [step[:1] for step in steps]  # every process, every micro-batch

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from data.transforms import Augmentation, augment, crop, crop_rotated, dihedral
+from data.transforms import Augmentation, augment, crop, crop_rotated, dihedral, to_tensor
 from tests.helpers import smooth_image
 
 
@@ -44,7 +45,7 @@ def test_a_crop_is_a_piece_of_the_image_and_reaches_every_corner() -> None:
     image = coordinates(12, 15)
     corners = set()
     for seed in range(300):
-        piece, _ = crop((image, image), 10, rng(seed))
+        piece, _ = crop((image, image), (10, 10), rng(seed))
         top, left = piece[0, 0, 0], piece[0, 0, 1]
         assert np.array_equal(piece, image[top : top + 10, left : left + 10])
         corners.add((int(top), int(left)))
@@ -54,7 +55,7 @@ def test_a_crop_is_a_piece_of_the_image_and_reaches_every_corner() -> None:
 @pytest.mark.parametrize("size", [(5, 40), (40, 5), (3, 3), (1, 1)])
 def test_images_smaller_than_the_patch_are_reflected(size: tuple[int, int]) -> None:
     image = coordinates(*size)
-    piece, _ = crop((image, image), 16, rng())
+    piece, _ = crop((image, image), (16, 16), rng())
     assert piece.shape == (16, 16, 3)
     rows = piece[:, 0, 0].astype(int)
     steps = np.abs(np.diff(rows))
@@ -82,16 +83,17 @@ def test_all_eight_are_drawn() -> None:
 def test_rotation_brings_in_no_black_unless_asked() -> None:
     white = np.full((200, 200, 3), 255, np.uint8)
     for seed in range(10):
-        turned, _ = crop_rotated((white, white), 64, 30.0, False, rng(seed))
+        turned, _ = crop_rotated((white, white), (64, 64), 30.0, rng(seed))
         assert turned.shape == (64, 64, 3) and turned.min() == 255
-    released, _ = crop_rotated((white, white), 64, 30.0, True, rng())
-    assert released[0, 0].max() == 0 and released[32, 32].min() == 255
+    how = Augmentation(geometry="none", rotation=30.0, black_corners=True)
+    corners = [augment((white, white), 64, how, rng(seed))[0][:, 0, 0].max() for seed in range(9)]
+    assert min(corners) == 0
 
 
 def test_rotation_turns_around_the_centre_by_the_angle() -> None:
     image = np.zeros((201, 201, 3), np.uint8)
     image[100, 100:180] = 255  # a ray to the right
-    turned, _ = crop_rotated((image, image), 201 - 64, 90.0, False, rng(3))
+    turned, _ = crop_rotated((image, image), (201 - 64, 201 - 64), 90.0, rng(3))
     rows, columns = np.nonzero(turned[..., 0] > 128)
     assert np.ptp(columns) <= 1 and np.ptp(rows) > 30  # now a column
 
@@ -108,6 +110,77 @@ def test_saturation_is_jittered_in_both_images_at_the_given_rate() -> None:
     assert 70 < changed < 130
 
 
+def test_a_crop_draws_height_and_width_apart_and_shrinks_linearly() -> None:
+    """Held against cv2.resize of every crop there can be, as DCSFN's release cuts and resizes."""
+    image = smooth_image(5, 14, 15)
+    how = Augmentation(geometry="none", crop=(12, 14))
+    possible = {
+        cv2.resize(image[y : y + h, x : x + w], (10, 10), interpolation=cv2.INTER_LINEAR).tobytes():
+            (h, w)
+        for h in (12, 13, 14) for w in (12, 13, 14) for y in range(15 - h) for x in range(16 - w)
+    }  # fmt: skip
+    drawn = set()
+    for seed in range(150):
+        rainy, _ = augment((image, image), 10, how, rng(seed))
+        pixels = (rainy.numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+        drawn.add(possible[pixels.tobytes()])
+    assert drawn == {(h, w) for h in (12, 13, 14) for w in (12, 13, 14)}
+
+
+def test_a_patch_without_crop_is_not_resized() -> None:
+    image = coordinates(30, 30)
+    rainy, _ = augment((image, image), 10, Augmentation(geometry="none"), rng())
+    rows = (rainy[0, :, 0] * 255).round().int().tolist()
+    assert rows == list(range(rows[0], rows[0] + 10))
+
+
+@pytest.mark.parametrize("black_corners", [False, True])
+def test_rotation_goes_both_ways_up_to_its_limit(black_corners: bool) -> None:
+    """The angle is read off the picture: the gradient of a plane turns with it."""
+    plane = np.tile((np.arange(160)[None, :, None] - 80) * 1.2 + 128, (160, 1, 3)).astype(np.uint8)
+    how = Augmentation(geometry="none", rotation=30.0, black_corners=black_corners)
+    angles = []
+    for seed in range(60):
+        middle = augment((plane, plane), 64, how, rng(seed))[0][0, 22:42, 22:42].numpy()
+        down, right = (np.mean(np.gradient(middle, axis=axis)) for axis in (0, 1))
+        angles.append(np.degrees(np.arctan2(down, right)))
+    assert -31 < min(angles) < -25 and 25 < max(angles) < 31
+    assert abs(np.mean(angles)) < 6 and 14 < np.std(angles) < 21  # 60 / sqrt(12) = 17.3
+
+
+def test_hflip_flips_half_of_all_and_nothing_else() -> None:
+    image = smooth_image(6, 12, 12)
+    plain = to_tensor(image)
+    flips = []
+    for seed in range(200):
+        rainy, _ = augment((image, image), 12, Augmentation(geometry="hflip"), rng(seed))
+        flips.append(torch.equal(rainy, plain.flip(-1)))
+        assert flips[-1] or torch.equal(rainy, plain)
+    assert 75 < sum(flips) < 125
+
+
+@pytest.mark.parametrize(("geometry", "share"), [("dihedral", 1 / 8), ("dihedral9", 2 / 9)])
+def test_no_change_is_as_frequent_as_released(geometry: str, share: float) -> None:
+    image = smooth_image(6, 12, 12)
+    plain, how = to_tensor(image), Augmentation(geometry=geometry)
+    drawn = [augment((image, image), 12, how, rng(seed))[0] for seed in range(900)]
+    assert sum(torch.equal(x, plain) for x in drawn) / 900 == pytest.approx(share, abs=0.035)
+    assert len({x.numpy().tobytes() for x in drawn}) == 8
+
+
+def test_saturation_is_a_blend_with_gray_within_its_range() -> None:
+    image = np.full((4, 4, 3), (100, 140, 120), np.uint8)
+    gray = float(np.dot((100, 140, 120), (0.2989, 0.587, 0.114)))  # ITU-R 601
+    how = Augmentation(geometry="none", saturation=(0.8, 1.2), saturation_probability=1.0)
+    factors = []
+    for seed in range(100):
+        rainy, _ = augment((image, image), 4, how, rng(seed))
+        blend = (rainy[:, 0, 0].numpy() * 255 - gray) / (np.array((100, 140, 120)) - gray)
+        assert np.ptp(blend) < 0.01
+        factors.append(blend.mean())
+    assert 0.79 < min(factors) < 0.83 and 1.17 < max(factors) < 1.21
+
+
 def test_an_unknown_geometry_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be dihedral, hflip or none"):
+    with pytest.raises(ValueError, match="must be one of dihedral, dihedral9"):
         Augmentation(geometry="diagonal")
