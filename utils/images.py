@@ -1,15 +1,15 @@
-"""Image files: which files count as images, reading them as RGB, writing PNG."""
+"""Image files of data sets: which files count as images, reading them as RGB, writing PNG.
+
+Photographs of any other kind, with what belongs to their pixels: utils/inference/photos.py.
+"""
 
 from __future__ import annotations
 
-import io
-import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 from natsort import natsorted, ns
-from PIL import ExifTags, Image
 
 from utils.errors import UserError
 from utils.files import atomic_write
@@ -18,12 +18,9 @@ from utils.files import atomic_write
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 TYPES = (np.uint8, np.uint16, np.float32)
-TIFF_STARTS = (b"II*\0", b"MM\0*")
 
-# OpenCV's own chatter about broken files would stand beside our sentence about them.
+# OpenCV prints lines of its own about broken files, besides our sentence about them.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-# Photographs of 100 megapixels are welcome; OpenCV, which looks first, has a limit of its own.
-Image.MAX_IMAGE_PIXELS = None
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -73,100 +70,25 @@ def read_rgb(path: Path) -> np.ndarray:
 
 def read_gray_or_rgb(path: Path) -> np.ndarray:
     """As ``read_rgb``, but a gray file stays two-dimensional, (H, W)."""
-    return _gray_or_rgb(path, _read_bytes(path))
-
-
-def _gray_or_rgb(path: Path, encoded: bytes) -> np.ndarray:
-    image = _decode_bytes(path, encoded, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    image = decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An image file with all its channels: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, upright.
-
-    Types are as with ``read_rgb``; colours are never multiplied by alpha. Raises UserError naming
-    the file if it is unreadable or truncated.
-    """
-    encoded = _read_bytes(path)
-    colours = _gray_or_rgb(path, encoded)
-    is_tiff = encoded.startswith(TIFF_STARTS)
-    if is_tiff and colours.dtype == np.uint8:
-        special = _special_tiff(encoded)
-        if special is not None:
-            return special
-    stored = _decode_bytes(path, encoded, cv2.IMREAD_UNCHANGED)
-    if stored.shape[2:] != (4,):
-        return colours
-    if is_tiff and colours.dtype == np.uint8:
-        raise UserError(f"{path} is a TIFF with alpha of a kind that is not read; store it as PNG.")
-    # OpenCV turns a TIFF upright in any case, other files with alpha never.
-    alpha = stored[..., 3] if is_tiff else _upright(stored[..., 3], encoded)
-    if colours.ndim == 2:
-        colours = np.dstack([colours] * 3)
-    return np.dstack([colours, alpha])
-
-
-def _special_tiff(encoded: bytes) -> np.ndarray | None:
-    """An 8-bit TIFF with alpha or in CMYK, as RGBA or RGB, upright; None for any other.
-
-    OpenCV multiplies its colours by alpha, drops the alpha of gray, and takes black for alpha.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            if image.mode in ("RGBA", "RGBa", "LA", "La"):
-                return np.asarray(image.convert("RGBA"))
-            return np.asarray(image.convert("RGB")) if image.mode == "CMYK" else None
-    except (OSError, SyntaxError, ValueError):  # a kind that Pillow does not know
-        return None
-
-
-def _upright(channel: np.ndarray, encoded: bytes) -> np.ndarray:
-    """(H, W) turned and flipped as the EXIF orientation of the PNG or WebP file says."""
-    exif = Image.Exif()
-    try:
-        exif.load(_exif_block(encoded))
-    except SyntaxError:  # Pillow's word for a damaged block, which OpenCV passes over too
-        return channel
-    orientation = exif.get(ExifTags.Base.Orientation, 1)
-    turns = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)  # quarters to the left
-    turned = np.rot90(channel, turns)
-    return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
-
-
-def _exif_block(encoded: bytes) -> bytes:
-    """The EXIF block of a PNG or WebP file, empty without one.
-
-    Pillow would decode the whole file again, and refuse files for damage elsewhere.
-    """
-    if encoded.startswith(b"\x89PNG"):
-        start, header, wanted, trailer = 8, ">I4s", b"eXIf", 4
-    else:
-        start, header, wanted, trailer = 12, "<4sI", b"EXIF", 0
-    while start + 8 <= len(encoded):
-        fields = struct.unpack_from(header, encoded, start)
-        length, kind = fields if trailer else fields[::-1]
-        if kind == wanted:
-            return encoded[start + 8 : start + 8 + length]
-        start += 8 + length + trailer
-        if not trailer:
-            start += length % 2  # WebP's chunks are even
-    return b""
 
 
 def decode(path: Path, flags: int) -> np.ndarray:
     """Decode a file with OpenCV's ``flags``; the channel order is what the flags say."""
-    return _decode_bytes(path, _read_bytes(path), flags)
+    return decode_bytes(path, read_bytes(path), flags)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises UserError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def _decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
-    """``decode`` for the content of ``path``, which is read once for several looks at it."""
+def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
+    """``decode`` for the content of ``path``."""
     image = None
     # A PNG without its end would make libpng print a line of its own.
     cut_off = encoded.startswith(b"\x89PNG") and b"IEND" not in encoded

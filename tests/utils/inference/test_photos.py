@@ -1,0 +1,384 @@
+"""Photographs of every kind come in upright with all that belongs to them, and out again."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
+
+from utils.errors import UserError
+from utils.images import read_rgb
+from utils.inference.photos import SUFFIXES, Photo, is_photo, read_photo, write_photo
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    """(6, 10, 3) uint8 with four different corners."""
+    return np.random.default_rng(0).integers(0, 256, (6, 10, 3)).astype(np.uint8)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return read_photo(path).pixels
+
+
+def exif(orientation: int) -> Image.Exif:
+    data = Image.Exif()
+    data[ExifTags.Base.Orientation] = orientation
+    return data
+
+
+LOSSLESS = {
+    ".png": {},
+    ".bmp": {},
+    ".tif": {},
+    ".gif": {},
+    ".ppm": {},
+    ".webp": {"lossless": True},
+    ".avif": {"quality": 100, "subsampling": "4:4:4"},
+}
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_every_format_is_read(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+    gray = suffix == ".gif"  # whose 256 colours hold these
+    image = rgb[..., 0] if gray else rgb
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(image).save(path, **LOSSLESS[suffix])
+    assert is_photo(path)
+    expected = np.dstack([image] * 3) if gray and pixels_of(path).ndim == 3 else image
+    np.testing.assert_allclose(pixels_of(path), expected, atol=4 if suffix == ".avif" else 0)
+
+
+def test_palettes_become_colours(tmp_path: Path, rgb: np.ndarray) -> None:
+    palette = Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), palette.convert("RGB"))
+    palette.save(tmp_path / "b.png", transparency=0)
+    transparent = np.asarray(Image.open(tmp_path / "b.png").convert("RGBA"))
+    np.testing.assert_array_equal(pixels_of(tmp_path / "b.png"), transparent)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
+def test_photos_stand_upright(
+    tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str
+) -> None:
+    options = {".webp": {"lossless": True}, ".jpg": {"quality": 100, "subsampling": 0}}
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(rgb).save(path, exif=exif(orientation), **options.get(suffix, {}))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.pixels, expected)
+    write_photo(tmp_path / "b.png", photo)  # and nothing turns them again
+    shown = ImageOps.exif_transpose(Image.open(tmp_path / "b.png"))
+    np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_deep_photos_stand_upright(
+    tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str
+) -> None:
+    """16 bits, which OpenCV decodes: the same turns as with 8."""
+    deep = rgb.astype(np.uint16) * 257
+    if suffix == ".png":
+        write_photo(tmp_path / "a.png", Photo(deep, exif=exif(orientation).tobytes()))
+    else:
+        import tifffile
+
+        tag = (ExifTags.Base.Orientation, "H", 1, orientation, True)
+        tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", extratags=[tag])
+    Image.fromarray(rgb).save(tmp_path / "b.png", exif=exif(orientation))
+    np.testing.assert_array_equal(
+        pixels_of(tmp_path / f"a{suffix}"), pixels_of(tmp_path / "b.png").astype(np.uint16) * 257
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_alpha_is_kept_and_turned_with_the_colours(
+    tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str
+) -> None:
+    rgba = np.dstack([rgb, rgb[..., 1] | 1])  # no pixel wholly transparent
+    path = tmp_path / f"a{suffix}"
+    options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    Image.fromarray(rgba).save(path, exif=exif(orientation), **options)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    np.testing.assert_array_equal(pixels_of(path), upright)
+    np.testing.assert_array_equal(read_rgb(path), upright[..., :3])
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("TIFF", ".tif"), ("TIFF", ".png"), ("PNG", ".tif")])
+def test_alpha_never_touches_the_colours(
+    tmp_path: Path, rgb: np.ndarray, kind: str, suffix: str
+) -> None:
+    """Also where a pixel is transparent, and where the suffix is another format's."""
+    rgba = np.dstack([rgb, np.arange(60, dtype=np.uint8).reshape(6, 10) * 4])
+    Image.fromarray(rgba).save(tmp_path / f"a{suffix}", format=kind)
+    np.testing.assert_array_equal(pixels_of(tmp_path / f"a{suffix}"), rgba)
+
+
+def test_tiffs_that_opencv_misreads(tmp_path: Path, rgb: np.ndarray) -> None:
+    Image.fromarray(np.ascontiguousarray(rgb[..., :2]), "LA").save(tmp_path / "gray.tif")
+    gray_alpha = pixels_of(tmp_path / "gray.tif")
+    np.testing.assert_array_equal(gray_alpha, rgb[..., [0, 0, 0, 1]])
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "cmyk.tif")
+    assert pixels_of(tmp_path / "cmyk.tif").shape == (8, 8, 3)
+    assert np.abs(pixels_of(tmp_path / "cmyk.tif").astype(int) - (255, 0, 0)).max() <= 4
+
+
+def test_damage_outside_of_the_pixels_is_no_reason_to_refuse(
+    tmp_path: Path, rgb: np.ndarray
+) -> None:
+    """Text that Pillow finds too long, and an EXIF block of nonsense, in a PNG with alpha."""
+    rgba = np.dstack([rgb, rgb[..., 1]])
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("XML:com.adobe.xmp", "x" * 2_000_000, zip=True)
+    Image.fromarray(rgba).save(tmp_path / "a.png", pnginfo=texts, exif=b"nonsense")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), rgba)
+
+
+def test_gray_with_alpha_becomes_rgba(tmp_path: Path, rgb: np.ndarray) -> None:
+    gray_alpha = np.ascontiguousarray(rgb[..., :2])
+    Image.fromarray(gray_alpha, "LA").save(tmp_path / "a.png")
+    expected = gray_alpha[..., [0, 0, 0, 1]]
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_keeps_channels_and_depth(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    write_photo(tmp_path / "a.png", Photo(image))
+    read = pixels_of(tmp_path / "a.png")
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, image)
+    if dtype == np.uint8:  # the order of the channels, as another library sees it
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), image)
+
+
+def test_float_images_are_stored_in_16_bits(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).uniform(-0.1, 1.1, (4, 4, 3)).astype(np.float32)
+    cv2.imwrite(str(tmp_path / "a.tif"), image[..., ::-1])
+    read = pixels_of(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read, image)
+    write_photo(tmp_path / "a.png", Photo(read))
+    stored = pixels_of(tmp_path / "a.png")
+    np.testing.assert_allclose(stored / 65535, image.clip(0, 1), atol=0.51 / 65535)
+
+
+P3 = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()  # any RGB profile
+
+
+def described(rgb: np.ndarray) -> dict[str, object]:
+    """What a phone writes beside the pixels: profile, camera, place, an orientation, 72 dpi."""
+    data = exif(6)
+    data[ExifTags.Base.Make] = "Maker"
+    data.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = 1.8
+    data.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    return {"icc_profile": P3, "exif": data.tobytes(), "dpi": (72, 72)}
+
+
+@pytest.mark.parametrize("result", [".png", ".jpg", ".webp", ".tiff"])
+@pytest.mark.parametrize("source", [".png", ".jpg", ".webp", ".tif"])
+def test_profile_exif_and_dpi_are_carried_over(
+    tmp_path: Path, rgb: np.ndarray, source: str, result: str
+) -> None:
+    Image.fromarray(rgb).save(tmp_path / f"a{source}", **described(rgb))
+    write_photo(tmp_path / f"b{result}", read_photo(tmp_path / f"a{source}"))
+    with Image.open(tmp_path / f"b{result}") as written:
+        assert written.info["icc_profile"] == P3
+        data = written.getexif()
+        assert data[ExifTags.Base.Make] == "Maker"
+        assert data.get(ExifTags.Base.Orientation, 1) == 1
+        assert data.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] == pytest.approx(1.8)
+        assert data.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+        if ".webp" not in (source, result):  # which knows no dpi
+            assert written.info["dpi"] == pytest.approx((72, 72), abs=0.1)
+        assert written.size == (6, 10)  # turned by a quarter
+
+
+def test_a_photo_in_other_colours_keeps_its_look(tmp_path: Path) -> None:
+    """As seen through its profile: here one with swapped primaries, which nobody overlooks."""
+    colours = np.full((8, 8, 3), (200, 60, 20), np.uint8)
+    profile = swapped_profile()
+    Image.fromarray(colours).save(tmp_path / "a.png", icc_profile=profile)
+    photo = read_photo(tmp_path / "a.png")
+    for suffix in (".png", ".jpg", ".webp", ".tiff"):
+        write_photo(tmp_path / f"b{suffix}", photo, quality=100)
+        seen = [as_srgb(tmp_path / name) for name in ("a.png", f"b{suffix}")]
+        np.testing.assert_allclose(seen[1], seen[0], atol=3)
+        assert np.abs(seen[0].astype(int) - colours).max() > 50
+
+
+def swapped_profile() -> bytes:
+    """sRGB's profile with the primaries of red and green exchanged."""
+    profile = P3
+    return profile.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+
+
+def as_srgb(path: Path) -> np.ndarray:
+    """What a viewer that knows profiles shows."""
+    with Image.open(path) as image:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        return np.asarray(ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB")))
+
+
+def test_a_profile_for_other_channels_is_left_out(tmp_path: Path, rgb: np.ndarray) -> None:
+    Image.fromarray(rgb[..., 0]).save(tmp_path / "a.png", icc_profile=P3)
+    assert read_photo(tmp_path / "a.png").profile is None
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    red = Image.new("RGB", (16, 16), (200, 30, 10))
+    red.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(pixels_of(tmp_path / "a.jpg").astype(int) - (200, 30, 10)).max() <= 4
+
+
+def heic(path: Path, image: np.ndarray, mode: str, **options: object) -> Path:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    size = (image.shape[1], image.shape[0])
+    pillow_heif.encode(mode, size, image.tobytes(), str(path), quality=100, chroma=444, **options)
+    return path
+
+
+def test_heic_is_read_with_its_profile_and_upright(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    image = np.zeros((64, 80, 3), np.uint8)
+    image[:, :40] = (200, 60, 20)
+    pillow_heif.register_heif_opener()
+    Image.fromarray(image).save(
+        tmp_path / "a.heic", quality=100, chroma=444, icc_profile=P3, exif=exif(6).tobytes()
+    )
+    photo = read_photo(tmp_path / "a.heic")
+    assert photo.pixels.shape == (80, 64, 3) or photo.pixels.shape == (64, 80, 3)
+    upright = np.asarray(Image.open(tmp_path / "a.heic").convert("RGB"))  # by its own plugin
+    np.testing.assert_array_equal(photo.pixels, upright)
+    assert photo.profile == P3
+    write_photo(tmp_path / "b.png", photo)
+    assert Image.open(tmp_path / "b.png").getexif().get(ExifTags.Base.Orientation, 1) == 1
+
+
+def test_heic_of_10_bits_keeps_them(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    image = np.dstack([ramp] * 3)
+    photo = read_photo(heic(tmp_path / "a.heic", image, "RGB;16"))
+    assert photo.pixels.dtype == np.uint16
+    assert len(np.unique(photo.pixels)) > 256
+    assert np.abs(photo.pixels.astype(int) - image).max() < 65535 / 100
+
+
+def test_without_its_package_heic_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    with pytest.raises(UserError, match=r"a\.heic .* pip install pillow-heif"):
+        read_photo(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize(("kind", "word"), [("TIFF", "pages"), ("GIF", "frames")])
+def test_of_several_pages_the_first_is_taken_and_told(
+    tmp_path: Path, rgb: np.ndarray, kind: str, word: str
+) -> None:
+    pages = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (50, 100, 200)]
+    path = tmp_path / f"a.{kind.lower()}"
+    pages[0].save(path, kind, save_all=True, append_images=pages[1:])
+    photo = read_photo(path)
+    assert (photo.pixels == 50).all()
+    assert photo.notes == (f"{path} holds 3 {word}; only the first was taken.",)
+    pages[0].save(path, kind)
+    assert read_photo(path).notes == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    image = np.full((4, 4, 3), 0.5, np.float32)
+    image[1, 2, 0] = value
+    cv2.imwrite(str(tmp_path / "a.tif"), image)
+    with pytest.raises(UserError, match=r"a\.tif holds values that are not numbers or infinite"):
+        read_photo(tmp_path / "a.tif")
+
+
+def test_float_values_above_1_are_told(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), np.full((4, 4, 3), 3.25, np.float32))
+    (note,) = read_photo(tmp_path / "a.tif").notes
+    assert "from 3.25 to 3.25; those outside 0 to 1 are clipped" in note
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiff_keeps_channels_and_depth(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, shape)
+    image = {
+        np.uint8: (values // 257).astype(np.uint8),
+        np.uint16: values.astype(np.uint16),
+        np.float32: (values / 65535).astype(np.float32),
+    }[dtype]
+    write_photo(tmp_path / "a.tiff", Photo(image, P3 if len(shape) == 3 else None))
+    photo = read_photo(tmp_path / "a.tiff")
+    assert photo.pixels.dtype == dtype
+    np.testing.assert_array_equal(photo.pixels, image)
+    assert photo.profile == (P3 if len(shape) == 3 and dtype != np.float32 else photo.profile)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_lossy_formats_come_close_and_quality_counts(
+    tmp_path: Path, suffix: str, dtype: type
+) -> None:
+    y, x = np.mgrid[0:64, 0:80] / 80
+    scale = {np.uint8: 255, np.uint16: 65535, np.float32: 1}[dtype]
+    noise = np.random.default_rng(0).normal(0, 0.05, (64, 80, 1))
+    image = (np.dstack([x, y, x * y]) + noise).clip(0, 1)
+    values = (image * scale).astype(dtype)
+    sizes = []
+    for quality in (30, 95):
+        write_photo(tmp_path / f"a{suffix}", Photo(values), quality)
+        sizes.append((tmp_path / f"a{suffix}").stat().st_size)
+    assert sizes[1] > 2 * sizes[0]
+    error = pixels_of(tmp_path / f"a{suffix}") / 255 - image
+    assert np.sqrt((error**2).mean()) < 0.03
+
+
+def test_webp_at_100_loses_nothing(tmp_path: Path, rgb: np.ndarray) -> None:
+    rgba = np.dstack([rgb, rgb[..., 0]])
+    write_photo(tmp_path / "a.webp", Photo(rgba), quality=100)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.webp"), rgba)
+
+
+def test_what_a_format_cannot_hold_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"70000 x 1 pixels do not fit into JPEG; take png"):
+        write_photo(tmp_path / "a.jpg", Photo(np.zeros((1, 70000), np.uint8)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.05, 0.6, 0.99])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp", ".avif", ".heic"])
+def test_truncated_photos_are_refused_by_name(
+    tmp_path: Path, suffix: str, kept: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"photo{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (120, 90, 3)).astype(np.uint8)
+    if suffix == ".heic":
+        heic(path, noise, "RGB")
+    else:
+        Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(UserError, match=f"photo{suffix}"):
+        read_photo(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_suffixes_in_any_case(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        (tmp_path / f"a{suffix.upper()}").touch()
+        assert is_photo(tmp_path / f"a{suffix.upper()}")
+    (tmp_path / ".a.png").touch()
+    assert not is_photo(tmp_path / ".a.png")
