@@ -19,6 +19,9 @@ from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 from utils.inference import video
+from utils.inference.console import Problems
+from utils.inference.photos import read_photo
+from utils.inference.plan import RestoringJob
 from utils.inference.restorer import Restorer, restore_image
 
 OPTIONS = {"width": 4, "num_blocks": 1}
@@ -55,6 +58,10 @@ def run(script: ModuleType, weights: Path, monkeypatch: pytest.MonkeyPatch) -> C
     return call
 
 
+def pixels_of(path: Path) -> np.ndarray:
+    return read_photo(path).pixels
+
+
 def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
@@ -79,7 +86,7 @@ def test_a_folder_becomes_a_folder_of_the_same_images(
     assert files_in(tmp_path / "out") == ["1.png", "10.png", "2.png", "deep.png"]
     network = load_weights(weights)
     for name, image in inputs.items():
-        restored = images.read_image(tmp_path / "out" / f"{name}.png")
+        restored = pixels_of(tmp_path / "out" / f"{name}.png")
         assert restored.dtype == image.dtype
         np.testing.assert_array_equal(restored, restore_image(network, image))
 
@@ -98,7 +105,7 @@ def test_options_reach_the_restorer(run: Callable[..., int], weights: Path, tmp_
         (["--memory", "0.5"], {"memory": 2**29}),
     ):
         assert run("--input", tmp_path / "a.png", "--output", tmp_path / "out", *arguments) == 0
-        seen.append(images.read_image(tmp_path / "out" / "a.png"))
+        seen.append(pixels_of(tmp_path / "out" / "a.png"))
         np.testing.assert_array_equal(
             seen[-1], Restorer(network, notify=lambda line: None, **options)(image)
         )
@@ -116,7 +123,7 @@ def test_an_authors_checkpoint_gives_the_same_image(
     images.write_png(tmp_path / "a.png", image)
     arguments = ("--weights", tmp_path / "authors.pth", "--input", tmp_path / "a.png")
     assert run(*arguments, "--model", "dmsr_s", "--output", tmp_path / "out") == 0
-    restored = images.read_image(tmp_path / "out" / "a.png")
+    restored = pixels_of(tmp_path / "out" / "a.png")
     np.testing.assert_array_equal(restored, restore_image(network, image))
     with pytest.raises(UserError, match="--model"):
         run(*arguments, "--output", tmp_path / "out")
@@ -255,7 +262,7 @@ def test_an_interruption_leaves_whole_files_only(script: ModuleType, tmp_path: P
     jobs = []
     for i in range(4):
         images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 300, 300))
-        jobs.append(script.Job(tmp_path / "in" / f"{i}.png", tmp_path / "out" / f"{i}.png"))
+        jobs.append(RestoringJob(tmp_path / "in" / f"{i}.png", tmp_path / "out" / f"{i}.png"))
 
     def restore(image: np.ndarray) -> np.ndarray:
         if (image == smooth_image(2, 300, 300)).all():
@@ -263,7 +270,7 @@ def test_an_interruption_leaves_whole_files_only(script: ModuleType, tmp_path: P
         return image
 
     with pytest.raises(KeyboardInterrupt):
-        script.restore_images(jobs, restore)
+        script.restore_images(jobs, restore, Problems())
     assert files_in(tmp_path / "out") == ["0.png", "1.png"]
     for i in range(2):
         restored = images.read_rgb(tmp_path / "out" / f"{i}.png")

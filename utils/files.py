@@ -37,10 +37,17 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
-def remove_unfinished(path: Path) -> None:
-    """Remove what processes that were killed while writing ``path`` have left beside it."""
-    for temporary in path.parent.glob(f"{_prefix(path)}*{path.suffix}"):
-        temporary.unlink(missing_ok=True)
+def remove_unfinished(*paths: Path) -> None:
+    """Remove what processes that were killed while writing ``paths`` have left beside them."""
+    by_folder: dict[Path, set[tuple[str, str]]] = {}
+    for path in paths:
+        by_folder.setdefault(path.parent, set()).add((_prefix(path), path.suffix))
+    for folder, wanted in by_folder.items():
+        for temporary in folder.glob(".*") if folder.is_dir() else ():
+            # .STEM.RANDOM.SUFFIX, where mkstemp's random part is 8 characters
+            prefix = temporary.name[: -len(temporary.suffix) - 8]
+            if (prefix, temporary.suffix) in wanted:
+                temporary.unlink(missing_ok=True)
 
 
 def _prefix(path: Path) -> str:

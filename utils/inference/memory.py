@@ -7,7 +7,7 @@ import ctypes
 import math
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -66,6 +66,22 @@ def peak_tensor_bytes(compute: Callable[[], object]) -> int:
     return tensors.peak
 
 
+# How devices other than CUDA say it, in a plain RuntimeError: Apple's, and the CPU.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@contextlib.contextmanager
+def out_of_memory_suppressed() -> Iterator[None]:
+    """Leaves the block where the device runs out of memory; no other error is suppressed."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        pass
+    except RuntimeError as error:
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+
+
 class MemoryPlan:
     """How many pixels a network can take at once: measured once, corrected by what failed.
 
@@ -109,7 +125,7 @@ class MemoryPlan:
         if self._bytes_per_pixel is None:
             side = legal_size(self.network, PROBE_SIZE)
             peak = math.inf
-            with contextlib.suppress(torch.OutOfMemoryError):
+            with out_of_memory_suppressed():
                 peak = peak_tensor_bytes(
                     lambda: self.compute(torch.rand(1, 3, side, side, device=self.device))
                 )

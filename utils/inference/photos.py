@@ -9,6 +9,7 @@ them to 8 bits. ``utils/images.py`` reads the plain files of data sets.
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -42,6 +43,8 @@ PILLOW_FORMATS: list[str] = [
 ]
 # Photographs of 100 megapixels and more are welcome.
 Image.MAX_IMAGE_PIXELS = None
+# Its log would repeat what our sentences say.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # What a broken file makes Pillow raise, besides the OSError of a truncated one.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, EOFError)
 
@@ -60,8 +63,8 @@ MAX_EXIF = 65_000  # bytes; JPEG has room for 65,533
 class Photo:
     """Pixels, upright, and what a file says about them.
 
-    ``pixels``: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, or finite float32.
-    Values are in the colour space of ``profile``, an ICC profile; without one usually sRGB.
+    ``pixels``: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, or float32 in [0, 1].
+    Their colour space is that of ``profile``, an ICC profile; without one it is usually sRGB.
     ``notes``: sentences for the user about what of the file was not taken.
     """
 
@@ -208,7 +211,7 @@ def _read_heif(path: Path, encoded: bytes) -> Photo:
 
 
 def _checked(path: Path, photo: Photo) -> Photo:
-    """Raises UserError for values that no image has; notes floats that will be clipped."""
+    """Raises UserError for values that no image has; notes floats that are clipped."""
     pixels = photo.pixels
     if pixels.dtype != np.float32:
         return photo
@@ -220,7 +223,7 @@ def _checked(path: Path, photo: Photo) -> Photo:
     if low >= 0 and high <= 1:
         return photo
     note = f"{path} holds values from {low:g} to {high:g}; those outside 0 to 1 are clipped."
-    return replace(photo, notes=(*photo.notes, note))
+    return replace(photo, pixels=pixels.clip(0, 1), notes=(*photo.notes, note))
 
 
 def _page_notes(path: Path, header: Image.Image) -> tuple[str, ...]:

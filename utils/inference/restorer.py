@@ -9,16 +9,16 @@ ramps, so that memory is bounded by the tile and no seam shows. Operations over 
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
+from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.inference.memory import MemoryPlan
+from utils.inference.memory import MemoryPlan, out_of_memory_suppressed
 from utils.inference.tiling import (
     AUTO,
     DEFAULT_OVERLAP,
@@ -34,6 +34,9 @@ from utils.inference.tiling import (
     whole_grid,
 )
 
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ARRAY_TYPES = (np.uint8, np.uint16, np.float32, np.float64)
+TENSOR_TYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
 MAX_BATCH = 64  # tiles at a time on a GPU; more of them do not keep it busier
 # The largest tile on a CPU: measured, larger ones gain nothing there but take more memory.
 CPU_TILE_PIXELS = 512**2
@@ -53,9 +56,12 @@ class Restorer:
     overlap: samples over which neighbouring tiles are blended, at most half a tile; by default
         32, and an eighth of the tiles of a network that has a ``best_tile``.
     ensemble: 8 averages the results over all flips and quarter turns, 1 does not.
-    precision: ``"float32"``, or ``"bf16"`` for matrix products and convolutions in bfloat16.
+    strength: 1 gives the network's result, 0 the image itself, values between a blend of both.
+    precision: ``"float32"``, or ``"bf16"`` for matrix products and convolutions in bfloat16, or
+        ``"fp16"`` for those in float16 on GPUs that compute no bfloat16.
     memory: bytes that this process may use; by default 4 GiB, or on CUDA 90% of what is free.
-    notify: is told in a sentence when memory asks for smaller tiles.
+    notify: is told in a sentence when memory asks for smaller tiles, and when values outside of
+        [0, 1] are clipped.
     progress: is called with (tiles done, tiles of this image) after each tile.
 
     Where the device runs out of memory, smaller tiles are taken, also for the images that follow.
@@ -69,17 +75,20 @@ class Restorer:
         tile: Tile | int | str = AUTO,
         overlap: int | None = None,
         ensemble: int = 1,
+        strength: float = 1.0,
         precision: str = "float32",
         memory: int | None = None,
         notify: Callable[[str], None] = print,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.tile = tile if isinstance(tile, Tile) else Tile.parse(tile)
-        _check_options(self.tile, overlap, ensemble, precision)
-        self.network = network
         self.device = torch.device(device)
+        _check_options(self.tile, overlap, ensemble, strength)
+        check_precision(precision, self.device)
+        self.network = network
         self.overlap = overlap
         self.ensemble = ensemble
+        self.strength = strength
         self.precision = precision
         self.notify = notify
         self.progress = progress
@@ -88,13 +97,32 @@ class Restorer:
         # By an image's shape: the frames of a video take the same tiles, told once.
         self._grids: dict[tuple[int, ...], Grid] = {}
 
-    @torch.inference_mode()
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    @overload
+    def __call__(self, image: np.ndarray) -> np.ndarray: ...
+    @overload
+    def __call__(self, image: Tensor) -> Tensor: ...
+    def __call__(self, image: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """The restored image, of the size, channels and type of the one given.
 
-        ``image`` is gray (H, W), RGB (H, W, 3) or RGBA (H, W, 4) as uint8, uint16, or float32 in
-        [0, 1]. Gray is restored as RGB and averaged back; alpha is kept as it is.
+        An array is gray (H, W), RGB (H, W, 3) or RGBA (H, W, 4); a tensor has the channels first,
+        (C, H, W) or (B, C, H, W), and comes back on its device. Values are uint8, uint16, or
+        float32 or float64 in [0, 1]. Gray is restored as RGB and averaged back; alpha is kept as
+        it is. Raises UserError for anything else.
         """
+        if not isinstance(image, Tensor):
+            return self._restore_array(image)
+        if image.ndim not in (3, 4) or image.dtype not in TENSOR_TYPES:
+            raise _refusal(image)
+        images = image.detach().cpu().reshape(-1, *image.shape[-3:])
+        restored = [
+            self._restore_array(one.permute(1, 2, 0).contiguous().numpy()) for one in images
+        ]
+        stacked = torch.from_numpy(np.stack(restored)).permute(0, 3, 1, 2)
+        return stacked.reshape(image.shape).contiguous().to(image.device)
+
+    @torch.inference_mode()
+    def _restore_array(self, image: np.ndarray) -> np.ndarray:
+        image = self._checked(image)
         colours = image[..., None] if image.ndim == 2 else image[..., :3]
         restored = None
         while restored is None:
@@ -102,7 +130,7 @@ class Restorer:
                 self._grids[colours.shape] = self._choose_grid(colours)
             grid = self._grids[colours.shape]
             # One context for all tiles: it casts the weights once.
-            with self._autocast(), contextlib.suppress(torch.OutOfMemoryError):
+            with self._autocast(), out_of_memory_suppressed():
                 restored = self._restore_tiled(colours, grid)
             # Out here the exception no longer holds the tensors.
             if restored is None:
@@ -110,6 +138,28 @@ class Restorer:
         if image.ndim == 2:
             return restored[..., 0]
         return np.dstack([restored, image[..., 3:]])
+
+    def _checked(self, image: np.ndarray) -> np.ndarray:
+        """The image, with float values clipped; raises UserError for what is none."""
+        if (
+            not isinstance(image, np.ndarray)
+            or image.dtype not in ARRAY_TYPES
+            or image.ndim not in (2, 3)
+            or image.shape[2:] not in ((), (1,), (3,), (4,))
+            or image.size == 0
+        ):
+            raise _refusal(image)
+        if image.dtype.kind != "f":
+            return image
+        low, high = float(image.min()), float(image.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise UserError("The image holds values that are not numbers or infinite.")
+        if low >= 0 and high <= 1:
+            return image
+        self.notify(
+            f"The image holds values from {low:g} to {high:g}; those outside 0 to 1 are clipped."
+        )
+        return image.clip(0, 1)
 
     def _restore_tiled(self, image: np.ndarray, grid: Grid) -> np.ndarray:
         """(H, W, 1 or 3) to the same, tile by tile; a row of tiles is held in float32."""
@@ -146,6 +196,13 @@ class Restorer:
         x = torch.from_numpy(_to_float(rainy)).to(self.device).permute(0, 3, 1, 2)
         x = x.expand(-1, 3, -1, -1).contiguous()  # gray: three equal channels
         restored = self._ensemble(x).float()
+        if self.strength != 1:
+            restored = x + self.strength * (restored - x)
+        if not restored.isfinite().all():
+            hint = "are these weights broken?" if self.precision == "float32" else "take float32."
+            raise UserError(
+                f"The network's result in {self.precision} holds values that are no numbers; {hint}"
+            )
         if rainy.shape[-1] == 1:
             restored = restored.mean(1, keepdim=True)
         return restored.permute(0, 2, 3, 1).cpu().numpy()
@@ -153,21 +210,33 @@ class Restorer:
     def _ensemble(self, rainy: Tensor) -> Tensor:
         """The network's result, or its mean over the eight flips and quarter turns."""
         if self.ensemble == 1:
-            return self.network.restore(rainy)
+            return self._run(rainy)
         total = torch.zeros_like(rainy)
         for turns in range(4):
             for dims in ([], [3]):
                 turned = torch.rot90(rainy, turns, (2, 3)).flip(dims).contiguous()
-                restored = self.network.restore(turned).flip(dims)
+                restored = self._run(turned).flip(dims)
                 total += torch.rot90(restored, -turns, (2, 3))
         return total / 8
 
+    def _run(self, rainy: Tensor) -> Tensor:
+        try:
+            return self.network.restore(rainy)
+        except NotImplementedError as error:
+            if self.device.type != "mps":
+                raise
+            raise UserError(
+                "PyTorch cannot compute a part of this network on Apple's GPU; set the environment "
+                "variable PYTORCH_ENABLE_MPS_FALLBACK=1, or take --device cpu."
+            ) from error
+
     def _probe(self, rainy: Tensor) -> Tensor:
         with self._autocast():
-            return self.network.restore(rainy)
+            return self._run(rainy)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def _choose_grid(self, image: np.ndarray) -> Grid:
         """How an image (H, W, 1 or 3) is cut."""
@@ -238,7 +307,7 @@ class Restorer:
         self.notify("The device ran out of memory; going on with smaller tiles.")
 
 
-def _check_options(tile: Tile, overlap: int | None, ensemble: int, precision: str) -> None:
+def _check_options(tile: Tile, overlap: int | None, ensemble: int, strength: float) -> None:
     """Raise UserError for options that cannot be meant."""
     if overlap is not None and overlap < 0:
         raise UserError(f"The overlap is {overlap}; it may not be negative.")
@@ -250,20 +319,44 @@ def _check_options(tile: Tile, overlap: int | None, ensemble: int, precision: st
         )
     if ensemble not in (1, 8):
         raise UserError(f"The ensemble is {ensemble}; it may be 1 or 8.")
-    if precision not in ("float32", "bf16"):
-        raise UserError(f"The precision is {precision!r}; it may be float32 or bf16.")
+    if not 0 <= strength <= 1:
+        raise UserError(f"The strength is {strength}; it may be 0 to 1.")
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise UserError for a precision that the device does not compute in."""
+    if precision not in PRECISIONS:
+        raise UserError(f"The precision is {precision!r}; it may be {', '.join(PRECISIONS)}.")
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("The precision fp16 is for GPUs; take bf16 or float32 on a CPU.")
+    if (
+        precision == "bf16"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise UserError(f"{torch.cuda.get_device_name(device)} computes no bf16; take fp16.")
+
+
+def _refusal(image: object) -> UserError:
+    described = type(image).__name__
+    if isinstance(image, (np.ndarray, Tensor)):
+        described += f" of {image.dtype} and shape {tuple(image.shape)}"
+    return UserError(
+        f"A {described} is no image; uint8, uint16, float32 and float64 are taken, as arrays "
+        "(H, W), (H, W, 3) or (H, W, 4), or as tensors (C, H, W) or (B, C, H, W)."
+    )
 
 
 def _to_float(image: np.ndarray) -> np.ndarray:
-    """Image values as float32 in [0, 1]; float values as they are."""
-    if image.dtype == np.float32:
-        return image
+    """Image values as float32 in [0, 1]."""
+    if image.dtype.kind == "f":
+        return image.astype(np.float32, copy=False)
     return image.astype(np.float32) / np.iinfo(image.dtype).max
 
 
 def _from_float(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Float values clipped to [0, 1] and rounded to an image type."""
     values = np.clip(values, 0, 1)
-    if dtype == np.float32:
-        return values
+    if dtype.kind == "f":
+        return values.astype(dtype, copy=False)
     return np.rint(values * np.iinfo(dtype).max).astype(dtype)
