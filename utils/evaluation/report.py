@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import cv2
@@ -32,6 +32,13 @@ RANK_CLASSES = {1: "best", 2: "second"}
 MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers give up beyond
 PROBLEMS_IN_SIGHT = 12  # the others are folded away
 ERROR_RANGE = 64  # of 255: what the brightest colour of an error map stands for
+
+
+class Shown(NamedTuple):
+    """An image of the page: a file, or the "left" or "right" half of one that holds a pair."""
+
+    path: Path
+    half: str = ""
 
 
 def report_page(
@@ -87,17 +94,18 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
     of_set = [result for result in results if result.job.dataset == dataset]
     stems = list(dict.fromkeys(image.stem for result in of_set for image in result.images))
     methods: list[dict[str, Any]] = []
-    clean_files: dict[str, Path] = {}
+    clean: dict[str, Shown] = {}
     for result in of_set:
         by_stem = {image.stem: image for image in result.images}
-        files: dict[str, Path] = {}
+        restored: dict[str, Shown] = {}
         scores: list[list[float | str] | None] = []
         problems: dict[int, str] = {}
         for image in result.images:
             if image.restored:
-                files[image.stem] = image.restored
+                one_file = image.side_by_side and image.restored == image.clean
+                restored[image.stem] = Shown(image.restored, "right" if one_file else "")
             if image.clean:
-                clean_files[image.stem] = image.clean
+                clean[image.stem] = Shown(image.clean, "left" if image.side_by_side else "")
         for index, stem in enumerate(stems):
             own = by_stem.get(stem)
             if own and own.problem:
@@ -108,23 +116,26 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
             {
                 "name": result.job.method,
                 "kind": "input" if result.job.is_input else "measured",
-                "files": _files_data(stems, files, folder, embed),
+                "files": _links(stems, restored, folder, embed),
                 "scores": scores,
                 "problems": problems,
             }
         )
-    if clean_files:
-        links = _files_data(stems, clean_files, folder, embed)
+    if clean:
+        links = _links(stems, clean, folder, embed)
         methods.append(
             {"name": CLEAN, "kind": CLEAN, "files": links, "scores": None, "problems": {}}
         )
     return {"name": dataset, "images": stems, "methods": methods}
 
 
-def _files_data(
-    stems: list[str], files: dict[str, Path], folder: Path, embed: bool
+def _links(
+    stems: list[str], files: dict[str, Shown], folder: Path, embed: bool
 ) -> list[str | None]:
-    """A link to each image, relative to the page, or the image itself as a data URL."""
+    """A link to each image, relative to the page, or the image itself as a data URL.
+
+    The page's style shows half of a link that ends in #left or #right.
+    """
     return [
         None
         if stem not in files
@@ -135,20 +146,24 @@ def _files_data(
     ]
 
 
-def _link(path: Path, folder: Path) -> str:
+def _link(shown: Shown, folder: Path) -> str:
+    path = shown.path.resolve()
+    half = f"#{shown.half}" if shown.half else ""
     try:
-        relative = os.path.relpath(path.resolve(), folder.resolve())
+        return quote(Path(os.path.relpath(path, folder.resolve())).as_posix()) + half
     except ValueError:  # another drive on Windows
-        return path.resolve().as_uri()
-    return quote(Path(relative).as_posix())
+        return path.as_uri() + half
 
 
-def _data_url(path: Path) -> str | None:
+def _data_url(shown: Shown) -> str | None:
     """The image losslessly as WebP, which is a third smaller than PNG; None if unreadable."""
     try:
-        image = read_8bit(path)
+        image = read_8bit(shown.path)
     except UserError:
         return None  # named among the problems of the evaluation
+    if shown.half:
+        middle = image.shape[1] // 2
+        image = image[:, :middle] if shown.half == "left" else image[:, middle:]
     stored = image if image.ndim == 2 else image[..., ::-1]
     _, encoded = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, 101])
     return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")

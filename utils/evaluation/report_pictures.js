@@ -19,7 +19,7 @@ function makePane() {
     image.addEventListener("error", () => {
       if (!image.getAttribute("src")) return;
       const file = image.src.startsWith("data:") ? "the image" : decodeURI(image.getAttribute("src"));
-      say(pane, `Cannot show ${file}: it was moved, or this browser does not know its format.`);
+      say(pane, `Cannot show ${file}: it was moved, or this browser does not know its format (evaluate.py --embed converts it).`);
     });
   }
   return pane;
@@ -105,7 +105,9 @@ function preload() {
 // Width and height of the first picture that is loaded, which stands for all; null before.
 function imageSize() {
   const loaded = panes.flatMap(({ picture, clean }) => [picture, clean]).find((image) => !image.hidden && image.naturalWidth);
-  return loaded ? [loaded.naturalWidth, loaded.naturalHeight] : null;
+  if (!loaded) return null;
+  const half = /#(left|right)$/.test(loaded.getAttribute("src"));
+  return [loaded.naturalWidth / (half ? 2 : 1), loaded.naturalHeight];
 }
 
 // The height of a window, and in the grid the columns that show the pictures largest.

@@ -395,6 +395,35 @@ def test_a_missing_image_leaves_the_view_its_size(any_screen: Any, tmp_path: Pat
     browser.get_log("browser")  # the file that is gone is in it
 
 
+@extras
+@pytest.mark.parametrize("embed", [False, True])
+def test_files_with_rainy_and_clean_side_by_side(browser: Any, tmp_path: Path, embed: bool):
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "first").mkdir()
+    pair = np.zeros((120, 640, 3), np.uint8)
+    pair[:, :320], pair[:, 320:] = CLEAN, COLOURS["rainy input"]
+    file, restored = tmp_path / "pairs" / "1.png", tmp_path / "first" / "1.png"
+    cv2.imwrite(str(file), pair[..., ::-1])
+    cv2.imwrite(str(restored), np.full((120, 320, 3), COLOURS["first"][::-1], np.uint8))
+    results = []
+    for name, path in (("rainy input", file), ("first", restored)):
+        job = ScoringJob(name, "wet", "rain13k", path.parent, file.parent, name == "rainy input")
+        image = ImageResult("1", path, file, scores=(20.0, 0.5), side_by_side=True)
+        results.append(JobResult(job, [image], 1))
+    page = write_page(tmp_path / "out", results, embed=embed)
+    open_page(browser, page, "#mode=all")
+    for name in ("rainy input", "first", "clean"):
+        assert colours_at(browser, 0.3, 0.7, of=f"[data-method='{name}'] .window") == [name] * 2
+    click(browser, "#errors")
+    wait_for_images(browser)
+    dark = pixels(browser, "[data-method='clean'] .window")
+    middle = dark.shape[1] // 2
+    assert dark[5:-5, middle - 140 : middle + 140].max() <= 4
+    open_page(browser, page, "#a=rainy+input&b=clean")
+    assert colours_at(browser, 0.1, 0.9) == ["rainy input", "clean"]
+    assert no_complaints(browser)
+
+
 # --- the list, the distribution, the link --------------------------------------------------------
 
 
@@ -561,7 +590,7 @@ def test_a_link_opens_one_image_of_one_pair_of_methods(browser: Any, tmp_path: P
 def test_each_data_set_has_its_own_methods(browser: Any, tmp_path: Path):
     results = results_in(tmp_path, ["1", "2"])
     jobs = [
-        ScoringJob(r.job.method, "night", "rain13k", r.job.results, r.job.expected, r.job.is_input)
+        ScoringJob(r.job.method, "night", "rain13k", r.job.results, r.job.clean, r.job.is_input)
         for r in results[:2]
     ]
     more = [
