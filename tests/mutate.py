@@ -1,0 +1,103 @@
+"""Break the code on purpose and see whether a test notices: python tests/mutate.py [WORD ...].
+
+Each mutant below is a mistake that somebody could make. It is made in a copy of the tracked files,
+the named tests run there, and a mutant whose tests all pass has survived: a gap in the tests. WORDs
+choose the mutants whose name or file holds one of them. Takes minutes; the exit status is 1 where
+one survived or no longer fits the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 600  # seconds for the tests of one mutant; a test that hangs has noticed too
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``before`` stands once in ``file``; ``after`` takes its place, and ``tests`` should fail."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: str
+
+
+MUTANTS: list[Mutant] = []
+
+
+def survives(mutant: Mutant) -> str:
+    """How a mutant fared: killed, SURVIVED, or that it no longer fits the code."""
+    source = (ROOT / mutant.file).read_text(encoding="utf-8")
+    if source.count(mutant.before) != 1:
+        return f"DOES NOT FIT ({source.count(mutant.before)} places)"
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        tracked = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for name in filter(None, tracked.split("\0")):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, copy / name)
+        (copy / mutant.file).write_text(
+            source.replace(mutant.before, mutant.after), encoding="utf-8"
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-m",
+            "not gpu",
+            *mutant.tests.split(),
+        ]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=copy,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+            )
+        except subprocess.TimeoutExpired:
+            return "killed (hangs)"
+    if done.returncode == 0:
+        return "SURVIVED"
+    # 1: a test failed. Anything else is a mistake in the list above, such as a missing file.
+    return "killed" if done.returncode == 1 else f"NOT RUN ({done.stdout[-200:]})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Break the code on purpose, run the tests.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only mutants that hold one")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at a time")
+    args = parser.parse_args()
+    chosen = [
+        mutant
+        for mutant in MUTANTS
+        if not args.words or any(word in mutant.name + mutant.file for word in args.words)
+    ]
+    failures = []
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for mutant, fate in zip(chosen, pool.map(survives, chosen), strict=True):
+            print(f"{fate:20}  {mutant.file}: {mutant.name}", flush=True)
+            if not fate.startswith("killed"):
+                failures.append(mutant.name)
+    print(f"{len(chosen) - len(failures)} of {len(chosen)} mutants were noticed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
