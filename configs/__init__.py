@@ -46,6 +46,17 @@ def default_config() -> CfgNode:
     c.DATA.REPEAT = 1  # how often an epoch visits each pair; raise it for small sets
     c.DATA.CACHE = ""  # folder for decoded images, memory-mapped; empty: decode every time
     c.DATA.WORKERS = 2  # loader processes of each training process
+    # Rain drawn on clean photographs while loading, instead of the pairs of TRAIN.
+    c.DATA.SYNTHESIS = CfgNode()
+    c.DATA.SYNTHESIS.CLEAN = ""  # folder of clean photographs; empty: no synthesis
+    c.DATA.SYNTHESIS.HOLD_OUT = 0  # as `make_rain.py --hold-out`: photographs and layers left out
+    c.DATA.SYNTHESIS.LAYERS = ""  # folder of rainy/clean pairs whose rain is laid over
+    c.DATA.SYNTHESIS.SKIP_LAYERS = []  # stems of pairs there that are left out
+    c.DATA.SYNTHESIS.SHARE_LAYERS = 0.0  # of the patches that get rain of LAYERS
+    c.DATA.SYNTHESIS.SHARE_LIGHT = 0.1  # that get light rain, 24 to 30 dB
+    c.DATA.SYNTHESIS.SHARE_DRY = 0.05  # that get none; the rest: synthetic rain of any strength
+    c.DATA.SYNTHESIS.SHARE_RELIT = 0.0  # whose scene gets other light or colours first
+    c.DATA.SYNTHESIS.SHARE_PATTERNS = 0.0  # that get lattices, blinds, fur, text; half stay dry
 
     c.AUGMENT = CfgNode()
     c.AUGMENT.PATCH = 64  # pixels

@@ -16,6 +16,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "RUN.SEED": (0, 2**32 - 1),
     "DATA.REPEAT": (1, NO_LIMIT),
     "DATA.WORKERS": (0, NO_LIMIT),
+    "DATA.SYNTHESIS.HOLD_OUT": (0, NO_LIMIT),
+    "DATA.SYNTHESIS.SHARE_LAYERS": (0, 1),
+    "DATA.SYNTHESIS.SHARE_LIGHT": (0, 1),
+    "DATA.SYNTHESIS.SHARE_DRY": (0, 1),
+    "DATA.SYNTHESIS.SHARE_RELIT": (0, 1),
+    "DATA.SYNTHESIS.SHARE_PATTERNS": (0, 1),
     "AUGMENT.PATCH": (1, NO_LIMIT),
     "AUGMENT.SATURATION": (0, NO_LIMIT),
     "AUGMENT.SATURATION_PROBABILITY": (0, 1),
@@ -72,8 +78,10 @@ def check_values(config: CfgNode) -> None:
 
 
 def _get(config: CfgNode, name: str) -> Any:
-    group, key = name.split(".")
-    return config[group][key]
+    node: Any = config
+    for key in name.split("."):
+        node = node[key]
+    return node
 
 
 def _is_number(value: Any) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
@@ -14,10 +15,12 @@ from yacs.config import CfgNode
 from data.cache import open_cache
 from data.datasets import BatchSampler, DecodedPairs, PairImages, Share, TrainingPatches
 from data.pairs import Pair, check_pairs, find_pairs, warn_if_swapped
+from data.synthesis import Mixture, SyntheticPatches, hold_out, layers_of, read_layers
 from data.transforms import Augmentation
 from data.workers import prepare_worker
 from utils.errors import UserError
 from utils.evaluation.folders import dataset_name
+from utils.images import images_by_stem
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,22 @@ def build_loaders(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Loaders:
 
     train_pairs: list[Pair] = []
     shares = []
-    for folder, weight in training_folders(node.TRAIN):
-        pairs = find("TRAIN", folder)
-        num_visits = max(1, round(weight * node.REPEAT * len(pairs)))
-        shares.append(Share(len(train_pairs), len(pairs), num_visits))
-        train_pairs += pairs
+    synthetic: SyntheticPatches | None = None
+    if node.SYNTHESIS.CLEAN:
+        synthetic = build_synthesis(node.SYNTHESIS, augmentation, cfg.RUN.SEED)
+        # a photograph stands for both images of its pairs, to be named in messages
+        train_pairs = [Pair(photo, photo) for photo in synthetic.photos]
+        shares = [Share(0, len(train_pairs), node.REPEAT * len(train_pairs))]
+        descriptions.append(
+            f"rain of {len(synthetic.layers)} layers and drawn rain on {len(train_pairs)} "
+            f"photographs of {node.SYNTHESIS.CLEAN}"
+        )
+    else:
+        for folder, weight in training_folders(node.TRAIN):
+            pairs = find("TRAIN", folder)
+            num_visits = max(1, round(weight * node.REPEAT * len(pairs)))
+            shares.append(Share(len(train_pairs), len(pairs), num_visits))
+            train_pairs += pairs
     validation_pairs = {
         name: find("VAL", folder) for name, folder in validation_folders(node.VAL).items()
     }
@@ -81,11 +95,11 @@ def build_loaders(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Loaders:
         _check_batch(batch_size, num_samples, cfg, world_size)
 
     images: PairImages = DecodedPairs(train_pairs)
-    if node.CACHE:
+    if node.CACHE and not synthetic:
         images = open_cache(train_pairs, Path(node.CACHE))
     sampler = BatchSampler(num_samples, cfg.RUN.SEED, cfg.OPTIM.ACCUMULATE, rank, world_size)
     train = DataLoader(
-        TrainingPatches(images, augmentation, cfg.RUN.SEED, shares),
+        synthetic or TrainingPatches(images, augmentation, cfg.RUN.SEED, shares),
         batch_sampler=sampler,
         num_workers=node.WORKERS,
         persistent_workers=node.WORKERS > 0,
@@ -97,6 +111,38 @@ def build_loaders(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Loaders:
         for name, pairs in validation_pairs.items()
     }
     return Loaders(train, sampler, train_pairs, validation, "; ".join(descriptions))
+
+
+def build_synthesis(node: CfgNode, augmentation: Augmentation, seed: int) -> SyntheticPatches:
+    """Training patches drawn from clean photographs, as the DATA.SYNTHESIS settings describe.
+
+    Raises UserError for a missing or empty folder and for settings that leave nothing.
+    """
+    if bool(node.LAYERS) != (node.SHARE_LAYERS > 0):
+        raise UserError(
+            "DATA.SYNTHESIS.LAYERS and a SHARE_LAYERS above 0 go together; give both or neither."
+        )
+    photos = images_by_stem(Path(node.CLEAN))
+    held_out = hold_out(photos, node.HOLD_OUT)
+    if len(held_out) == len(photos):
+        raise UserError(
+            f"DATA.SYNTHESIS.HOLD_OUT is {node.HOLD_OUT}, which leaves none of the {len(photos)} "
+            f"photographs in {node.CLEAN}."
+        )
+    layers: list[np.ndarray] = []
+    if node.LAYERS:
+        what = "DATA.SYNTHESIS.SKIP_LAYERS"
+        layers = read_layers(Path(node.LAYERS), node.SKIP_LAYERS, what)
+        layers = layers_of("train" if held_out else "", layers)
+    return SyntheticPatches(
+        [path for stem, path in photos.items() if stem not in held_out],
+        layers,
+        Mixture(layers=node.SHARE_LAYERS, light=node.SHARE_LIGHT, dry=node.SHARE_DRY),
+        augmentation,
+        seed,
+        relit=node.SHARE_RELIT,
+        patterns=node.SHARE_PATTERNS,
+    )
 
 
 def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:
@@ -189,6 +235,7 @@ def _check_batch(batch_size: int, num_samples: int, cfg: CfgNode, world_size: in
         )
     if batch_size > num_samples:
         folders = ", ".join(folder for folder, _ in training_folders(cfg.DATA.TRAIN))
+        folders = cfg.DATA.SYNTHESIS.CLEAN or folders
         raise UserError(
             f"{folders} gives {num_samples} patches an epoch, less than one batch of {batch_size} "
             f"({setting}); lower that or raise DATA.REPEAT (now {cfg.DATA.REPEAT})."

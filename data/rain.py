@@ -16,7 +16,7 @@ step from black to white. Nothing touches a disk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -24,6 +24,9 @@ import numpy as np
 # A layer's drops differ in brightness; this many levels are drawn. Streaks of one level do not add
 # up where they cross, those of different levels do.
 _BRIGHTNESS_LEVELS = np.linspace(0.4, 1.0, 5)
+
+# Share of the rains of any strength that are drawn like the heaviest layers of the data sets.
+DOWNPOURS = 0.4
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def random_rain(rng: np.random.Generator) -> Rain:
     length = _log_uniform(rng, 18, 140)
     crossing = rng.random() < 0.25
     gale = rng.random() < 0.25
-    return Rain(
+    rain = Rain(
         density=0.04 * 40**heaviness,
         length=length,
         width=min(_log_uniform(rng, 1, 4), max(1.0, length / 14)),
@@ -85,6 +88,22 @@ def random_rain(rng: np.random.Generator) -> Rain:
         screen=rng.choice((0.0, 0.0, rng.random())),
         jpeg_quality=int(rng.integers(70, 97)) if rng.random() < 0.15 else 0,
     )
+    if rng.random() < DOWNPOURS:
+        # The data sets' kind of heavy rain: sharp streaks of even brightness cover nearly all of
+        # the picture, and hide what they cover where it is bright.
+        rain = replace(
+            rain,
+            density=_log_uniform(rng, 0.5, 3),
+            length=_log_uniform(rng, 20, 90),
+            width=rng.uniform(1, 3),
+            brightness=rng.uniform(0.25, 0.9),
+            num_layers=int(rng.integers(2, 6)),
+            depth=rng.uniform(1, 2),
+            taper=0.0,
+            blur=0.45,
+            screen=0.0,
+        )
+    return rain
 
 
 def add_rain(clean: np.ndarray, rain: Rain, rng: np.random.Generator) -> np.ndarray:
@@ -139,27 +158,26 @@ def extract_layer(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
 def vary_layer(layer: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """A layer made new: mirrored, shifted, sometimes turned and scaled, of another strength.
 
-    The result is (height, width) whatever the size of ``layer``, which is repeated as often as
-    needed. Half of the layers are not resampled, so that hard-edged streaks stay hard.
+    The result is (height, width) whatever the size of ``layer``: a part of a larger layer, while a
+    smaller one is repeated as often as needed. Half of the layers are not resampled, so that
+    hard-edged streaks stay hard.
     """
     if rng.random() < 0.5:
         layer = layer[:, ::-1]
     if rng.random() < 0.5:
         layer = layer[::-1]
-    rows, columns = layer.shape
-    top, left = rng.integers(rows), rng.integers(columns)
     resampled = rng.random() < 0.5
     angle, scale = rng.uniform(-15, 15), _log_uniform(rng, 0.7, 1.4)
     if resampled:
         # Big enough that the turned and scaled cut-out never leaves it.
         side = int(np.ceil(np.hypot(height, width) / scale)) + 2
-        patch = _wrapped(layer, top, left, side, side)
+        patch = _window(layer, side, side, rng)
         centre = ((side - 1) / 2, (side - 1) / 2)
         turn = cv2.getRotationMatrix2D(centre, angle, scale)
         turn[:, 2] += ((width - side) / 2, (height - side) / 2)
         varied = cv2.warpAffine(patch, turn, (width, height), flags=cv2.INTER_LINEAR)
     else:
-        varied = _wrapped(layer, top, left, height, width)
+        varied = _window(layer, height, width, rng)
     return varied * np.float32(_log_uniform(rng, 0.6, 1.25))
 
 
@@ -221,11 +239,18 @@ def _smooth_field(height: int, width: int, low: float, rng: np.random.Generator)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _wrapped(layer: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """A cut-out of the layer repeated endlessly in both directions."""
-    rows = np.arange(top, top + height) % layer.shape[0]
-    columns = np.arange(left, left + width) % layer.shape[1]
-    return layer[np.ix_(rows, columns)]
+def _window(layer: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A random cut-out of (height, width), of the layer repeated endlessly where it is too small.
+
+    A layer that is larger in both directions is cut inside: a seam breaks the streaks.
+    """
+    rows, columns = layer.shape
+    inside = rows > height and columns > width
+    top = rng.integers(rows - height if inside else rows)
+    left = rng.integers(columns - width if inside else columns)
+    chosen_rows = np.arange(top, top + height) % rows
+    chosen_columns = np.arange(left, left + width) % columns
+    return layer[np.ix_(chosen_rows, chosen_columns)]
 
 
 def _store_as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:

@@ -25,9 +25,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -36,18 +35,17 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
-from data.pairs import find_pairs
-from data.rain import (
-    add_rain,
-    extract_layer,
-    fade_layer,
-    lay_over,
-    random_rain,
-    streak_layer,
-    vary_layer,
+from data.synthesis import (
+    LIGHT_RAIN,
+    Mixture,
+    hold_out,
+    layers_of,
+    make_rainy,
+    read_layers,
+    read_photo,
 )
 from utils.errors import UserError, run_main
-from utils.images import images_by_stem, read_rgb, to_float, to_uint8, write_png
+from utils.images import images_by_stem, write_png
 
 # Photographs inside every scikit-image wheel, nothing to download; the rest there are drawings,
 # medical images and the right eye's view of the motorcycle.
@@ -62,23 +60,6 @@ SKIMAGE_PHOTOS = (
     "motorcycle_left.png",
     "rocket.jpg",
 )
-
-# PSNR of lightly rainy photographs, in dB.
-LIGHT_RAIN = (24.0, 30.0)
-
-# With held-out photographs, every fifth layer is held out with them.
-LAYER_HOLD_OUT = 5
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a pair is made: what is fixed, and which share of the pairs gets which kind of rain."""
-
-    seed: int
-    fixed: dict[str, Any]
-    share_layers: float
-    share_light: float
-    share_dry: float
 
 
 @dataclass(frozen=True)
@@ -95,21 +76,19 @@ class Job:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the pairs that the command line asks for."""
     options = parse(arguments)
-    shares = (options.share_layers, options.share_light, options.share_dry)
-    if sum(shares) > 1:
-        raise UserError(f"The shares {', '.join(map(str, shares))} add up to more than 1.")
     if bool(options.layers) != (options.share_layers > 0):
         raise UserError("--layers FOLDER and a --share-layers above 0 go together; give both.")
     given = {name: getattr(options, name) for name in FIXABLE}
-    recipe = Recipe(
-        seed=options.seed,
+    mixture = Mixture(
+        layers=options.share_layers,
+        light=options.share_light,
+        dry=options.share_dry,
         fixed={name: value for name, value in given.items() if value is not None},
-        share_layers=options.share_layers,
-        share_light=options.share_light,
-        share_dry=options.share_dry,
     )
     photos = skimage_photos() if options.clean == "skimage" else images_by_stem(Path(options.clean))
-    layers = read_layers(options.layers, options.skip_layers) if options.layers else []
+    layers = []
+    if options.layers:
+        layers = read_layers(options.layers, options.skip_layers, "--skip-layers")
     held_out = choose_held_out(photos, options.hold_out)
 
     jobs = []
@@ -136,38 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cv2.setNumThreads(1)  # the pool has a thread a core
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # OpenCV and NumPy draw and compress outside the interpreter's lock.
-        done = pool.map(lambda job: write_pair(job, recipe), jobs)
+        done = pool.map(lambda job: write_pair(job, mixture, options.seed), jobs)
         for _ in tqdm(done, "making rain", len(jobs), unit="pair"):
             pass
-
-
-def make_rainy(
-    clean: np.ndarray,
-    recipe: Recipe,
-    layers: Sequence[np.ndarray],
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """A clean photograph, (H, W, 3) uint8, in a rain of the recipe's mixture."""
-    height, width = clean.shape[:2]
-    kind = rng.random()
-    if kind < recipe.share_dry:
-        return clean
-    kind -= recipe.share_dry
-
-    rain = replace(random_rain(rng), **recipe.fixed)
-    light = kind < recipe.share_light
-    if light:
-        # Light rain of the data sets' kind and of ours, in the same proportion as heavy rain.
-        kind = rng.uniform(recipe.share_light, 1 - recipe.share_dry)
-    kind -= recipe.share_light
-
-    if kind < recipe.share_layers:
-        layer = vary_layer(layers[rng.integers(len(layers))], height, width, rng)
-    elif light:
-        layer = streak_layer(height, width, rain, rng)
-    else:
-        return add_rain(clean, rain, rng)
-    return lay_over(clean, fade_layer(layer, rng.uniform(*LIGHT_RAIN)) if light else layer)
 
 
 def generator(seed: int, stem: str, variant: int) -> np.random.Generator:
@@ -176,11 +126,11 @@ def generator(seed: int, stem: str, variant: int) -> np.random.Generator:
     return np.random.default_rng(list(digest))
 
 
-def write_pair(job: Job, recipe: Recipe) -> None:
+def write_pair(job: Job, mixture: Mixture, seed: int) -> None:
     """Read a photograph, make its rain, write both images."""
-    clean = to_uint8(to_float(read_rgb(job.photo)))
-    rng = generator(recipe.seed, job.photo.stem, job.variant)
-    write_png(job.rainy, make_rainy(clean, recipe, job.layers, rng))
+    clean = read_photo(job.photo)
+    rng = generator(seed, job.photo.stem, job.variant)
+    write_png(job.rainy, make_rainy(clean, mixture, job.layers, rng))
     write_png(job.clean, clean)
 
 
@@ -190,43 +140,12 @@ def skimage_photos() -> dict[str, Path]:
     return {Path(name).stem: folder / name for name in SKIMAGE_PHOTOS}
 
 
-def read_layers(folder: Path, skipped: Sequence[str]) -> list[np.ndarray]:
-    """The rain layers of a folder of pairs, without those whose rainy stem is ``skipped``."""
-    _, pairs = find_pairs(folder)
-    stems = {pair.rainy.stem for pair in pairs}
-    for stem in skipped:
-        if stem not in stems:
-            raise UserError(f"--skip-layers names {stem}, and {folder} has no such pair.")
-    pairs = [pair for pair in pairs if pair.rainy.stem not in skipped]
-    if not pairs:
-        raise UserError(f"--skip-layers leaves no pair of {folder}.")
-    return [extract_layer(*(to_uint8(to_float(image)) for image in pair.read())) for pair in pairs]
-
-
-def layers_of(part: str, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The layers for a part of the data set: all, or disjoint ones for train and val.
-
-    A single layer cannot be shared out; both parts get it.
-    """
-    held_out = layers[::LAYER_HOLD_OUT]
-    if not part or len(layers) == len(held_out):
-        return list(layers)
-    if part == "val":
-        return list(held_out)
-    return [layer for index, layer in enumerate(layers) if index % LAYER_HOLD_OUT]
-
-
 def choose_held_out(photos: dict[str, Path], wanted: str) -> set[str]:
-    """The stems that go to val: those named, or as many as asked for.
-
-    A number takes the stems with the smallest digests: neither the seed nor the order of the
-    files changes the choice.
-    """
+    """The stems that go to val: those named, or as many as asked for."""
     if wanted.isdecimal():
         if int(wanted) >= len(photos):
             raise UserError(f"--hold-out {wanted} leaves none of the {len(photos)} photographs.")
-        by_digest = sorted(photos, key=lambda stem: hashlib.sha256(stem.encode()).digest())
-        return set(by_digest[: int(wanted)])
+        return hold_out(photos, int(wanted))
     stems = set(_stems(wanted))
     for stem in sorted(stems - set(photos)):
         raise UserError(f"--hold-out names {stem}, and there is no such photograph.")
@@ -258,7 +177,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--clean", required=True, help="folder of clean photographs, or skimage for bundled ones")
     add("--output", required=True, type=Path, help="folder for the pairs; nothing is overwritten")
-    add("--variants", type=number(int, 1, 10_000), default=1, help="pairs per photograph (1)")
+    add("--variants", type=number(int, 0, 10_000), default=1, help="pairs per photograph (1)")
     add("--seed", type=number(int, 0, 2**63), default=0, help="another seed, other rain (0)")
     add("--hold-out", default="", help="photographs for OUTPUT/val: how many, or STEM,STEM,...")
     add("--val-variants", type=number(int, 1, 10_000), default=1, help="pairs of each of them (1)")
