@@ -26,7 +26,7 @@ import numpy as np
 _BRIGHTNESS_LEVELS = np.linspace(0.4, 1.0, 5)
 
 # Share of the rains of any strength that are drawn like the heaviest layers of the data sets.
-DOWNPOURS = 0.4
+DOWNPOURS = 0.35
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,14 @@ def random_rain(rng: np.random.Generator) -> Rain:
     if rng.random() < DOWNPOURS:
         # The data sets' kind of heavy rain: sharp streaks of even brightness cover nearly all of
         # the picture, and hide what they cover where it is bright.
+        density = _log_uniform(rng, 0.5, 2.5)
         rain = replace(
             rain,
-            density=_log_uniform(rng, 0.5, 3),
+            density=density,
             length=_log_uniform(rng, 20, 90),
             width=rng.uniform(1, 3),
-            brightness=rng.uniform(0.25, 0.9),
+            # the real layers' mean is a third of white at most
+            brightness=min(rng.uniform(0.25, 0.9), 0.6 / density),
             num_layers=int(rng.integers(2, 6)),
             depth=rng.uniform(1, 2),
             taper=0.0,
@@ -174,7 +176,7 @@ def vary_layer(layer: np.ndarray, height: int, width: int, rng: np.random.Genera
         patch = _window(layer, side, side, rng)
         centre = ((side - 1) / 2, (side - 1) / 2)
         turn = cv2.getRotationMatrix2D(centre, angle, scale)
-        turn[:, 2] += ((width - side) / 2, (height - side) / 2)
+        turn[:, 2] += np.array([width - side, height - side]) / 2
         varied = cv2.warpAffine(patch, turn, (width, height), flags=cv2.INTER_LINEAR)
     else:
         varied = _window(layer, height, width, rng)
@@ -258,7 +260,9 @@ def _store_as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     if quality == 0:
         return image
     _, encoded = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was encoded a line above
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

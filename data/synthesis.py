@@ -81,7 +81,7 @@ def make_rainy(
     kind -= mixture.light
 
     if kind < mixture.layers:
-        layer = vary_layer(layers[rng.integers(len(layers))], height, width, rng)
+        layer = vary_layer(layers[int(rng.integers(len(layers)))], height, width, rng)
     elif light:
         layer = streak_layer(height, width, rain, rng)
     else:
@@ -90,7 +90,7 @@ def make_rainy(
 
 
 class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
-    """Patches with rain drawn while loading: ``dataset[Draw(...)]`` is (rainy, clean, photo number).
+    """Patches with rain drawn while loading: ``dataset[Draw(...)]`` is (rainy, clean, number).
 
     The photograph is cut and augmented first and the rain falls on the result, so that flips and
     quarter turns of the scene leave the rain falling downwards. Numbers past the last photograph

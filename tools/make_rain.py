@@ -15,6 +15,9 @@ synthetic rain for the rest:
 
     python tools/make_rain.py --clean PHOTOS --output PAIRS --variants 7 --hold-out 20 \\
         --layers PAIRS_OF_A_DATA_SET --share-layers 0.4 --share-light 0.1 --share-dry 0.05
+
+A training that draws its rain while loading (DATA.SYNTHESIS) needs only the validation pairs:
+--variants 0 makes no others.
 """
 
 from __future__ import annotations
@@ -90,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.layers:
         layers = read_layers(options.layers, options.skip_layers, "--skip-layers")
     held_out = choose_held_out(photos, options.hold_out)
+    if not options.variants and not held_out:
+        raise UserError("--variants 0 makes only pairs of photographs that --hold-out names.")
 
     jobs = []
     for stem, photo in photos.items():

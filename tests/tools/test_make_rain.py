@@ -116,6 +116,15 @@ def test_held_out_photographs_are_chosen_by_name_or_number(photos, tmp_path):
         assert stems(output / "train") == {"b", "a"}
 
 
+def test_no_variants_leave_the_held_out_photographs_alone(photos, tmp_path):
+    output = make(photos, tmp_path / "pairs", "--hold-out", "2", "--variants", "0")
+    with_train = make(photos, tmp_path / "both", "--hold-out", "2")
+    assert not (output / "train").exists()
+    assert contents(output / "val") == contents(with_train / "val")
+    with pytest.raises(UserError, match="--variants 0"):
+        make(photos, tmp_path / "none", "--variants", "0")
+
+
 def test_dry_pairs_are_equal(photos, tmp_path):
     output = make(photos, tmp_path / "dry", "--share-dry", "1", "--variants", "3")
     assert gains(output) == [0] * 12

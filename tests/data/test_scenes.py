@@ -1,0 +1,54 @@
+"""What happens to clean scenes before it rains on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data.scenes import draw_pattern, vary_light
+from tests.helpers import smooth_image
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (7, 90), (33, 5)])
+@pytest.mark.parametrize("vary", [draw_pattern, vary_light])
+def test_size_and_type_stay_and_the_given_scene_is_untouched(vary, shape) -> None:
+    scene = smooth_image(1, *shape)
+    before = scene.copy()
+    for seed in range(30):
+        varied = vary(scene, np.random.default_rng(seed))
+        assert varied.shape == scene.shape and varied.dtype == np.uint8
+        again = vary(scene, np.random.default_rng(seed))
+        assert np.array_equal(varied, again)
+    assert np.array_equal(scene, before)
+
+
+def test_light_reaches_white_skies_dark_scenes_and_other_colours() -> None:
+    scene = np.full((8, 8, 3), (60, 130, 190), np.uint8)
+    varied = [vary_light(scene, np.random.default_rng(seed))[0, 0] for seed in range(200)]
+    brightness = np.array([colour.mean() for colour in varied])
+    assert brightness.min() < 65 and brightness.max() > 195
+    assert any(colour[0] > colour[2] for colour in varied)  # reddish now
+    assert any(colour.max() == 255 for colour in varied)
+
+
+def test_bars_are_regular() -> None:
+    """Of the patterns on a black scene many are bright lines at equal distances."""
+    scene = np.zeros((96, 96, 3), np.uint8)
+    regular = 0
+    for seed in range(120):
+        spectrum = np.abs(np.fft.fft2(draw_pattern(scene, np.random.default_rng(seed))[..., 1]))
+        spectrum[:2, :2] = spectrum[-1:, :2] = spectrum[:2, -1:] = 0
+        # one frequency and its mirror image stand out
+        regular += spectrum.max() > 20 * np.median(spectrum) > 0
+    assert regular > 40
+
+
+def test_fur_has_the_colours_of_the_place() -> None:
+    """No pattern that depends on the scene brings gray lines into a green one."""
+    green = np.full((64, 64, 3), (20, 160, 20), np.uint8)
+    greenish = 0
+    for seed in range(80):
+        drawn = draw_pattern(green, np.random.default_rng(seed)).reshape(-1, 3).astype(int)
+        changed = drawn[np.abs(drawn - green[0, 0]).max(axis=1) > 12]
+        greenish += len(changed) > 100 and bool((changed[:, 1] > 2 * changed[:, 0]).all())
+    assert 5 <= greenish <= 40

@@ -1,0 +1,179 @@
+"""Rain drawn while loading: what a sample depends on, the shares, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from configs import load_config
+from data.datasets import Draw
+from data.loaders import Loaders, build_loaders
+from data.synthesis import Mixture, SyntheticPatches, hold_out, layers_of, make_rainy
+from data.transforms import Augmentation
+from tests.helpers import ROOT, smooth_image, write_pairs
+from utils.errors import UserError
+from utils.images import write_png
+
+PLAIN = Augmentation(geometry="none")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five photographs of different sizes; the darkest is the first."""
+    for index in range(5):
+        image = smooth_image(index, 60 + index, 90 - index) // 2
+        write_png(tmp_path / "photos" / f"{index}.png", image)
+    return tmp_path / "photos"
+
+
+def patches(photos: Path, mixture: Mixture, **more: float) -> SyntheticPatches:
+    paths = sorted(photos.iterdir())
+    layers = [np.full((70, 80), 0.2, np.float32)]
+    return SyntheticPatches(paths, layers, mixture, PLAIN, more.pop("seed", 0), **more)
+
+
+def load(photos: Path, *settings: object, **processes: int) -> Loaders:
+    base = ["DATA.VAL", "", "DATA.WORKERS", 0, "DATA.SYNTHESIS.CLEAN", photos]
+    base += ["OPTIM.BATCH_SIZE", 2, "AUGMENT.PATCH", 32, "DATA.REPEAT", 2]
+    words = [str(word) for word in (*base, *settings)]
+    return build_loaders(load_config(ROOT / "training.yml", words), **processes)
+
+
+def epoch(loaders: Loaders, number: int, step: int = 0) -> list[tuple[Tensor, ...]]:
+    loaders.sampler.set_epoch(number, patch=32, batch_size=2, first_step=step)
+    return list(loaders.train)
+
+
+def same(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_sample_depends_on_seed_epoch_and_number_alone(photos: Path) -> None:
+    def sample(seed: int, number: int, index: int) -> tuple[Tensor, ...]:
+        return patches(photos, Mixture(), seed=seed)[Draw(number, index, 32)][:2]
+
+    once = sample(0, 1, 3)
+    assert same(once, sample(0, 1, 3))
+    for other in (sample(1, 1, 3), sample(0, 2, 3), sample(0, 1, 8)):
+        assert not torch.equal(once[0], other[0])
+
+
+def test_the_same_photograph_never_meets_the_same_rain(photos: Path) -> None:
+    # patches as large as the photograph: the scene is the same every time, the rain is not
+    write_png(photos / "0.png", smooth_image(0, 32, 32) // 2)
+    drawn = patches(photos, Mixture())
+    samples = [drawn[Draw(number, 0, 32)] for number in range(1, 6)]
+    for index, (rainy, clean, which) in enumerate(samples):
+        assert which == 0
+        for earlier_rainy, earlier_clean, _ in samples[:index]:
+            assert torch.equal(clean, earlier_clean) and not torch.equal(rainy, earlier_rainy)
+
+
+def test_a_resumed_epoch_and_two_processes_see_the_same_patches(photos: Path) -> None:
+    whole = epoch(load(photos), 3)
+    assert len(whole) == 5
+    for resumed, undisturbed in zip(epoch(load(photos), 3, step=2), whole[2:], strict=True):
+        assert same(resumed, undisturbed)
+    shares = [epoch(load(photos, rank=rank, world_size=2), 3) for rank in range(2)]
+    for first, second, both in zip(*shares, whole, strict=True):
+        parts = tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
+        assert same(parts, both)
+
+
+def test_loader_processes_draw_what_one_process_draws(photos: Path) -> None:
+    for one, other in zip(
+        epoch(load(photos), 1), epoch(load(photos, "DATA.WORKERS", 2), 1), strict=True
+    ):
+        assert same(one, other)
+
+
+def test_shares_decide_the_rain(photos: Path) -> None:
+    mixture = Mixture(layers=0.4, dry=0.3, fixed={"density": 0.3, "veil": 0.0, "jpeg_quality": 0})
+    drawn = patches(photos, mixture)
+    dry = flat = 0
+    for index in range(240):
+        rainy, clean, _ = drawn[Draw(1, index, 24)]
+        gain = rainy - clean
+        dry += bool((gain == 0).all())
+        # the only layer has the same strength everywhere
+        flat += bool(gain.min() > 0.05 and np.ptp(gain.numpy()) < 1.5 / 255)
+    assert dry / 240 == pytest.approx(0.3, abs=0.1)
+    assert flat / 240 == pytest.approx(0.4, abs=0.1)
+
+
+def test_rain_falls_downwards_whatever_the_scene_is_turned_to(photos: Path) -> None:
+    for path in photos.iterdir():
+        write_png(path, np.full((80, 80, 3), 40, np.uint8))
+    fixed = {"angle": 0.0, "spread": 0.0, "density": 0.2, "veil": 0.0, "unevenness": 0.0}
+    drawn = patches(photos, Mixture(fixed=fixed))
+    drawn.augmentation = Augmentation(geometry="dihedral")
+    for index in range(20):
+        rainy = drawn[Draw(1, index, 64)][0][0].numpy()
+        down, across = (np.abs(np.diff(rainy, axis=axis)).mean() for axis in (0, 1))
+        assert down < across
+
+
+def test_patterns_belong_to_the_scene_and_half_of_them_stay_dry(photos: Path) -> None:
+    plain, drawn = patches(photos, Mixture()), patches(photos, Mixture(), patterns=1.0)
+    changed = dry = 0
+    for index in range(60):
+        rainy, clean, _ = drawn[Draw(1, index, 32)]
+        changed += not torch.equal(clean, plain[Draw(1, index, 32)][1])
+        dry += torch.equal(rainy, clean)
+    assert changed >= 57
+    assert 18 <= dry <= 42
+
+
+def test_16_bit_photographs_are_read(photos: Path) -> None:
+    import cv2
+
+    eight = smooth_image(3, 40, 40)
+    cv2.imwrite(str(photos / "0.png"), eight.astype(np.uint16)[..., ::-1] * 257)
+    clean = patches(photos, Mixture(dry=1))[Draw(1, 0, 40)][1]
+    assert torch.equal(clean, torch.from_numpy(eight.transpose(2, 0, 1)).float() / 255)
+
+
+def test_held_out_photographs_and_layers_are_left_out(photos: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", 10)
+    synthesis = [f"DATA.SYNTHESIS.{key}" for key in ("LAYERS", "SHARE_LAYERS", "HOLD_OUT")]
+    layers, share, held = synthesis
+    every = load(photos, layers, pairs, share, 0.5)
+    part = load(photos, layers, pairs, share, 0.5, held, 2)
+    assert "5 photographs" in every.description and "10 layers" in every.description
+    assert "3 photographs" in part.description and "8 layers" in part.description
+    left_out = hold_out([str(i) for i in range(5)], 2)
+    assert {pair.rainy.stem for pair in part.train_pairs} == {"0", "1", "2", "3", "4"} - left_out
+    skipped = load(photos, layers, pairs, share, 0.5, "DATA.SYNTHESIS.SKIP_LAYERS", "['3']")
+    assert "9 layers" in skipped.description
+
+
+def test_layers_of_training_and_validation_are_disjoint() -> None:
+    layers = [np.full((2, 2), value, np.float32) for value in range(11)]
+    train, val = ({int(x[0, 0]) for x in layers_of(part, layers)} for part in ("train", "val"))
+    assert train | val == set(range(11)) and not train & val
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (("DATA.SYNTHESIS.SHARE_LAYERS", 0.5), "go together"),
+        (("DATA.SYNTHESIS.LAYERS", "somewhere"), "go together"),
+        (("DATA.SYNTHESIS.HOLD_OUT", 5), "leaves none of the 5"),
+        (("DATA.SYNTHESIS.SHARE_DRY", 0.95), "add up to more than 1"),
+        (("DATA.SYNTHESIS.SHARE_DRY", 1.5), r"SHARE_DRY is 1\.5; it must be from 0 to 1"),
+        (("DATA.SYNTHESIS.CLEAN", "/nowhere"), "nowhere"),
+        (("OPTIM.BATCH_SIZE", 12), "gives 10 patches"),
+    ],
+)
+def test_mistakes_get_one_sentence(photos: Path, settings: tuple, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load(photos, *settings)
+
+
+def test_a_dry_mixture_returns_the_photograph() -> None:
+    clean = smooth_image(0, 20, 30)
+    assert make_rainy(clean, Mixture(dry=1), [], np.random.default_rng(0)) is clean
