@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -54,6 +55,24 @@ def run_script(
         text=True,
         timeout=timeout,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def as_ordinary_user(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Python code in a process that file permissions hold for, also where the tests run as root."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def drop_rights() -> None:
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            prctl(24, capability)  # PR_CAPBSET_DROP: gone with the exec that follows
+
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=drop_rights if os.geteuid() == 0 else None,
     )
 
 

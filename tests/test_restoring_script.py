@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from models import build_model, load_weights
-from tests.helpers import ROOT, run_script, smooth_image
+from tests.helpers import ROOT, as_ordinary_user, run_script, smooth_image
 from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
@@ -102,6 +104,7 @@ def test_options_reach_the_restorer(run: Callable[..., int], weights: Path, tmp_
         (["--tile", "released"], {"tile": "released"}),
         (["--ensemble", "8"], {"ensemble": 8}),
         (["--precision", "bf16"], {"precision": "bf16"}),
+        (["--strength", "0.5"], {"strength": 0.5}),
         (["--memory", "0.5"], {"memory": 2**29}),
     ):
         assert run("--input", tmp_path / "a.png", "--output", tmp_path / "out", *arguments) == 0
@@ -109,7 +112,7 @@ def test_options_reach_the_restorer(run: Callable[..., int], weights: Path, tmp_
         np.testing.assert_array_equal(
             seen[-1], Restorer(network, notify=lambda line: None, **options)(image)
         )
-    assert len({restored.tobytes() for restored in seen[:-1]}) == 5
+    assert len({restored.tobytes() for restored in seen[:-1]}) == 6
 
 
 def test_an_authors_checkpoint_gives_the_same_image(
@@ -224,6 +227,89 @@ def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
     assert "0.png is not a readable image" in told and "Cannot write" in told
 
 
+def test_one_photo_in_another_format_with_what_belongs_to_it(
+    run: Callable[..., int], weights: Path, tmp_path: Path
+) -> None:
+    image = smooth_image(1, 70, 80)
+    details = Image.Exif()
+    details[ExifTags.Base.Make] = "Maker"
+    Image.fromarray(image).save(tmp_path / "a.webp", lossless=True, exif=details)
+    arguments = ("--input", tmp_path / "a.webp", "--output")
+    assert run(*arguments, tmp_path / "x.jpg", "--quality", 100) == 0
+    assert run(*arguments, tmp_path / "y.jpg", "--quality", 10) == 0
+    assert run(*arguments, tmp_path / "out", "--format", "tiff") == 0
+    assert files_in(tmp_path) == ["a.webp", "out/a.tiff", "x.jpg", "y.jpg"]
+    restored = restore_image(load_weights(weights), image)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out" / "a.tiff"), restored)
+    assert np.abs(pixels_of(tmp_path / "x.jpg").astype(int) - restored).mean() < 2
+    assert (tmp_path / "y.jpg").stat().st_size < (tmp_path / "x.jpg").stat().st_size / 2
+    for result in ("x.jpg", "out/a.tiff"):
+        with Image.open(tmp_path / result) as written:
+            assert written.getexif()[ExifTags.Base.Make] == "Maker"
+
+
+def test_several_inputs_at_once(run: Callable[..., int], tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "in/c.png"):
+        images.write_png(tmp_path / name, smooth_image(1, 8, 8))
+    inputs = [tmp_path / name for name in ("a.png", "b.png", "in")]
+    assert run("--input", *inputs, "--output", tmp_path / "out") == 0
+    assert files_in(tmp_path / "out") == ["a.png", "b.png", "in/c.png"]
+
+
+def test_problems_are_told_when_they_happen_and_again_after_ctrl_c(
+    script: ModuleType,
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.png").write_bytes(b"no image")
+    for i in (2, 3):
+        images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 8, 8))
+    calls = []
+
+    def interrupted(self: Restorer, image: np.ndarray) -> np.ndarray:
+        calls.append(capsys.readouterr().err)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return image
+
+    monkeypatch.setattr(Restorer, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert "1.png is not a readable image" in calls[0]
+    told = capsys.readouterr().err
+    assert "1 of 3 could not be restored" in told and "1.png is not a readable image" in told
+    assert files_in(tmp_path / "out") == ["2.png"]
+
+
+def test_left_overs_of_killed_runs_are_removed(run: Callable[..., int], tmp_path: Path) -> None:
+    images.write_png(tmp_path / "in" / "a.png", smooth_image(1, 8, 8))
+    (tmp_path / "out").mkdir()
+    for name in (".a.0b_x3c4d.png", ".other.0b_x3c4d.png", ".a.png", ".a.hidden.png"):
+        (tmp_path / "out" / name).touch()
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
+    assert files_in(tmp_path / "out") == [".a.hidden.png", ".a.png", ".other.0b_x3c4d.png", "a.png"]
+
+
+@pytest.mark.parametrize("closed", ["small.safetensors", "in/a.png", "in", "out"])
+def test_missing_rights_are_a_sentence(weights: Path, tmp_path: Path, closed: str) -> None:
+    images.write_png(tmp_path / "in" / "a.png", smooth_image(1, 8, 8))
+    (tmp_path / "out").mkdir()
+    shutil.copy(weights, tmp_path / "small.safetensors")
+    (tmp_path / closed).chmod(0o555 if closed == "out" else 0)
+    code = "import runpy, sys; sys.argv[0] = 'test.py'; runpy.run_path('test.py', None, '__main__')"
+    done = as_ordinary_user(
+        code, "--weights", tmp_path / "small.safetensors", "--input", tmp_path / "in",
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    (tmp_path / closed).chmod(0o755)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Permission denied" in done.stderr and str(tmp_path / closed) in done.stderr
+
+
 def test_long_names_are_no_trouble(run: Callable[..., int], tmp_path: Path) -> None:
     name = "n" * 250 + ".png"
     images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
@@ -299,6 +385,9 @@ def test_a_video_becomes_a_video(
         (["--input", "full/a.png", "--output", "full"], "would replace an input"),
         (["--input", "full", "--tile", "10"], "at least 64"),
         (["--input", "full", "--tile", "windows"], "auto, whole, released"),
+        (["--input", "full", "--strength", "1.5"], "0 to 1"),
+        (["--input", "full", "--precision", "fp16", "--device", "cpu"], "fp16 is for GPUs"),
+        (["--input", "full", "--output", "full/a.png"], "more than one input"),
     ],
 )
 def test_mistakes_are_sentences(
@@ -327,6 +416,9 @@ def test_mistakes_are_sentences(
         ["--device", "warp"],
         ["--device", "cuda:99"],
         ["--ensemble", "3"],
+        ["--quality", "80"],
+        ["--quality", "0", "--format", "jpg"],
+        ["--format", "gif"],
     ],
 )
 def test_impossible_arguments_end_with_status_2(

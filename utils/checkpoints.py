@@ -155,8 +155,6 @@ def read_torch_file(path: Path) -> Any:
             f"{path} holds more than tensors and plain values, or is no torch file; loading it "
             "could execute code, so it is refused."
         ) from error
-    except PermissionError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     # All that torch's readers were seen to raise on damaged files.
     except (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError,
             RuntimeError, TypeError, ValueError, struct.error) as error:  # fmt: skip
@@ -164,5 +162,11 @@ def read_torch_file(path: Path) -> Any:
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.")
+    """Raises UserError where there is no file, or one that may not be read."""
+    try:
+        with path.open("rb"):
+            pass
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"There is no file {path}.") from error
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error

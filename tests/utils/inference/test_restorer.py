@@ -71,7 +71,7 @@ SIZES = [(1, 1), (1, 9), (7, 3), (64, 64), (65, 200), (130, 97)]
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("channels", [(), (3,), (4,)], ids=["gray", "rgb", "rgba"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
 def test_every_size_and_type_comes_back_unchanged_through_an_identity(
     height: int, width: int, channels: tuple[int, ...], dtype: type
 ) -> None:
@@ -81,11 +81,12 @@ def test_every_size_and_type_comes_back_unchanged_through_an_identity(
         np.uint8: (values // 257).astype(np.uint8),
         np.uint16: values.astype(np.uint16),
         np.float32: (values / 65535).astype(np.float32),
+        np.float64: values / 65535,
     }[dtype]
     for tile in ("whole", "auto", "released", 64, "64x96"):
         restored = Restorer(Identity(), tile=tile)(image)
         assert restored.dtype == dtype
-        np.testing.assert_allclose(restored, image, atol=0 if dtype != np.float32 else 1e-6)
+        np.testing.assert_allclose(restored, image, atol=1e-6 if np.dtype(dtype).kind == "f" else 0)
 
 
 def test_gray_is_averaged_over_the_three_channels() -> None:
@@ -288,7 +289,9 @@ def test_bf16_computes_in_bfloat16_and_comes_close() -> None:
         ({"tile": 128, "overlap": 65}, "0 to 64"),
         ({"overlap": -1}, "may not be negative"),
         ({"ensemble": 4}, "1 or 8"),
-        ({"precision": "fp8"}, "float32 or bf16"),
+        ({"precision": "fp8"}, "float32, bf16, fp16"),
+        ({"precision": "fp16"}, "fp16 is for GPUs"),
+        ({"strength": -0.1}, "0 to 1"),
     ],
 )
 def test_impossible_options_are_refused(options: dict, sentence: str) -> None:
@@ -325,3 +328,100 @@ def test_tiles_in_batches_give_the_same_image() -> None:
     np.testing.assert_array_equal(batched, Restorer(Blur(), tile=96)(image))
     assert done[:3] == [(3, done[0][1]), (6, done[0][1]), (8, done[0][1])]
     assert done[-1][0] == done[-1][1]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 66, 70), (3, 66, 70), (4, 66, 70), (2, 3, 66, 70)])
+def test_tensors_have_their_channels_first(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    largest = {torch.uint8: 255, torch.uint16: 65535}.get(dtype, 1)
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * largest
+    rainy = values.to(dtype)
+    restored = Restorer(Blur())(rainy)
+    assert (restored.shape, restored.dtype) == (rainy.shape, rainy.dtype)
+    for one, other in zip(
+        rainy.reshape(-1, *shape[-3:]), restored.reshape(-1, *shape[-3:]), strict=True
+    ):
+        array = one.permute(1, 2, 0).numpy()
+        expected = restore_image(Blur(), np.ascontiguousarray(array))
+        np.testing.assert_array_equal(other.permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8, 2), np.uint8),
+        np.zeros((2, 8, 8, 3), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8), np.int64),
+        np.zeros((8, 8), bool),
+        torch.zeros(8, 8),
+        torch.zeros(3, 8, 8, dtype=torch.float16),
+        torch.zeros(2, 8, 8),
+        [[0.5]],
+        None,
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_refused_in_one_sentence(image: object) -> None:
+    with pytest.raises(UserError, match=r"is no image; uint8, uint16, float32 and float64") as told:
+        Restorer(Identity())(image)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_refused(value: float) -> None:
+    image = np.full((8, 8), 0.5)
+    image[3, 4] = value
+    with pytest.raises(UserError, match="not numbers or infinite"):
+        Restorer(Identity())(image)
+
+
+def test_values_outside_of_0_to_1_are_told_and_clipped() -> None:
+    told = []
+    image = np.array([[-0.5, 0.5, 3.0]], np.float32)
+    restored = Restorer(Identity(), notify=told.append)(image)
+    assert restored.tolist() == [[0, 0.5, 1]]
+    assert told == ["The image holds values from -0.5 to 3; those outside 0 to 1 are clipped."]
+
+
+def test_strength_blends_result_and_input() -> None:
+    image = np.random.default_rng(0).random((70, 80, 3))
+    full = Restorer(Blur())(image)
+    for strength in (0, 0.3, 1):
+        blended = Restorer(Blur(), strength=strength, tile=64)(image)
+        expected = image + strength * (full - image)
+        np.testing.assert_allclose(blended[:-1, :-1], expected[:-1, :-1], atol=2e-3)
+        np.testing.assert_allclose(
+            Restorer(Blur(), strength=strength)(image), image + strength * (full - image), atol=1e-6
+        )
+
+
+def test_results_that_are_no_numbers_are_refused() -> None:
+    class Broken(Identity):
+        def restore(self, rainy: Tensor) -> Tensor:
+            return rainy / 0
+
+    with pytest.raises(UserError, match=r"float32 holds values that are no numbers; are these"):
+        Restorer(Broken())(np.zeros((8, 8), np.uint8))
+
+
+def test_a_cpu_without_memory_takes_smaller_tiles() -> None:
+    """PyTorch's allocator for the CPU raises a plain RuntimeError."""
+
+    class SmallCPU(Blur):
+        def restore(self, rainy: Tensor) -> Tensor:
+            if rainy.shape[-2] * rainy.shape[-1] > 200 * 200:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+            return super().restore(rainy)
+
+    image = smooth_image(3, 400, 400)
+    restored = Restorer(SmallCPU(), notify=lambda line: None)(image)
+    difference = restored.astype(int) - Restorer(Blur(), tile="whole")(image)
+    assert np.abs(difference[:-1, :-1]).max() <= 1  # the last ones see another padding
+    with pytest.raises(RuntimeError, match="another"):
+
+        class Failing(Identity):
+            def restore(self, rainy: Tensor) -> Tensor:
+                raise RuntimeError("another error")
+
+        Restorer(Failing())(image)
