@@ -8,40 +8,56 @@ All methods on all data sets (RESULTS/METHOD/SET/ and DATASETS/SET/), beside the
 
     python evaluate.py --benchmark results --datasets datasets
 
-Real rain without clean images, by NIQE:
+Real rain without clean images, by NIQE, and by other metrics that need none:
 
     python evaluate.py --results results/dmsr/real --no-reference --input datasets/real
+    python evaluate.py --results results/dmsr/real --no-reference --metrics niqe musiq maniqa
 
-Everything lands in --output: table.md, table.csv, table.tex, table.json, images.csv with every
-image, and report.html to look at. The exit status is 1 where an image could not be scored.
+Everything lands in --output: table.md, table.csv, table.tex (with published.bib), table.json,
+images.csv with every image, statistics.md, and report.html to look at. The exit status is 1 where
+an image could not be scored.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.results import pair_results, set_folders
 from utils.errors import UserError, run_main
 from utils.evaluation import formats
+from utils.evaluation.facts import read_facts
 from utils.evaluation.folders import benchmark_jobs, single_jobs
+from utils.evaluation.latex import latex
+from utils.evaluation.provenance import provenance
+from utils.evaluation.published import PUBLISHED_BIB, read_published
+from utils.evaluation.quality import PERCEPTUAL, WITH_CLEAN, PyiqaScorer, Scorer
 from utils.evaluation.report import report_page
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import NIQE, JobResult, score_jobs
-from utils.evaluation.table import Table, build_table, metrics_of
+from utils.evaluation.statistics import (
+    Comparison,
+    compare_methods,
+    statistics_json,
+    statistics_markdown,
+)
+from utils.evaluation.table import Table, build_table, counted
 from utils.files import write_text
 from utils.metrics import PROTOCOLS
 
-PROBLEMS_SHOWN = 10  # of each folder; images.csv has all
+SHOWN = 10  # problems and remarks of each folder; images.csv has all
 
 
 def main() -> int:
     args = parse_arguments()
+    # first of all: it shows whether --output can be written
+    cache = ScoreCache(args.output / "score_cache.jsonl", fresh=args.fresh)
     protocol = NIQE if args.no_reference else args.protocol
+    facts, weights = read_facts(args.facts) if args.facts else ({}, {})
+    more_published = read_published(args.published) if args.published else []
     unmatched: list[str] = []
     if args.benchmark:
         jobs, unmatched = benchmark_jobs(
@@ -49,15 +65,9 @@ def main() -> int:
         )
     else:
         jobs = single_jobs(args.results, args.target, args.input, protocol, set_folders)
-    niqe = None
-    if args.no_reference:
-        from utils.evaluation.niqe import Niqe  # imports torch, which nothing else here needs
-
-        niqe = Niqe(args.niqe_parameters)
-
-    kept = ScoreCache(args.output / "score_cache.json", fresh=args.fresh)
+    scorers = make_scorers(args)
     paired = [pair_results(job, args.match) for job in jobs]
-    results = score_jobs(paired, kept, workers=args.workers, crop=args.crop, no_reference=niqe)
+    results = score_jobs(paired, cache, workers=args.workers, crop=args.crop, scorers=scorers)
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
 
@@ -65,16 +75,39 @@ def main() -> int:
         results,
         published=bool(args.benchmark) and not args.no_published,
         extra_decimals=0 if args.benchmark else 2,
-        no_reference=niqe.name if niqe else "",
+        implementations=[scorer.name for scorer in scorers],
         num_unmatched=len(unmatched),
+        more_published=more_published,
+        method_facts=facts,
     )
-    write_outputs(args.output, results, table, unmatched, embed=args.embed)
+    comparisons = compare_methods(results, args.baseline)
+    write_table(args.output, table, comparisons, weights)
+    write_text(args.output / "images.csv", formats.images_csv(results))
+    text = statistics_markdown(comparisons, results, args.extremes)
+    write_text(args.output / "statistics.md", text)
+    page = report_page(results, table, args.output, embed=args.embed, unmatched=unmatched)
+    write_text(args.output / "report.html", page)
+
     print(formats.console(table, shutil.get_terminal_size().columns))
     num_scored = sum(len(result.scored) for result in results)
     num_reused = sum(image.reused for result in results for image in result.images)
-    print(f"\n{num_scored} images ({num_reused} kept from before); written to {args.output}/")
-    show_problems(results, unmatched)
+    scored = counted(num_scored, "image")
+    print(f"\n{scored} ({num_reused} kept from before); written to {args.output}/")
+    show_problems(results, unmatched, table)
     return 1 if table.num_problems else 0
+
+
+def make_scorers(args: argparse.Namespace) -> list[Scorer]:
+    """What computes the metrics of --metrics; without clean images NIQE by default."""
+    scorers: list[Scorer] = []
+    for key in args.metrics or (["niqe"] if args.no_reference else []):
+        if key == "niqe":
+            from utils.evaluation.niqe import Niqe  # imports torch, which few tables need
+
+            scorers.append(Niqe(args.niqe_parameters, args.niqe_gray))
+        else:
+            scorers.append(PyiqaScorer(key))
+    return scorers
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -106,8 +139,44 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--no-reference", action="store_true", help="score without clean images, by NIQE"
     )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=list(PERCEPTUAL),
+        metavar="NAME",
+        help=f"through pyiqa, beside PSNR and SSIM: {', '.join(PERCEPTUAL)}",
+    )
     parser.add_argument("--niqe-parameters", type=Path, metavar="FILE", help="a local .mat file")
+    parser.add_argument(
+        "--niqe-gray",
+        choices=["y", "rgb2gray"],
+        default="y",
+        help="Y of YCbCr (default) or the authors' own conversion, MATLAB's rgb2gray",
+    )
     parser.add_argument("--no-published", action="store_true", help="leave out the papers' rows")
+    parser.add_argument(
+        "--published",
+        type=Path,
+        metavar="FILE.csv",
+        help="further published rows: columns model, dataset, psnr, ssim ...",
+    )
+    parser.add_argument(
+        "--facts",
+        type=Path,
+        metavar="FILE.csv",
+        help="further columns: method, parameters, macs, seconds, training_data "
+        "(tools/complexity.py writes such a file)",
+    )
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="the method of statistics.md (default: the best)"
+    )
+    parser.add_argument(
+        "--extremes",
+        type=int,
+        default=5,
+        metavar="N",
+        help="list the worst and the best N images of each method (default: %(default)s)",
+    )
     parser.add_argument(
         "--crop", action="store_true", help="cut images of different sizes to the common one"
     )
@@ -126,62 +195,63 @@ def parse_arguments() -> argparse.Namespace:
     if args.results and not args.target and not args.no_reference:
         parser.error("--results needs --target FOLDER, or --no-reference for real rain")
     if args.no_reference and (args.target or args.protocol):
-        parser.error("--no-reference scores by NIQE: it takes no --target and no --protocol")
+        parser.error("--no-reference takes no --target and no --protocol")
+    if args.no_reference and set(args.metrics or ()) & set(WITH_CLEAN):
+        parser.error(f"{' and '.join(WITH_CLEAN)} compare with clean images: not --no-reference")
     if args.results and (args.datasets or args.methods or args.sets):
         parser.error("--datasets, --methods and --sets belong to --benchmark")
     if args.benchmark and (args.target or args.input):
         parser.error("--target and --input belong to --results; a benchmark has --datasets")
-    if args.workers is not None and args.workers < 1:
-        parser.error(f"--workers is {args.workers}; it must be at least 1")
+    for option in ("workers", "extremes"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            parser.error(f"--{option} is {value}; it must be at least 1")
+    args.metrics = list(dict.fromkeys(args.metrics or ()))
     return args
 
 
-def write_outputs(
-    folder: Path, results: list[JobResult], table: Table, unmatched: list[str], *, embed: bool
+def write_table(
+    folder: Path,
+    table: Table,
+    comparisons: list[Comparison],
+    weights: dict[str, dict[str, str]],
 ) -> None:
-    """Write the table in four formats, the scores of every image and the report page."""
+    """Write the table in four formats; the JSON says how it came about."""
     write_text(folder / "table.md", formats.markdown(table))
     write_text(folder / "table.csv", formats.table_csv(table))
-    write_text(folder / "table.tex", formats.latex(table))
-    write_text(folder / "table.json", formats.dump_json(formats.table_json(table)))
-    write_text(folder / "images.csv", images_csv(results))
-    page = report_page(results, table, folder, embed=embed, unmatched=unmatched)
-    write_text(folder / "report.html", page)
+    write_text(folder / "table.tex", latex(table, label=folder.resolve().name))
+    shutil.copyfile(PUBLISHED_BIB, folder / PUBLISHED_BIB.name)
+    content = {
+        **formats.table_json(table),
+        "statistics": statistics_json(comparisons),
+        "provenance": provenance(weights),
+    }
+    write_text(folder / "table.json", formats.dump_json(content))
 
 
-def images_csv(results: list[JobResult]) -> str:
-    """One line for each image: its scores with every digit, or what was wrong with it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    metrics = metrics_of(results[0].job.protocol)
-    writer.writerow(
-        ["method", "dataset", "image", "protocol", *(metric.key for metric in metrics), "problem"]
-    )
+def show_problems(results: list[JobResult], unmatched: list[str], table: Table) -> None:
+    """Name on standard error what could not be scored and what to know about the rest."""
     for result in results:
-        job = result.job
-        head = [job.method, job.dataset]
-        if result.problem:
-            writer.writerow([*head, "", job.protocol, *([""] * len(metrics)), result.problem])
-        for image in result.images:
-            scores = [""] * len(metrics) if image.scores is None else map(repr, image.scores)
-            writer.writerow([*head, image.stem, job.protocol, *scores, image.problem])
-    return text.getvalue()
-
-
-def show_problems(results: list[JobResult], unmatched: list[str]) -> None:
-    """Name on standard error what could not be scored, and count it."""
-    for result in results:
-        problems = result.problems
-        for problem in problems[:PROBLEMS_SHOWN]:
-            print(f"error: {problem}", file=sys.stderr)
-        if len(problems) > PROBLEMS_SHOWN:
-            more = len(problems) - PROBLEMS_SHOWN
-            print(f"error: ... and {more} more in {result.job.results}", file=sys.stderr)
+        remarks = [
+            f"{image.restored}: {remark.text}"
+            for image in result.scored
+            for remark in image.remarks
+        ]
+        show_some("warning", remarks, result.job.results)
+        show_some("error", result.problems, result.job.results)
     for problem in unmatched:
         print(f"error: {problem}", file=sys.stderr)
-    count = sum(len(result.problems) for result in results) + len(unmatched)
-    if count:
-        print(f"{count} problems; the table is incomplete", file=sys.stderr)
+    if table.num_problems:
+        end = "; the table is incomplete" if table.num_left_out else ""
+        print(f"{counted(table.num_problems, 'problem')}{end}", file=sys.stderr)
+
+
+def show_some(kind: str, lines: Sequence[str], folder: Path) -> None:
+    """The first lines, and how many there are beyond."""
+    for line in lines[:SHOWN]:
+        print(f"{kind}: {line}", file=sys.stderr)
+    if len(lines) > SHOWN:
+        print(f"{kind}: ... and {len(lines) - SHOWN} more in {folder}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,10 @@ def pair_results(job: ScoringJob, match: str = "") -> JobResult:
 
     ``match`` is the user's pattern for names, as in ``pair_names``.
     """
+    if job.clean and not job.is_input and job.results.resolve() == job.clean.resolve():
+        return JobResult(
+            job, problem=f"{job.results} would be scored against itself; --target is the clean set."
+        )
     try:
         sides = _sides(job)
         is_side = job.is_input and sides.rainy

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.helpers import ROOT, run_script, write_pairs
+from tests.helpers import ROOT, run_script, start_script, write_pairs
 from utils.metrics import score
 
 GOLDEN = ROOT / "tests" / "golden" / "metrics"
@@ -87,7 +88,8 @@ def test_benchmark_in_every_format_beside_the_papers(benchmark: tuple[Path, Path
     assert done.returncode == 0, done.stderr
     *shown, written = done.stdout.splitlines()
     assert max(map(len, shown)) <= 80 and written.endswith(f"written to {output}/")
-    for name in ("table.md", "table.tex", "table.csv", "table.json", "images.csv", "report.html"):
+    for name in ("table.md", "table.tex", "published.bib", "table.csv", "images.csv",
+                 "statistics.md", "report.html"):  # fmt: skip
         assert (output / name).stat().st_size > 100, name
 
     content = json.loads((output / "table.json").read_text(encoding="utf-8"))
@@ -112,6 +114,14 @@ def test_benchmark_in_every_format_beside_the_papers(benchmark: tuple[Path, Path
         cell = by_method["poor"]["scores"][dataset]
         assert (cell["psnr"], cell["ssim"]) == pytest.approx(tuple(expected), abs=1e-9)
         assert cell["psnr_rank"] == 2 and by_method["good"]["scores"][dataset]["psnr_rank"] == 1
+    made = content["provenance"]
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:]+\+00:00", made["date"])
+    assert made["versions"]["numpy"] == np.__version__ and "--benchmark" in made["command"]
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    assert (made["commit"] or "").rstrip("+") == head
+
     sources = {row["source"] for row in content["rows"] if row["kind"] == "published"}
     assert "DMSR paper Table 1, trained on Rain13K" in sources
     assert not any("README" in source for source in sources)  # of the other protocol
@@ -153,7 +163,9 @@ def test_problems_leave_the_rest_of_the_table(benchmark: tuple[Path, Path], tmp_
     assert by_method["good"]["Rain100H"]["complete"] is False
     assert by_method["good"]["DID-Data"]["complete"] is True
     assert by_method["poor"]["DID-Data"] is None and by_method["poor"]["Mean"] is None
-    assert "INCOMPLETE: 3 problems" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "INCOMPLETE: 3 images not scored" in (tmp_path / "out" / "table.md").read_text(
+        encoding="utf-8"
+    )
     rows = read_csv(tmp_path / "out" / "images.csv")
     (broken,) = (
         r for r in rows if (r["method"], r["image"], r["dataset"]) == ("good", "2", "Rain100H")
@@ -198,14 +210,6 @@ def test_mistakes_are_one_sentence(tmp_path: Path):
         assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pyiqa") is not None, reason="pyiqa is installed")
-def test_niqe_without_its_package_is_one_sentence(tmp_path: Path):
-    pairs = write_pairs(tmp_path / "set", 1, 16, 16)
-    done = evaluate("--results", pairs / "input", "--no-reference", "--output", tmp_path / "out")
-    assert done.returncode == 1 and "pip install pyiqa" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
 def test_evaluation_needs_neither_networks_nor_torch():
     code = "import sys, evaluate; print([m for m in sys.modules if m.split('.')[0] in " \
         "('torch', 'models', 'losses', 'skimage')])"  # fmt: skip
@@ -213,3 +217,49 @@ def test_evaluation_needs_neither_networks_nor_torch():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_single_problems_and_remarks_are_told_in_the_singular(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 1, 40, 40)
+    shutil.copy(pairs / "target" / "1.png", pairs / "input" / "1.png")
+    shutil.copy(pairs / "target" / "1.png", pairs / "input" / "extra.png")
+    done = evaluate(
+        "--results", pairs / "input", "--target", pairs / "target", "--output", tmp_path / "out"
+    )
+    assert done.returncode == 1  # the extra file
+    assert done.stdout.count("1 image (0 kept") == 1 and "INCOMPLETE" not in done.stdout
+    lines = done.stderr.splitlines()
+    assert "warning: " in lines[0] and "cannot be told from the clean image" in lines[0]
+    assert lines[1].startswith("error: extra") and lines[2] == "1 problem" and len(lines) == 3
+    row = read_csv(tmp_path / "out" / "images.csv")[0]
+    assert row["psnr"] == "inf" and row["remarks"].startswith("cannot be told")
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_scoring(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 1, 16, 16)
+    (pairs / "target" / "1.png").write_bytes(b"would be named if it were read")
+    (tmp_path / "file").write_text("")
+    done = evaluate(
+        "--results", pairs / "input", "--target", pairs / "target",
+        "--output", tmp_path / "file" / "out",
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error: Cannot write")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 60, 400, 600)
+    cache = tmp_path / "out" / "score_cache.jsonl"
+    arguments = (
+        "--results", pairs / "input", "--target", pairs / "target", "--output", tmp_path / "out",
+        "--workers", "1",
+    )  # fmt: skip
+    process = start_script("evaluate.py", *arguments)
+    end = time.monotonic() + 60
+    while not (cache.is_file() and cache.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None and time.monotonic() < end
+    process.kill()
+    process.wait()
+    kept = cache.read_bytes().count(b"\n")
+    assert 3 <= kept < 60
+    assert f"60 images ({kept} kept from before)" in evaluate(*arguments).stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 from natsort import natsorted, ns
 
 from utils.errors import UserError
@@ -70,7 +71,12 @@ def read_rgb(path: Path) -> np.ndarray:
 
 def read_gray_or_rgb(path: Path) -> np.ndarray:
     """As ``read_rgb``, but a gray file stays two-dimensional, (H, W)."""
-    image = decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    return decode_gray_or_rgb(path, read_bytes(path))
+
+
+def decode_gray_or_rgb(path: Path, encoded: bytes) -> np.ndarray:
+    """``read_gray_or_rgb`` for the content of ``path``."""
+    image = decode_bytes(path, encoded, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
 
 
@@ -104,6 +110,26 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
             f"{path} holds {image.dtype} values; 8 and 16 bits and 32-bit floats are read."
         )
     return image
+
+
+def jpeg_damage(encoded: bytes) -> str:
+    """What is wrong with the data of a JPEG file that is decoded all the same; else "".
+
+    Decoders fill in what they cannot make out. libjpeg says so, but neither OpenCV nor Pillow asks.
+    """
+    if not encoded.startswith(b"\xff\xd8"):
+        return ""
+    try:
+        simplejpeg.decode_jpeg(encoded, strict=True)
+    except ValueError as error:
+        warning = str(error)
+    else:
+        return ""
+    try:
+        simplejpeg.decode_jpeg(encoded, strict=False)
+    except ValueError:
+        return ""  # a kind that simplejpeg does not know at all
+    return warning
 
 
 def to_float(image: np.ndarray) -> np.ndarray:

@@ -102,10 +102,7 @@ def _score_rgb(restored: np.ndarray, clean: np.ndarray) -> Score:
     psnr = _psnr(restored, clean)
     # Zeros around a channel turn each of its pixels into a window position.
     channels = (
-        [
-            cv2.copyMakeBorder(channel, *[WINDOW // 2] * 4, cv2.BORDER_CONSTANT, value=0)
-            for channel in cv2.split(image)
-        ]
+        [np.pad(channel, WINDOW // 2) for channel in cv2.split(image)]
         for image in (restored, clean)
     )
     ssim = [
@@ -139,8 +136,7 @@ def _rounded_luma(image: np.ndarray) -> np.ndarray:
         return image.astype(np.float64)
     weights = np.array([(*_LUMA, (16 + 0.5) * _LUMA_SCALE)])
     luma = cv2.transform(image.astype(np.float64), weights)  # whole numbers below 2**53: exact
-    luma /= _LUMA_SCALE
-    return np.floor(luma, out=luma)
+    return np.floor(luma / _LUMA_SCALE)
 
 
 def _downsample(image: np.ndarray) -> np.ndarray:

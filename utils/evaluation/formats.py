@@ -1,4 +1,4 @@
-"""A table as Markdown, for the console, as LaTeX (booktabs), CSV and JSON."""
+"""A table as Markdown, for the console, as CSV and JSON; the images as CSV."""
 
 from __future__ import annotations
 
@@ -9,68 +9,46 @@ import math
 import textwrap
 from typing import Any
 
-from utils.evaluation.table import Cell, Metric, Table, TableRow, notes, sources
+from tabulate import tabulate
+
+from utils.evaluation.quality import Metric
+from utils.evaluation.scoring import JobResult
+from utils.evaluation.table import Table, TableRow, notes, sources
 
 INCOMPLETE = "†"
-MARKS_MARKDOWN = {1: "**{}**", 2: "*{}*"}
-MARKS_LATEX = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+MARKS = {1: "**{}**", 2: "*{}*"}
+# Headings of further columns (utils.evaluation.facts)
+FACT_HEADINGS = {
+    "parameters": "params (M)",
+    "macs": "MACs (G)",
+    "seconds": "time (s)",
+    "training_data": "trained on",
+}
 
 
 def number_text(value: float, decimals: int) -> str:
-    """A score as people read it; ``inf`` for identical images."""
+    """A score as people read it; ``inf`` for identical images, ``-`` where it is not known."""
+    if math.isnan(value):
+        return "-"
     return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
 
 
 def markdown(table: Table) -> str:
     """The whole table with its notes, as a Markdown document."""
     columns = list(range(len(table.headings)))
-    return "\n\n".join([_markdown_grid(table, columns), *_notes_below(table)]) + "\n"
+    return "\n\n".join([_grid(table, columns, facts=True), *_notes_below(table)]) + "\n"
 
 
 def console(table: Table, width: int) -> str:
     """The Markdown table for a terminal: one block for each data set where it is too wide."""
     columns = list(range(len(table.headings)))
-    grids = [_markdown_grid(table, columns)]
+    grids = [_grid(table, columns, facts=True)]
     if max(len(line) for line in grids[0].splitlines()) > width:
-        grids = [_markdown_grid(table, [column]) for column in columns]
+        grids = [_grid(table, [column]) for column in columns]
+        if table.fact_names:
+            grids.append(_grid(table, [], facts=True))
     wrapped = "\n".join(textwrap.fill(note, width) for note in _notes_below(table))
     return "\n\n".join([*grids, wrapped])
-
-
-def latex(table: Table) -> str:
-    """A ``table`` environment for packages booktabs and inputenc."""
-    metrics = table.metrics
-    columns = range(len(table.headings))
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}[t]",
-        "\\centering",
-        f"\\caption{{{_latex_text(' '.join(notes(table)))}{_latex_marks(table)}}}",
-        "\\smallskip",
-        f"\\begin{{tabular}}{{l{'c' * len(metrics) * len(columns)}}}",
-        "\\toprule",
-    ]
-    heads = (f"\\multicolumn{{{len(metrics)}}}{{c}}{{{_latex_text(h)}}}" for h in table.headings)
-    lines.append(" & ".join(["", *heads]).strip() + r" \\")
-    rules = (
-        f"\\cmidrule(lr){{{2 + i * len(metrics)}-{1 + (i + 1) * len(metrics)}}}" for i in columns
-    )
-    lines.append("".join(rules))
-    names = [metric.name for _ in columns for metric in metrics]
-    lines += [" & ".join(["Method", *names]) + r" \\", "\\midrule"]
-    previous = table.rows[0].kind
-    for row in table.rows:
-        if row.kind != previous:
-            lines.append("\\midrule")
-        previous = row.kind
-        name = _latex_text(_row_name(row, table))
-        cells = [_cell_text(row, c, m, MARKS_LATEX, table) for c in columns for m in metrics]
-        cells = [cell.replace(INCOMPLETE, r"$^\dagger$") for cell in cells]
-        lines.append(" & ".join([name, *cells]) + r" \\")
-    lines += ["\\bottomrule", "\\end{tabular}"]
-    for number, source in enumerate(sources(table), start=1):
-        lines.append(f"\\\\ {{\\footnotesize [{number}] {_latex_text(source)}}}")
-    return "\n".join([*lines, "\\end{table}"]) + "\n"
 
 
 def table_csv(table: Table) -> str:
@@ -83,16 +61,17 @@ def table_csv(table: Table) -> str:
         for index, heading in enumerate(table.headings)
         for metric in table.metrics
     ]
-    writer.writerow(["method", "kind", "source", "complete", *heads])
+    writer.writerow(["method", "kind", "source", "complete", *table.fact_names, *heads])
     for row in table.rows:
         cells = row.all_cells[: len(table.headings)]
         scores = [
-            repr(cell.scores[i]) if cell else ""
+            "" if cell is None or math.isnan(cell.scores[i]) else repr(cell.scores[i])
             for cell in cells
             for i in range(len(table.metrics))
         ]
         complete = all(cell is None or cell.complete for cell in cells)
-        writer.writerow([row.method, row.kind, row.source, str(complete).lower(), *scores])
+        facts = [row.facts[name] for name in table.fact_names]
+        writer.writerow([row.method, row.kind, row.source, str(complete).lower(), *facts, *scores])
     return text.getvalue()
 
 
@@ -100,7 +79,7 @@ def table_json(table: Table) -> dict[str, Any]:
     """The table as plain values for ``json.dump``; infinite scores are the text ``inf``."""
     return {
         "notes": notes(table),
-        "complete": table.num_problems == 0,
+        "complete": table.num_left_out == 0,
         "metrics": [metric._asdict() for metric in table.metrics],
         "columns": [vars(column) for column in table.columns],
         "rows": [
@@ -108,6 +87,7 @@ def table_json(table: Table) -> dict[str, Any]:
                 "method": row.method,
                 "kind": row.kind,
                 "source": row.source,
+                **({"facts": row.facts} if table.fact_names else {}),
                 "scores": {
                     heading: _cell_json(row, index, table)
                     for index, heading in enumerate(table.headings)
@@ -116,6 +96,26 @@ def table_json(table: Table) -> dict[str, Any]:
             for row in table.rows
         ],
     }
+
+
+def images_csv(results: list[JobResult]) -> str:
+    """One line for each image: its scores with every digit, or what was wrong with it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    metrics = results[0].metrics
+    keys = [metric.key for metric in metrics]
+    writer.writerow(["method", "dataset", "image", "protocol", *keys, "remarks", "problem"])
+    for result in results:
+        job = result.job
+        head = [job.method, job.dataset]
+        empty = [""] * len(metrics)
+        if result.problem:
+            writer.writerow([*head, "", job.protocol, *empty, "", result.problem])
+        for image in result.images:
+            scores = empty if image.scores is None else list(map(repr, image.scores))
+            remarks = "; ".join(remark.text for remark in image.remarks)
+            writer.writerow([*head, image.stem, job.protocol, *scores, remarks, image.problem])
+    return text.getvalue()
 
 
 def dump_json(content: Any) -> str:
@@ -127,29 +127,18 @@ def finite(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _cell_json(row: TableRow, column: int, table: Table) -> dict[str, Any] | None:
-    cell = row.all_cells[column]
-    if cell is None:
-        return None
-    content: dict[str, Any] = {
-        metric.key: finite(score) for metric, score in zip(table.metrics, cell.scores, strict=True)
-    }
-    for index, metric in enumerate(table.metrics):
-        if (column, index) in row.ranks:
-            content[f"{metric.key}_rank"] = row.ranks[column, index]
-    return {**content, "num_images": cell.num_images, "complete": cell.complete}
-
-
-def _row_name(row: TableRow, table: Table) -> str:
+def row_name(row: TableRow, table: Table) -> str:
+    """The method; of published rows with the number of the source."""
     if row.kind == "published":
         return f"{row.method} (published) [{sources(table).index(row.source) + 1}]"
     return row.method
 
 
-def _cell_text(
+def cell_text(
     row: TableRow, column: int, metric: Metric, marks: dict[int, str], table: Table
 ) -> str:
-    cell: Cell | None = row.all_cells[column]
+    """A score with its mark for best or second best, which ``marks`` puts around it."""
+    cell = row.all_cells[column]
     if cell is None:
         return "-"
     index = table.metrics.index(metric)
@@ -160,6 +149,21 @@ def _cell_text(
     return marks[rank].format(text) if rank else text
 
 
+def _cell_json(row: TableRow, column: int, table: Table) -> dict[str, Any] | None:
+    cell = row.all_cells[column]
+    if cell is None:
+        return None
+    content: dict[str, Any] = {
+        metric.key: finite(score)
+        for metric, score in zip(table.metrics, cell.scores, strict=True)
+        if not math.isnan(score)
+    }
+    for index, metric in enumerate(table.metrics):
+        if (column, index) in row.ranks:
+            content[f"{metric.key}_rank"] = row.ranks[column, index]
+    return {**content, "num_images": cell.num_images, "complete": cell.complete}
+
+
 def _notes_below(table: Table) -> list[str]:
     """The caption, then the sources that published rows refer to."""
     marks = " Best of a column in **bold**, second best in *italics*." if table.ranked else ""
@@ -167,45 +171,29 @@ def _notes_below(table: Table) -> list[str]:
     return [" ".join(notes(table)) + marks, *numbered]
 
 
-def _markdown_grid(table: Table, columns: list[int]) -> str:
+def _grid(table: Table, columns: list[int], *, facts: bool = False) -> str:
     """The pipe table of some columns, padded so that it reads well as plain text too."""
     alone = len(table.headings) == 1  # the caption names the only data set
+    names = table.fact_names if facts else ()
     heads = [
         metric.name if alone else f"{table.headings[column]} {metric.name}"
         for column in columns
         for metric in table.metrics
     ]
-    lines = [["Method", *heads]]
+    lines = []
     for row in table.rows:
         cells = [
-            _cell_text(row, column, metric, MARKS_MARKDOWN, table)
+            cell_text(row, column, metric, MARKS, table)
             for column in columns
             for metric in table.metrics
         ]
-        if any(cell != "-" for cell in cells) or row.kind != "published":
-            lines.append([_row_name(row, table).replace("|", "\\|"), *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-
-    def padded(line: list[str]) -> str:
-        first = line[0].ljust(widths[0])
-        rest = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
-        return "| " + " | ".join([first, *rest]) + " |"
-
-    rule = (
-        "|"
-        + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
-        + "|"
+        if any(cell != "-" for cell in cells) or row.kind != "published" or not columns:
+            known = [row.facts[name] or "-" for name in names]
+            lines.append([row_name(row, table).replace("|", "\\|"), *known, *cells])
+    return tabulate(
+        lines,
+        ["Method", *(FACT_HEADINGS[name] for name in names), *heads],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["left", *["right"] * (len(names) + len(heads))],
     )
-    return "\n".join([padded(lines[0]), rule, *map(padded, lines[1:])])
-
-
-def _latex_text(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        INCOMPLETE: r"$^\dagger$", **{character: "\\" + character for character in "&%$#_{}"},
-    }  # fmt: skip
-    return "".join(special.get(character, character) for character in text)
-
-
-def _latex_marks(table: Table) -> str:
-    return " Best in \\textbf{bold}, second best underlined." if table.ranked else ""

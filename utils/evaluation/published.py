@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.errors import UserError
+from utils.evaluation.quality import PERCEPTUAL, PSNR, SSIM
+from utils.metrics import PROTOCOLS
+
 PUBLISHED_RESULTS = Path(__file__).with_name("published_results.csv")
+PUBLISHED_BIB = Path(__file__).with_name("published.bib")
 DEFAULT_PROTOCOL = "rain13k"
 
 
 class DatasetFacts(NamedTuple):
-    """The protocol that papers score a data set under, and its number of test images."""
+    """The protocol that papers score a data set under, its number of test images, an equal set."""
 
     protocol: str
     num_images: int | None = None
+    also: str = ""  # another name that papers have for the same images
 
 
 # Known data sets, as the papers spell them. Counts are the papers' own.
@@ -31,25 +38,47 @@ DATASETS = {
     "SPA-Data": DatasetFacts("rain13k", 1000),
     "Raindrop-A": DatasetFacts("rain13k", 58),
     "Raindrop-B": DatasetFacts("rain13k", 249),
-    "DID-Data": DatasetFacts("did", 1200),
-    "DDN-Data": DatasetFacts("did", 1400),
-    "Rain1200": DatasetFacts("did", 1200),
-    "Rain1400": DatasetFacts("did", 1400),
+    "DID-Data": DatasetFacts("did", 1200, also="Rain1200"),
+    "DDN-Data": DatasetFacts("did", 1400, also="Rain1400"),
+    # DID-Data under the name and the protocol of DCSFN's paper
+    "Rain1200": DatasetFacts("rgb", 1200, also="DID-Data"),
+    "Rain1400": DatasetFacts("did", 1400, also="DDN-Data"),
     "Rain12": DatasetFacts("did", 12),
+}
+
+# Keys of published.bib: of the models, and of where their numbers come from.
+CITATIONS = {
+    "DMSR": "dmsr",
+    "NeRD-Rain": "nerdrain",
+    "NeRD-Rain-S": "nerdrain",
+    "DCSFN": "dcsfn",
+    "MSPFN": "mspfn",
+    "PReNet": "prenet",
+    "MPRNet": "mprnet",
+    "Restormer": "restormer",
+    "DRSformer": "drsformer",
+    "ChaIR": "chair",
+    "DMSR paper Table 1": "dmsr",
+    "NeRD-Rain paper Table 1": "nerdrain",
+    "PromptRestorer paper Table 1": "promptrestorer",
+    "PReNet README": "prenet",
 }
 
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """One number pair of a paper. The scores are texts: their digits are those printed there."""
+    """Scores of a paper. They are texts: their digits are those printed there.
+
+    ``scores`` is by the metrics' keys. ``cite`` is the model's key in a file of references.
+    """
 
     model: str
     dataset: str
-    psnr: str
-    ssim: str
     protocol: str
+    scores: dict[str, str]
     trained_on: str
     source: str
+    cite: str
 
 
 def known_name(dataset: str) -> str | None:
@@ -62,18 +91,70 @@ def facts(dataset: str) -> DatasetFacts:
     return DATASETS.get(known_name(dataset) or "", DatasetFacts(DEFAULT_PROTOCOL))
 
 
-def published_scores(dataset: str, protocol: str) -> list[PublishedScore]:
-    """Scores that papers report for this data set under this very protocol."""
-    name = known_name(dataset)
-    if name is None:
-        return []
-    with open(PUBLISHED_RESULTS, encoding="utf-8", newline="") as file:
-        scores = [PublishedScore(**row) for row in csv.DictReader(file)]
-    return [score for score in scores if (score.dataset, score.protocol) == (name, protocol)]
+def published_scores(
+    dataset: str, protocol: str, more: Sequence[PublishedScore] = (), *, papers: bool = True
+) -> list[PublishedScore]:
+    """Scores reported for this data set under this very protocol: ``more`` and the papers'."""
+    names = {known_name(dataset) or dataset, facts(dataset).also}
+    return [
+        score
+        for score in [*(read_published(PUBLISHED_RESULTS) if papers else []), *more]
+        if score.protocol == protocol and (known_name(score.dataset) or score.dataset) in names
+    ]
+
+
+def read_published(path: Path) -> list[PublishedScore]:
+    """The scores in a CSV file with a heading.
+
+    Columns: model, dataset and at least one metric (psnr, ssim, lpips ...); protocol, else the data
+    set's own; trained_on; source, else the file's name; cite. Raises UserError for any other file.
+    """
+    metrics = (PSNR.key, SSIM.key, *PERCEPTUAL)
+    texts = ("model", "dataset", "protocol", "trained_on", "source", "cite")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            lines, columns = list(reader), reader.fieldnames or []
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8 ({error}).") from error
+    wrong = [column for column in columns if column not in (*texts, *metrics)]
+    missing = [column for column in ("model", "dataset") if column not in columns]
+    if wrong or missing or not set(columns) & set(metrics):
+        raise UserError(
+            f"{path} has the columns {', '.join(columns) or 'of an empty file'}; a file of "
+            f"published scores has model, dataset, any of {', '.join(metrics)}, and if wanted "
+            f"{', '.join(texts[2:])}."
+        )
+    scores = []
+    for number, line in enumerate(lines, start=2):
+        figures = {key: line[key].strip() for key in metrics if line.get(key)}
+        for key, figure in figures.items():
+            if not re.fullmatch(r"-?\d+(\.\d+)?", figure):
+                raise UserError(f"{path}, line {number}: {key} is {figure!r}, not a number.")
+        protocol = line.get("protocol") or facts(line["dataset"]).protocol
+        if protocol not in (*PROTOCOLS, "niqe"):
+            raise UserError(
+                f"{path}, line {number}: there is no protocol {protocol!r}; known are "
+                f"{', '.join(PROTOCOLS)}, and niqe for scores without clean images."
+            )
+        scores.append(
+            PublishedScore(
+                line["model"],
+                line["dataset"],
+                protocol,
+                figures,
+                line.get("trained_on") or "",
+                line.get("source") or path.name,
+                line.get("cite") or CITATIONS.get(line["model"], ""),
+            )
+        )
+    return scores
 
 
 def _plain(dataset: str) -> str:
     return re.sub(r"[^a-z0-9]", "", dataset.lower()).removesuffix("data")
 
 
-_BY_PLAIN_NAME = {_plain(name): name for name in DATASETS}
+_BY_PLAIN_NAME = {_plain(name): name for name in DATASETS} | {"rain14000": "DDN-Data"}

@@ -1,81 +1,105 @@
-"""Scores of earlier runs, kept so that unchanged images are not scored again."""
+"""Scores of earlier runs, kept so that images are not scored twice.
+
+A score belongs to the content of its files: a copied, moved or touched file keeps it, a changed one
+does not. Each score is added to the end of the file as soon as it is known, so whatever ends a run
+loses none, and two runs into one folder lose none of each other's.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
-from utils.files import write_text
 
 # Raised whenever the same files get another score than before.
-VERSION = 1
+VERSION = 2
 
 
-class Kept(NamedTuple):
-    """Scores of one image, the state of the files they belong to, whether those were cropped."""
+class Remark(NamedTuple):
+    """Something to know about an image that was scored: its kind (``table.REMARKS``), in words."""
 
-    state: list[int]
+    kind: str
+    text: str
+
+
+class CachedScore(NamedTuple):
+    """Scores of one image, and what was remarked on the way."""
+
     scores: tuple[float, ...]
-    cropped: bool
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the images had different sizes and were cut."""
+        return any(remark.kind == "cropped" for remark in self.remarks)
 
 
 class ScoreCache:
-    """A file of scores by protocol and path, valid while the files keep their size and time.
+    """A file of scores by what was measured and by the content of the images, one a line.
 
-    Used by several threads at a time: single dictionary operations are atomic.
+    Used by several threads at a time: single dictionary operations are atomic, and so is what the
+    system adds to the end of a file at once.
     """
 
     def __init__(self, path: Path, fresh: bool = False) -> None:
-        """Read ``path`` if it is there; ``fresh`` ignores what it holds."""
+        """Read ``path`` if it is there; ``fresh`` passes over what it holds.
+
+        Raises UserError where ``path`` cannot be written or holds something else.
+        """
         self.path = path
-        self._kept = _read(path) if path.is_file() and not fresh else {}
-
-    def get(self, files: list[Path], protocol: str, state: list[int]) -> Kept | None:
-        """What is kept for these files in this state, if anything."""
-        kept = self._kept.get(_key(files, protocol))
-        return kept if kept is not None and kept.state == state else None
-
-    def put(self, files: list[Path], protocol: str, kept: Kept) -> None:
-        """Keep scores in place of those that the files had before."""
-        self._kept[_key(files, protocol)] = kept
-
-    def write(self) -> None:
-        """Write everything that is kept, whole or not at all."""
-        # One entry a line; Python's JSON has a word for the infinite PSNR of identical images.
-        lines = ",\n".join(
-            f"{json.dumps(key)}: {json.dumps(kept)}" for key, kept in self._kept.items()
-        )
-        write_text(self.path, f'{{"version": {VERSION}, "scores": {{\n{lines}\n}}}}\n')
-
-
-def _key(files: list[Path], protocol: str) -> str:
-    return " | ".join([protocol, *(str(path.resolve()) for path in files)])
-
-
-def file_state(files: list[Path]) -> list[int]:
-    """Size and time of change of each file. Raises UserError for a file that has gone."""
-    state = []
-    for path in files:
+        self._scores: dict[str, CachedScore] = {}
         try:
-            status = path.stat()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab+") as file:
+                file.seek(0)
+                content = file.read()
+                if content and not content.endswith(b"\n"):
+                    file.write(b"\n")  # a run was killed within a line
         except OSError as error:
-            raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-        state += [status.st_size, status.st_mtime_ns]
-    return state
+            raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+        if not fresh:
+            self._scores = _parse(path, content)
+
+    def get(self, key: str) -> CachedScore | None:
+        """What is kept under a key of ``cache_key``, if anything."""
+        return self._scores.get(key)
+
+    def put(self, key: str, score: CachedScore) -> None:
+        """Keep a score, on the disk too."""
+        self._scores[key] = score
+        line = json.dumps([key, score.scores, score.remarks], ensure_ascii=False) + "\n"
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                file.write(line.encode())
+        except OSError as error:
+            raise UserError(f"Cannot write {self.path}: {error.strerror or error}.") from error
 
 
-def _read(path: Path) -> dict[str, Kept]:
+def cache_key(measure: str, digests: list[str]) -> str:
+    """The key of a score: what was measured, on files of which content."""
+    return f"v{VERSION} {measure} | {' '.join(digests)}"
+
+
+def digest(content: bytes) -> str:
+    """A name for a file's content, 32 digits; no two contents share it."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _parse(path: Path, content: bytes) -> dict[str, CachedScore]:
+    """The scores in a file. A line that a killed run left unfinished is passed over."""
+    lines = content.splitlines()
+    entries = [entry for line in lines if (entry := _parse_line(line)) is not None]
+    if lines and not entries:
+        raise UserError(f"{path} does not hold kept scores; delete it or choose another --output.")
+    return dict(entries)
+
+
+def _parse_line(line: bytes) -> tuple[str, CachedScore] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            return {}
-        return {
-            key: Kept(state, tuple(scores), cropped)
-            for key, (state, scores, cropped) in content["scores"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} does not hold kept scores; delete it or run with --fresh."
-        ) from error
+        key, values, remarks = json.loads(line)
+        return key, CachedScore(tuple(map(float, values)), tuple(Remark(*pair) for pair in remarks))
+    except (ValueError, TypeError):
+        return None

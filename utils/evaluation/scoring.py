@@ -8,37 +8,27 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.evaluation.score_cache import Kept, ScoreCache, file_state
-from utils.images import as_uint8, read_gray_or_rgb
-from utils.metrics import score
+from utils.evaluation.quality import PSNR, SSIM, Metric, Scorer
+from utils.evaluation.score_cache import CachedScore, Remark, ScoreCache, cache_key, digest
+from utils.images import as_uint8, decode_gray_or_rgb, jpeg_damage, read_bytes, read_gray_or_rgb
+from utils.metrics import PROTOCOLS, score, size_text
 
 NIQE = "niqe"  # the protocol without clean images, beside those of utils.metrics
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class NoReferenceScorer(Protocol):
-    """Scores an image without a clean one.
-
-    ``name`` tells the implementation and whatever else its scores depend on.
-    """
-
-    name: str
-
-    def score(self, image: np.ndarray) -> float:
-        """Score of a uint8 image, (H, W, 3) RGB or (H, W)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,7 @@ class ImageResult:
     clean: Path | None = None
     scores: tuple[float, ...] | None = None
     problem: str = ""
-    cropped: bool = False  # to the size that it has in common with the clean image
+    remarks: list[Remark] = field(default_factory=list)  # what is to be known about the scores
     reused: bool = False  # the scores are those of an earlier run
     # The clean image is the left half of its file, the rainy image the right half of the same.
     side_by_side: bool = False
@@ -82,13 +72,19 @@ class JobResult:
     """All images of a job: the expected ones in natural order, then those nobody expected.
 
     ``problem`` is set where the folder itself could not be used; ``num_expected`` counts the
-    images that a complete folder has.
+    images that a complete folder has. The scores of its images are those of ``metrics``.
     """
 
     job: ScoringJob
     images: list[ImageResult] = field(default_factory=list)
     num_expected: int = 0
     problem: str = ""
+    metrics: tuple[Metric, ...] = (PSNR, SSIM)
+
+    @property
+    def num_left_out(self) -> int:
+        """Images without a score; one at least where the folder could not be used."""
+        return max(self.num_expected - len(self.scored), int(bool(self.problem)))
 
     @property
     def scored(self) -> list[ImageResult]:
@@ -101,24 +97,27 @@ class JobResult:
 
     def mean(self) -> tuple[float, ...] | None:
         """Mean of each metric over the scored images; None where there is none."""
-        scores = [image.scores for image in self.scored]
+        scores = [image.scores for image in self.images if image.scores is not None]
         return tuple(float(value) for value in np.mean(scores, axis=0)) if scores else None
 
 
 def score_jobs(
     paired: list[JobResult],
-    kept: ScoreCache,
+    cache: ScoreCache,
     *,
     workers: int | None = None,
     crop: bool = False,
-    no_reference: NoReferenceScorer | None = None,
+    scorers: Sequence[Scorer] = (),
 ) -> list[JobResult]:
     """Score every image of paired jobs, with a progress bar, on ``workers`` cores (default: all).
 
-    Files that did not change since ``kept`` was filled are not read again; it is written also
-    where the run is interrupted. ``crop`` lets two sizes that differ pass, both cut at the right
-    and the bottom. ``no_reference`` scores the images of jobs under the protocol ``niqe``.
+    PSNR and SSIM where there are clean images, then what ``scorers`` compute. Scores that ``cache``
+    holds for files of the same content are taken from there. ``crop`` lets two sizes that differ
+    pass, both cut at the right and the bottom.
     """
+    for result in paired:
+        compared = () if result.job.protocol == NIQE else (PSNR, SSIM)
+        result.metrics = (*compared, *(scorer.metric for scorer in scorers))
     tasks = [
         (result.job.protocol, image)
         for result in paired
@@ -129,7 +128,7 @@ def score_jobs(
     def run(task: tuple[str, ImageResult]) -> None:
         protocol, image = task
         try:
-            score_image(image, protocol, kept, crop, no_reference)
+            score_image(image, protocol, cache, crop, scorers)
         except UserError as error:
             image.problem = str(error)
 
@@ -145,49 +144,111 @@ def score_jobs(
             pass
     finally:
         cv2.setNumThreads(threads_before)
-        kept.write()
     return paired
 
 
 def score_image(
     image: ImageResult,
     protocol: str,
-    kept: ScoreCache,
+    cache: ScoreCache,
     crop: bool,
-    no_reference: NoReferenceScorer | None,
+    scorers: Sequence[Scorer],
 ) -> None:
-    """Fill in the scores of one image, from ``kept`` or from its files.
+    """Fill in the scores of one image, from ``cache`` or from its files.
 
     Raises UserError naming the files for unreadable ones, different sizes and values that are no
     image.
     """
-    files = [path for path in (image.restored, image.clean) if path is not None]
-    kept_as = no_reference.name if protocol == NIQE else protocol
-    kept_as += ", side by side" * image.side_by_side
-    state = file_state(files)  # before reading: a file that changes meanwhile is read again
-    found = kept.get(files, kept_as, state)
-    if found is not None and (crop or not found.cropped):
-        image.scores, image.cropped, image.reused = found.scores, found.cropped, True
-        return
-    pixels = [read_8bit(path) for path in files]
+    paths = [path for path in (image.restored, image.clean) if path is not None]
+    contents = [read_bytes(path) for path in paths]
+    measures: dict[str, Callable[[np.ndarray, np.ndarray | None], tuple[float, ...]]] = {}
+    if protocol != NIQE:
+        measures[protocol] = partial(_compare, protocol)
+    for scorer in scorers:
+        measures[scorer.name] = partial(_single_score, scorer)
+    digests = [digest(content) for content in contents]
+    variant = ", side by side" * image.side_by_side
+    keys = {name: cache_key(name + variant, digests) for name in measures}
+    found = {name: cache.get(key) for name, key in keys.items()}
+    if not crop:  # what --crop let pass is refused without it
+        found = {name: None if known and known.is_cut else known for name, known in found.items()}
+    image.reused = None not in found.values()
+    if not image.reused:
+        restored, clean = _decode_pair(image, paths, contents)
+        restored, clean, remarks = _comparable(restored, clean, crop)
+        remarks += _damage(paths, contents)
+        try:
+            for name, measure in measures.items():
+                if found[name] is None:
+                    scores = tuple(measure(restored, clean))
+                    known = CachedScore(scores, tuple(remarks + _identity(name, scores)))
+                    cache.put(keys[name], known)
+                    found[name] = known
+        except UserError as error:
+            raise UserError(f"{image.restored}: {error}") from error
+    all_found = [known for known in found.values() if known is not None]
+    image.scores = tuple(value for known in all_found for value in known.scores)
+    image.remarks = list(dict.fromkeys(r for known in all_found for r in known.remarks))
+
+
+def _compare(protocol: str, restored: np.ndarray, clean: np.ndarray | None) -> tuple[float, ...]:
+    assert clean is not None
+    return score(restored, clean, protocol)
+
+
+def _single_score(
+    scorer: Scorer, restored: np.ndarray, clean: np.ndarray | None
+) -> tuple[float, ...]:
+    return (scorer.score(restored, clean),)
+
+
+def _decode_pair(
+    image: ImageResult, paths: list[Path], contents: list[bytes]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The result and the clean image as uint8, (H, W, 3) or (H, W) each."""
+    pixels = [
+        as_uint8(decode_gray_or_rgb(path, content), path)
+        for path, content in zip(paths, contents, strict=True)
+    ]
     if image.side_by_side:
         width = pixels[-1].shape[1] // 2
-        if image.restored == files[-1]:
+        if image.restored == paths[-1]:
             pixels[0] = pixels[0][:, width:]
         if image.clean:
             pixels[-1] = pixels[-1][:, :width]
-    try:
-        if protocol == NIQE:
-            image.scores = (no_reference.score(pixels[0]),)
-        else:
-            if pixels[0].shape[:2] != pixels[1].shape[:2] and crop:
-                height, width = np.minimum(pixels[0].shape[:2], pixels[1].shape[:2])
-                pixels = [array[:height, :width] for array in pixels]
-                image.cropped = True
-            image.scores = tuple(score(*pixels, protocol))
-    except UserError as error:
-        raise UserError(f"{image.restored}: {error}") from error
-    kept.put(files, kept_as, Kept(state, image.scores, image.cropped))
+    return pixels[0], pixels[1] if image.clean else None
+
+
+def _comparable(
+    restored: np.ndarray, clean: np.ndarray | None, crop: bool
+) -> tuple[np.ndarray, np.ndarray | None, list[Remark]]:
+    """The images at one size where ``crop`` allows it, and what is to be said about them."""
+    remarks: list[Remark] = []
+    if clean is None:
+        return restored, clean, remarks
+    if restored.ndim != clean.ndim:
+        kinds = ("gray", "in colour") if restored.ndim == 2 else ("in colour", "gray")
+        remarks.append(Remark("gray", f"the result is {kinds[0]}, the clean image {kinds[1]}"))
+    if restored.shape[:2] != clean.shape[:2] and crop:
+        sizes = size_text(restored), size_text(clean)
+        height, width = np.minimum(restored.shape[:2], clean.shape[:2])
+        restored, clean = restored[:height, :width], clean[:height, :width]
+        text = f"{sizes[0]} and {sizes[1]} px cut to {size_text(restored)}"
+        remarks.append(Remark("cropped", text))
+    return restored, clean, remarks
+
+
+def _damage(paths: list[Path], contents: list[bytes]) -> list[Remark]:
+    """Remarks on JPEG files that are decoded all the same although their data are damaged."""
+    damages = [(path, jpeg_damage(content)) for path, content in zip(paths, contents, strict=True)]
+    return [Remark("damaged", f"{path.name}: {text}") for path, text in damages if text]
+
+
+def _identity(protocol: str, scores: tuple[float, ...]) -> list[Remark]:
+    """A remark where a comparison found no difference at all."""
+    if protocol in PROTOCOLS and scores in ((np.inf, 1.0), (100.0, 1.0)):
+        return [Remark("identical", f"cannot be told from the clean image under {protocol}")]
+    return []
 
 
 def read_8bit(path: Path) -> np.ndarray:
@@ -215,7 +276,7 @@ def map_on_cores(
     Decoding and filtering run outside the interpreter's lock, so threads use all cores.
     """
     with ThreadPoolExecutor(workers) as pool:
-        pending = deque()
+        pending: deque[Future[Result]] = deque()
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) >= 4 * workers:

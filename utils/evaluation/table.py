@@ -1,40 +1,23 @@
 """The table of a paper as data: methods in rows, data sets in columns, ranks, notes.
 
-How it looks as Markdown, LaTeX, CSV and JSON is in ``formats``.
+How it looks as Markdown, CSV and JSON is in ``formats``, as LaTeX in ``latex``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from utils.evaluation.published import PublishedScore, facts, published_scores
+from utils.evaluation.quality import PSNR, SSIM, Metric
 from utils.evaluation.scoring import NIQE, JobResult
 from utils.metrics import PROTOCOLS
 
 MEAN = "Mean"  # heading of the column over all data sets
-
-
-class Metric(NamedTuple):
-    """A figure of merit: its key in files, its name in headings, how it is shown and compared."""
-
-    key: str
-    name: str
-    decimals: int
-    higher_is_better: bool = True
-
-
-PSNR = Metric("psnr", "PSNR", 2)
-SSIM = Metric("ssim", "SSIM", 4)
-
-
-def metrics_of(protocol: str) -> tuple[Metric, ...]:
-    """What a protocol measures, in the order of ``ImageResult.scores``."""
-    if protocol == NIQE:
-        return (Metric("niqe", "NIQE", 3, higher_is_better=False),)
-    return PSNR, SSIM
 
 
 @dataclass(frozen=True)
@@ -54,7 +37,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean scores of one method on one data set, one for each metric.
+    """Mean scores of one method on one data set, one for each metric; NaN where it is not known.
 
     ``decimals`` is how many of their digits are shown; an incomplete mean leaves out images.
     """
@@ -70,7 +53,8 @@ class TableRow:
     """One line: the rainy input, a measured method, or a published one with its source.
 
     ``cells`` follow the table's columns, None where there is no score; ``ranks`` holds 1 or 2 for
-    the best and second best by (column, metric).
+    the best and second best by (column, metric). ``facts`` are texts by the table's
+    ``fact_names``; ``cite`` is the model's key in a file of references.
     """
 
     kind: Literal["input", "measured", "published"]
@@ -79,6 +63,8 @@ class TableRow:
     mean: Cell | None = None
     source: str = ""
     ranks: dict[tuple[int, int], int] = field(default_factory=dict)
+    cite: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
 
     @property
     def all_cells(self) -> list[Cell | None]:
@@ -88,14 +74,21 @@ class TableRow:
 
 @dataclass
 class Table:
-    """Rows over columns; all columns share the same metrics."""
+    """Rows over columns; all columns share the same metrics.
+
+    ``num_problems`` counts all that went wrong, ``num_left_out`` the part of it that a mean leaves
+    out; ``remarks`` counts the kinds of remarks on images. ``implementations`` names whose metrics
+    these are, beside PSNR and SSIM.
+    """
 
     columns: list[Column]
     metrics: tuple[Metric, ...]
     rows: list[TableRow]
     num_problems: int
-    num_cropped: int
-    no_reference: str = ""  # the implementation that NIQE comes from
+    num_left_out: int
+    remarks: Counter[str]
+    implementations: tuple[str, ...] = ()
+    fact_names: tuple[str, ...] = ()
 
     @property
     def headings(self) -> list[str]:
@@ -113,60 +106,76 @@ def build_table(
     *,
     published: bool,
     extra_decimals: int = 0,
-    no_reference: str = "",
+    implementations: Sequence[str] = (),
     num_unmatched: int = 0,
+    more_published: list[PublishedScore] | None = None,
+    method_facts: dict[str, dict[str, str]] | None = None,
 ) -> Table:
     """The table of some jobs, with the papers' rows for the same data sets and protocols.
 
     ``extra_decimals`` shows more digits of the measured scores than papers do; ``num_unmatched``
-    counts problems that belong to no job.
+    counts problems that belong to no job; ``more_published`` are rows beside the papers';
+    ``method_facts`` are further columns, by method.
     """
     datasets = list(dict.fromkeys(result.job.dataset for result in results))
     columns = []
     for dataset in datasets:
         of_set = [result for result in results if result.job.dataset == dataset]
-        num_images = max(result.num_expected for result in of_set)
-        columns.append(Column(dataset, of_set[0].job.protocol, num_images))
-    metrics = metrics_of(columns[0].protocol)
+        most = max(result.num_expected for result in of_set)
+        columns.append(Column(dataset, of_set[0].job.protocol, most))
+    num_images = {column.dataset: column.num_images for column in columns}
+    metrics = results[0].metrics
     rows = _measured_rows(results, datasets, metrics, extra_decimals)
-    if published:
-        rows += _published_rows(columns)
+    rows += _published_rows(columns, metrics, published, more_published or [])
     for row in rows:
         row.mean = _mean_cell(row.cells)
     _rank(rows, columns, metrics)
+    fact_names = _add_facts(rows, method_facts or {})
     return Table(
         columns,
         metrics,
         rows,
         num_problems=sum(len(result.problems) for result in results) + num_unmatched,
-        num_cropped=sum(image.cropped for result in results for image in result.images),
-        no_reference=no_reference,
+        num_left_out=sum(
+            # a folder that is not there at all leaves out the whole set
+            result.num_left_out if result.num_expected else num_images[result.job.dataset]
+            for result in results
+        ),
+        remarks=Counter(
+            kind
+            for result in results
+            for image in result.images
+            for kind in {remark.kind for remark in image.remarks}
+        ),
+        implementations=tuple(implementations),
+        fact_names=fact_names,
     )
 
 
 def notes(table: Table) -> list[str]:
     """The sentences that belong to a table: what was measured, how, and what is missing."""
-    better = "higher" if table.metrics[0].higher_is_better else "lower"
-    names = " and ".join(
-        f"{metric.name} (dB)" if metric == PSNR else metric.name for metric in table.metrics
-    )
-    sentences = [f"{names}, {better} is better; means over images."]
+    sentences = [f"{_directions(table.metrics)}; means over images."]
     for protocol in dict.fromkeys(column.protocol for column in table.columns):
         sets = ", ".join(_with_count(c) for c in table.columns if c.protocol == protocol)
-        what = table.no_reference if protocol == NIQE else PROTOCOLS[protocol]
-        sentences.append(f"Protocol {protocol} ({what}): {sets}.")
+        if protocol == NIQE:
+            sentences.append(f"Without clean images: {sets}.")
+        else:
+            sentences.append(f"Protocol {protocol} ({PROTOCOLS[protocol]}): {sets}.")
+    sentences += [f"{name}." for name in table.implementations]
     if len(table.columns) > 1:
-        sentences.append("The mean over data sets is unweighted.")
+        mean = "The mean over data sets is unweighted"
+        mixed = list(dict.fromkeys(column.protocol for column in table.columns))
+        if len(mixed) > 1:
+            mean += f" and mixes the protocols {' and '.join(mixed)}, as the papers' own do"
+        sentences.append(f"{mean}.")
     if any(column.published_images for column in table.columns) and sources(table):
         sentences.append("Published scores of other images than these are not ranked.")
-    if table.num_cropped:
+    sentences += _remark_sentences(table)
+    if table.num_left_out:
+        count = counted(table.num_left_out, "image")
         sentences.append(
-            f"{table.num_cropped} pairs of different sizes were cut to their common size."
-        )
-    if table.num_problems:
-        count = _counted(table.num_problems, "problem")
-        sentences.append(
-            f"INCOMPLETE: {count}; a mean marked with † leaves images out and is not ranked."
+            f"INCOMPLETE: {count} not scored; a mean marked with † leaves images out and is not "
+            "ranked."
         )
     return sentences
 
@@ -176,13 +185,55 @@ def sources(table: Table) -> list[str]:
     return list(dict.fromkeys(row.source for row in table.rows if row.kind == "published"))
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _directions(metrics: tuple[Metric, ...]) -> str:
+    """ "PSNR (dB) and SSIM, higher is better; LPIPS, lower is better"."""
+    parts = []
+    for higher, word in ((True, "higher"), (False, "lower")):
+        names = [
+            f"{metric.name} (dB)" if metric == PSNR else metric.name
+            for metric in metrics
+            if metric.higher_is_better == higher
+        ]
+        if names:
+            listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+            parts.append(f"{listed}, {word} is better")
+    return "; ".join(parts)
+
+
+def _remark_sentences(table: Table) -> list[str]:
+    """What the reader has to know about images that were scored all the same."""
+    count = table.remarks
+    sentences = []
+    if count["cropped"]:
+        verb = "was" if count["cropped"] == 1 else "were"
+        pairs = counted(count["cropped"], "pair")
+        sentences.append(f"{pairs} of different sizes {verb} cut to the common size.")
+    if count["gray"]:
+        pairs = counted(count["gray"], "pair")
+        sentences.append(f"In {pairs} one image is gray and the other in colour.")
+    if count["damaged"]:
+        pairs = counted(count["damaged"], "pair")
+        sentences.append(f"In {pairs} the data of a JPEG file are damaged.")
+    if count["identical"]:
+        results = counted(count["identical"], "result")
+        text = f"{results} cannot be told from the clean image"
+        infinite = any(
+            cell and any(map(math.isinf, cell.scores)) for row in table.rows for cell in row.cells
+        )
+        if infinite:
+            text += "; a mean with an infinite PSNR is infinite (inf) and is not ranked"
+        sentences.append(f"{text}.")
+    return sentences
 
 
 def _with_count(column: Column) -> str:
     """A data set with its number of images; if the papers score another number, that too."""
-    count = _counted(column.num_images, "image")
+    count = counted(column.num_images, "image")
     if column.published_images:
         count += f"; papers score {column.published_images}"
     return f"{column.dataset} ({count})"
@@ -195,49 +246,66 @@ def _measured_rows(
     extra_decimals: int,
 ) -> list[TableRow]:
     """One row for each method, the rainy input first."""
-    decimals = tuple(metric.decimals + extra_decimals for metric in metrics)
+    decimals = tuple(
+        metric.decimals + (extra_decimals if metric in (PSNR, SSIM) else 0) for metric in metrics
+    )
     rows: dict[tuple[bool, str], TableRow] = {}
     for result in results:
         job = result.job
-        kind = "input" if job.is_input else "measured"
         row = rows.setdefault(
-            (job.is_input, job.method), TableRow(kind, job.method, [None] * len(datasets))
+            (job.is_input, job.method),
+            TableRow("input" if job.is_input else "measured", job.method, [None] * len(datasets)),
         )
         mean = result.mean()
         if mean is not None:
             row.cells[datasets.index(job.dataset)] = Cell(
-                mean, decimals, len(result.scored), complete=not result.problems
+                mean, decimals, len(result.scored), complete=not result.num_left_out
             )
     return sorted(rows.values(), key=lambda row: row.kind != "input")
 
 
-def _published_rows(columns: list[Column]) -> list[TableRow]:
-    """One row for each model and paper that has a score for one of the columns."""
+def _published_rows(
+    columns: list[Column],
+    metrics: tuple[Metric, ...],
+    papers: bool,
+    more: list[PublishedScore],
+) -> list[TableRow]:
+    """One row for each model and source that has a score for one of the columns."""
     rows: dict[tuple[str, str], TableRow] = {}
     trained_on: dict[tuple[str, str], list[str]] = {}
     for index, column in enumerate(columns):
-        for score in published_scores(column.dataset, column.protocol):
+        for score in published_scores(column.dataset, column.protocol, more, papers=papers):
+            cell = _published_cell(score, metrics)
+            if cell is None:
+                continue
             key = (score.model, score.source)
-            row = rows.setdefault(key, TableRow("published", score.model, [None] * len(columns)))
-            row.cells[index] = _published_cell(score)
+            row = rows.setdefault(
+                key, TableRow("published", score.model, [None] * len(columns), cite=score.cite)
+            )
+            row.cells[index] = cell
             trained_on.setdefault(key, []).append(score.trained_on)
     for key, row in rows.items():
-        row.source = f"{key[1]}, trained on {_training_text(trained_on[key], columns)}"
+        text = _training_text(trained_on[key], columns)
+        row.source = f"{key[1]}, trained on {text}" if text else key[1]
+        row.facts["training_data"] = text
     return sorted(rows.values(), key=lambda row: row.source)
 
 
 def _training_text(trained_on: list[str], columns: list[Column]) -> str:
     """What a row was trained on: the one set behind all its numbers, or one for each."""
-    different = list(dict.fromkeys(trained_on))
-    if set(different) <= {column.dataset for column in columns}:
+    different = list(dict.fromkeys(filter(None, trained_on)))
+    if different and set(different) <= {column.dataset for column in columns}:
         return "the training part of each data set"
     return ", ".join(different)
 
 
-def _published_cell(score: PublishedScore) -> Cell:
-    texts = (score.psnr, score.ssim)
+def _published_cell(score: PublishedScore, metrics: tuple[Metric, ...]) -> Cell | None:
+    """The printed figures of these metrics, None where the source has none of them."""
+    texts = [score.scores.get(metric.key, "") for metric in metrics]
+    if not any(texts):
+        return None
     return Cell(
-        scores=tuple(float(text) for text in texts),
+        scores=tuple(float(text) if text else math.nan for text in texts),
         decimals=tuple(len(text.partition(".")[2]) for text in texts),
     )
 
@@ -254,29 +322,50 @@ def _mean_cell(cells: list[Cell | None]) -> Cell | None:
     )
 
 
+def _add_facts(rows: list[TableRow], method_facts: dict[str, dict[str, str]]) -> tuple[str, ...]:
+    """Put the facts about each method into its rows; returns the names of those in use."""
+    names = tuple(dict.fromkeys(name for facts in method_facts.values() for name in facts))
+    for row in rows:
+        known = method_facts.get(row.method, {})
+        row.facts = {name: known.get(name) or row.facts.get(name, "") for name in names}
+    return names
+
+
 def _rank(rows: list[TableRow], columns: list[Column], metrics: tuple[Metric, ...]) -> None:
     """Mark the best and second best of each column and metric, by the digits that are shown.
 
-    The rainy input is no method and takes no part, nor does an incomplete mean, nor do published
-    scores where the papers score other images than those that are here.
+    Two scores are compared by the digits that both show: 0.899 of a paper and 0.8989 are equal.
+    The rainy input is no method and takes no part, nor does an incomplete or infinite mean, nor do
+    published scores where the papers score other images than those that are here.
     """
     same_images = [column.published_images is None for column in columns]
     for column, comparable in enumerate([*same_images, all(same_images)]):
         for index, metric in enumerate(metrics):
-            shown: dict[int, float] = {}
+            shown: dict[int, tuple[float, int]] = {}
             for number, row in enumerate(rows):
                 cell = row.all_cells[column]
                 takes_part = row.kind == "measured" or (row.kind == "published" and comparable)
-                if takes_part and cell is not None and cell.complete:
-                    shown[number] = round(cell.scores[index], cell.decimals[index])
+                if takes_part and cell and cell.complete and math.isfinite(cell.scores[index]):
+                    shown[number] = cell.scores[index], cell.decimals[index]
             if len(shown) < 2:
                 continue  # one method alone is not the best of anything
-            for rank, value in enumerate(_best(shown.values(), metric)[:2], start=1):
-                for number, score in shown.items():
-                    if score == value:
-                        rows[number].ranks[column, index] = rank
+            for rank in (1, 2):
+                best = _unbeaten(shown, metric)
+                for number in best:
+                    rows[number].ranks[column, index] = rank
+                    del shown[number]
 
 
-def _best(values: Iterable[float], metric: Metric) -> list[float]:
-    """The different values, best first."""
-    return sorted(set(values), reverse=metric.higher_is_better)
+def _unbeaten(shown: dict[int, tuple[float, int]], metric: Metric) -> list[int]:
+    """The rows than which no other is better; values are scores with their shown decimals."""
+
+    def beats(a: tuple[float, int], b: tuple[float, int]) -> bool:
+        decimals = min(a[1], b[1])
+        difference = round(a[0], decimals) - round(b[0], decimals)
+        return difference > 0 if metric.higher_is_better else difference < 0
+
+    return [
+        number
+        for number, score in shown.items()
+        if not any(beats(other, score) for other in shown.values())
+    ]

@@ -43,6 +43,7 @@ def test_other_files_are_refused(tmp_path: Path):
         _read_parameters(path)
 
 
+@pytest.mark.extras
 def test_scores_of_pyiqa(parameters: Path):
     pyiqa = pytest.importorskip("pyiqa", reason="pyiqa is not installed")
     niqe = Niqe(parameters)
@@ -58,3 +59,11 @@ def test_scores_of_pyiqa(parameters: Path):
     np.savez(other, mu_pris_param=MEAN + 1, cov_pris_param=COVARIANCE)
     assert Niqe(other).name != niqe.name  # scores kept from one set are not those of another
     assert Niqe(other).score(image) != noisy
+
+    # the authors' own conversion: the gray image that MATLAB's rgb2gray gives
+    authors = Niqe(parameters, gray="rgb2gray")
+    gray = 0.2989 * image[..., 0] + 0.5870 * image[..., 1] + 0.1140 * image[..., 2]
+    assert authors.score(image) == pytest.approx(
+        niqe.score(np.rint(gray).astype(np.uint8)), rel=1e-3
+    )
+    assert authors.score(image) != noisy and authors.name != niqe.name

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,9 +13,10 @@ import numpy as np
 import pytest
 
 from data.results import pair_results
-from tests.helpers import write_pairs
+from tests.helpers import ROOT, write_pairs
 from utils.errors import UserError
-from utils.evaluation.score_cache import ScoreCache
+from utils.evaluation.quality import Metric
+from utils.evaluation.score_cache import CachedScore, Remark, ScoreCache
 from utils.evaluation.scoring import JobResult, ScoringJob, read_8bit, score_jobs
 from utils.metrics import score
 
@@ -66,11 +70,14 @@ def test_different_sizes_are_reported_or_cut_at_right_and_bottom(pairs: Path):
     kept = ScoreCache(pairs / "kept.json")
     result = run(pairs, kept, crop=True)
     clean = read_8bit(pairs / "target" / "3.png")
-    assert result.images[2].cropped and not result.problems
+    assert not result.problems
+    (remark,) = result.images[2].remarks
+    assert remark == ("cropped", "80x70 and 88x72 px cut to 80x70")
     assert result.images[2].scores == score(whole[:70, :80, ::-1], clean[:70, :80])
     # what --crop let pass is not kept for a run without it
     assert run(pairs, ScoreCache(pairs / "kept.json")).images[2].scores is None
-    assert run(pairs, ScoreCache(pairs / "kept.json"), crop=True).images[2].reused
+    again = run(pairs, ScoreCache(pairs / "kept.json"), crop=True).images[2]
+    assert again.reused and again.remarks == [remark]
 
 
 def test_unreadable_files_are_named(pairs: Path):
@@ -122,19 +129,52 @@ def test_unchanged_images_are_not_scored_again(pairs: Path):
     assert [i.scores for i in again.images] == [i.scores for i in first.images]
     assert not any(i.reused for i in run(pairs, ScoreCache(file, fresh=True)).images)
 
-    # another time, another size, another content: scored again
-    for name in ("input/1.png", "target/2.png"):
-        status = (pairs / name).stat()
-        os.utime(pairs / name, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert [i.reused for i in run(pairs, ScoreCache(file)).images] == [False, False, True]
-    path = pairs / "input" / "3.png"
-    status = path.stat()
-    cv2.imwrite(str(path), cv2.imread(str(pairs / "target" / "3.png")))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    changed = run(pairs, ScoreCache(file)).images[2]
-    assert not changed.reused and changed.scores == (np.inf, 1.0)
+    # a touched, moved or copied file keeps its score; another content of the same size and time not
+    os.utime(pairs / "input" / "1.png", ns=(0, 0))
+    path = pairs / "input" / "2.png"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    place = content.index(b"IDAT") - 4  # an empty text chunk instead of nothing
+    changed = content[:place] + b"\0\0\0\0tEXt" + bytes(4) + content[place:]
+    path.write_bytes(changed)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    moved = pairs.rename(pairs.with_name("moved"))
+    again = run(moved, ScoreCache(moved / "kept.json")).images
+    assert [image.reused for image in again] == [True, False, True]
+    cv2.imwrite(str(moved / "input" / "3.png"), cv2.imread(str(moved / "target" / "3.png")))
+    changed_image = run(moved, ScoreCache(moved / "kept.json")).images[2]
+    assert not changed_image.reused and changed_image.scores == (np.inf, 1.0)
     # the infinite PSNR of identical images survives the file
-    assert run(pairs, ScoreCache(file)).images[2].scores == (np.inf, 1.0)
+    kept_image = run(moved, ScoreCache(moved / "kept.json")).images[2]
+    assert kept_image.reused and kept_image.scores == (np.inf, 1.0)
+
+
+def test_no_run_loses_what_another_has_scored(pairs: Path):
+    file = pairs / "kept.json"
+    first, second = ScoreCache(file), ScoreCache(file)
+    first.put("a", CachedScore((1.5, 0.25)))
+    second.put("b", CachedScore((2.0,), (Remark("gray", "dün"),)))
+    first.put("c", CachedScore((3.0,)))
+    kept = ScoreCache(file)
+    assert [kept.get(key).scores for key in "abc"] == [(1.5, 0.25), (2.0,), (3.0,)]
+    assert kept.get("b").remarks == (Remark("gray", "dün"),)
+
+
+def test_a_killed_process_keeps_every_whole_line(pairs: Path):
+    file = pairs / "kept.json"
+    code = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from utils.evaluation.score_cache import *;"
+        f"cache = ScoreCache(Path({str(file)!r})); cache.put('a', CachedScore((1.0,)));"
+        "cache.put('b', CachedScore((2.0,))); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    content = file.read_bytes()
+    file.write_bytes(content[:-3])  # and one that was killed within a line
+    ScoreCache(file).put("c", CachedScore((3.0,)))
+    kept = ScoreCache(file)
+    assert kept.get("a").scores == (1.0,) and kept.get("b") is None
+    assert kept.get("c").scores == (3.0,)
 
 
 def test_kept_scores_belong_to_their_protocol(pairs: Path):
@@ -145,50 +185,96 @@ def test_kept_scores_belong_to_their_protocol(pairs: Path):
     assert not any(image.reused for image in other.images)
 
 
-def test_a_broken_file_of_kept_scores_is_one_sentence(tmp_path: Path):
+def test_files_that_are_no_cache_are_refused(tmp_path: Path):
     file = tmp_path / "kept.json"
-    for content in ("{", "[]", '{"version": 1}', '{"version": 1, "scores": {"a": 3}}'):
+    for content in ("{", "[]", '{"version": 1}', "PSNR 30"):
         file.write_text(content)
-        with pytest.raises(UserError, match=r"kept\.json.*--fresh"):
+        with pytest.raises(UserError, match=r"kept\.json.*another --output"):
             ScoreCache(file)
-        ScoreCache(file, fresh=True)
+    with pytest.raises(UserError, match="Cannot write"):
+        ScoreCache(file / "below a file" / "kept.json")
+
+
+class Brightness:
+    """A metric of one image that anyone can compute again."""
+
+    metric = Metric("light", "Light", 1)
+    name = "brightness of the tests"
+
+    def __init__(self, last: int = 1000) -> None:
+        self.left = last
+
+    def score(self, restored: np.ndarray, clean: np.ndarray | None) -> float:
+        if restored.shape[1] < 50:
+            raise UserError("too small")
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return float(restored.mean())
+
+
+def without_clean(pairs: Path, kept: ScoreCache, scorer: Brightness) -> JobResult:
+    job = ScoringJob("rainy", "set", "niqe", pairs / "input", None)
+    return score_jobs([pair_results(job)], kept, workers=1, scorers=[scorer])[0]
 
 
 def test_scores_without_clean_images(pairs: Path):
-    class Brightness:
-        name = "brightness"
-
-        def score(self, image: np.ndarray) -> float:
-            if image.shape[1] < 50:
-                raise UserError("too small")
-            return float(image.mean())
-
     cv2.imwrite(str(pairs / "input" / "3.png"), np.full((60, 40, 3), 9, np.uint8))
     (pairs / "target" / "3.png").unlink()
-    job = ScoringJob("rainy", "set", "niqe", pairs / "input", None)
-    (result,) = score_jobs(
-        [pair_results(job)], ScoreCache(pairs / "k.json"), no_reference=Brightness()
-    )
+    result = without_clean(pairs, ScoreCache(pairs / "k.json"), Brightness())
+    assert result.metrics == (Brightness.metric,)
     assert result.images[0].scores == (read_8bit(pairs / "input" / "1.png").mean(),)
     assert result.problems == [f"{pairs / 'input' / '3.png'}: too small"]
 
 
-def test_an_interrupted_run_keeps_what_it_has_scored(pairs: Path):
-    class Interrupted:
-        name = "interrupted"
-        num_scored = 0
-
-        def score(self, image: np.ndarray) -> float:
-            if self.num_scored == 2:
-                raise KeyboardInterrupt
-            self.num_scored += 1
-            return 4.0
-
-    job = ScoringJob("rainy", "set", "niqe", pairs / "input", None)
+def test_further_metrics_stand_behind_psnr_and_ssim(pairs: Path):
     file = pairs / "kept.json"
-    scorer = Interrupted()
+    plain = run(pairs, ScoreCache(file))
+    both = run(pairs, ScoreCache(file), scorers=[Brightness()])
+    assert [metric.name for metric in both.metrics] == ["PSNR", "SSIM", "Light"]
+    for image, before in zip(both.images, plain.images, strict=True):
+        assert image.scores == (*before.scores, read_8bit(image.restored).mean())
+        assert not image.reused  # not all of them
+    # nothing is computed again
+    assert all(
+        image.reused for image in run(pairs, ScoreCache(file), scorers=[Brightness(0)]).images
+    )
+
+
+def test_an_interrupted_run_keeps_what_it_has_scored(pairs: Path):
+    file = pairs / "kept.json"
     with pytest.raises(KeyboardInterrupt):
-        score_jobs([pair_results(job)], ScoreCache(file), workers=1, no_reference=scorer)
-    scorer.num_scored = 0
-    (result,) = score_jobs([pair_results(job)], ScoreCache(file), workers=1, no_reference=scorer)
+        without_clean(pairs, ScoreCache(file), Brightness(2))
+    result = without_clean(pairs, ScoreCache(file), Brightness())
     assert [image.reused for image in result.images] == [True, True, False]
+
+
+def test_what_is_scored_all_the_same_is_told(pairs: Path):
+    gray = cv2.imread(str(pairs / "input" / "1.png"), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(pairs / "input" / "1.png"), gray)
+    clean = (pairs / "target" / "2.png").read_bytes()
+    (pairs / "input" / "2.png").write_bytes(clean)
+    (pairs / "input" / "3.png").unlink()
+    image = cv2.imread(str(pairs / "target" / "3.png"))
+    encoded = bytearray(cv2.imencode(".jpg", image)[1].tobytes())
+    del encoded[-100:-2]  # all but the mark of its end
+    (pairs / "input" / "3.jpg").write_bytes(encoded)
+    kept = ScoreCache(pairs / "kept.json")
+    for _ in range(2):  # computed and kept
+        result = run(pairs, kept)
+        assert not result.problems
+        remarks = [image.remarks for image in result.images]
+        assert [[remark.kind for remark in r] for r in remarks] == [
+            ["gray"], ["identical"], ["damaged"],
+        ]  # fmt: skip
+        assert remarks[0][0].text == "the result is gray, the clean image in colour"
+        assert "3.jpg: Corrupt JPEG data" in remarks[2][0].text
+        kept = ScoreCache(pairs / "kept.json")
+    job = ScoringJob("rainy", "set", "rgb", pairs / "input", pairs / "target")
+    (image,) = (i for i in score_jobs([pair_results(job)], kept)[0].images if i.stem == "2")
+    assert image.scores == (100.0, 1.0) and image.remarks[0].kind == "identical"
+
+
+def test_a_folder_is_not_scored_against_itself(pairs: Path):
+    job = ScoringJob("m", "set", "rain13k", pairs / "target", pairs / "input" / ".." / "target")
+    assert "against itself" in pair_results(job).problem

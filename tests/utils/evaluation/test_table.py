@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from utils.errors import UserError
 from utils.evaluation import formats
-from utils.evaluation.published import DATASETS, facts, known_name, published_scores
+from utils.evaluation.facts import read_facts
+from utils.evaluation.latex import latex
+from utils.evaluation.published import (
+    CITATIONS,
+    DATASETS,
+    PUBLISHED_BIB,
+    PUBLISHED_RESULTS,
+    facts,
+    known_name,
+    published_scores,
+    read_published,
+)
+from utils.evaluation.quality import PERCEPTUAL, PSNR, SSIM, Metric
+from utils.evaluation.score_cache import Remark
 from utils.evaluation.scoring import ImageResult, JobResult, ScoringJob
 from utils.evaluation.table import Table, TableRow, build_table, notes
 from utils.metrics import PROTOCOLS
@@ -20,6 +35,7 @@ def result(
     dataset: str,
     *scores: tuple[float, ...],
     protocol: str | None = None,
+    metrics: tuple[Metric, ...] = (PSNR, SSIM),
     num_expected: int | None = None,
     is_input: bool = False,
     problem: str = "",
@@ -30,7 +46,7 @@ def result(
     images = [ImageResult(str(i), scores=score) for i, score in enumerate(scores)]
     if problem:
         images.append(ImageResult("broken", problem=problem))
-    return JobResult(job, images, num_expected or len(images))
+    return JobResult(job, images, num_expected or len(images), metrics=metrics)
 
 
 def ranks(table: Table) -> dict[str, dict[tuple[int, int], int]]:
@@ -77,10 +93,79 @@ def test_best_and_second_best_by_the_digits_shown():
 
 
 def test_lower_is_better_for_niqe():
-    results = [result(m, "wet", (v,), protocol="niqe") for m, v in (("a", 4.0), ("b", 3.0))]
-    table = build_table(results, published=True, no_reference="NIQE of somebody")
+    niqe = (PERCEPTUAL["niqe"],)
+    results = [
+        result(m, "wet", (v,), protocol="niqe", metrics=niqe) for m, v in (("a", 4.0), ("b", 3.0))
+    ]
+    table = build_table(results, published=True, implementations=["NIQE of somebody"])
     assert ranks(table) == {"a": {(0, 0): 2}, "b": {(0, 0): 1}}
-    assert "lower is better" in notes(table)[0] and "NIQE of somebody" in notes(table)[1]
+    first, second, third = notes(table)
+    assert first == "NIQE, lower is better; means over images."
+    assert second == "Without clean images: wet (1 image)." and third == "NIQE of somebody."
+
+
+def test_metrics_of_both_directions_in_one_table():
+    metrics = (PSNR, SSIM, PERCEPTUAL["lpips"])
+    table = build_table(
+        [
+            result("a", "Rain100H", *[(30.0, 0.9, 0.2)] * 100, metrics=metrics),
+            result("b", "Rain100H", *[(29.0, 0.8, 0.1)] * 100, metrics=metrics),
+        ],
+        published=True,
+    )
+    assert row_of(table, "b").ranks == {(0, 2): 1}
+    assert row_of(table, "a").ranks == {(0, 1): 2, (0, 2): 2}  # Restormer has 31.46 / 0.904
+    assert notes(table)[0].startswith(
+        "PSNR (dB) and SSIM, higher is better; LPIPS, lower is better;"
+    )
+    # what a paper does not report is left open
+    line = next(li for li in formats.markdown(table).splitlines() if "Restormer" in li)
+    assert line.split("|")[-2].strip() == "-"
+    assert "lpips" not in formats.table_json(table)["rows"][-1]["scores"]["Rain100H"]
+
+
+def test_scores_are_compared_by_the_digits_that_both_show(tmp_path: Path):
+    own = tmp_path / "own.csv"
+    own.write_text("model,dataset,psnr,ssim\ntheirs,Rain100H,29.46,0.899\n")
+    table = build_table(
+        [result("ours", "Rain100H", *[(29.4599, 0.8989)] * 100)],
+        published=False,
+        more_published=read_published(own),
+    )
+    assert ranks(table) == {"ours": {(0, 0): 1, (0, 1): 1}, "theirs": {(0, 0): 1, (0, 1): 1}}
+    own.write_text("model,dataset,psnr,ssim\ntheirs,Rain100H,29.5,0.898\n")
+    table = build_table(
+        [result("ours", "Rain100H", *[(29.4499, 0.8989)] * 100)],
+        published=False,
+        more_published=read_published(own),
+    )
+    assert ranks(table) == {"ours": {(0, 0): 2, (0, 1): 1}, "theirs": {(0, 0): 1, (0, 1): 2}}
+
+
+def test_an_infinite_mean_is_named_and_not_ranked():
+    identical = result("copy", "x", (float("inf"), 1.0), (30.0, 0.9))
+    identical.images[0].remarks.append(Remark("identical", ""))
+    table = build_table([identical, result("b", "x", *[(20.0, 0.8)] * 2)], published=False)
+    assert ranks(table) == {"copy": {(0, 1): 1}, "b": {(0, 1): 2}}
+    (told,) = (note for note in notes(table) if "infinite" in note)
+    assert told.startswith("1 result cannot be told from the clean image; a mean with an infinite")
+    assert re.search(r"copy +\| +inf \|", formats.markdown(table))
+
+
+def test_an_extra_file_leaves_the_mean_complete():
+    whole = result("a", "x", (30.0, 0.9), (31.0, 0.9), problem="extra: 3.png", num_expected=2)
+    table = build_table([whole, result("b", "x", *[(20.0, 0.8)] * 2)], published=False)
+    assert table.num_problems == 1 and table.num_left_out == 0
+    assert table.rows[0].cells[0].complete and ranks(table)["a"][0, 0] == 1
+    assert "INCOMPLETE" not in formats.markdown(table)
+
+
+def test_a_mean_over_protocols_says_so():
+    same = [result("a", name, (30.0, 0.9)) for name in ("Rain100H", "Rain100L")]
+    assert "The mean over data sets is unweighted." in notes(build_table(same, published=False))
+    mixed = [*same, result("a", "DID-Data", (30.0, 0.9))]
+    (said,) = (note for note in notes(build_table(mixed, published=False)) if "unweighted" in note)
+    assert "mixes the protocols rain13k and did" in said
 
 
 def test_an_incomplete_mean_is_marked_and_not_ranked():
@@ -94,8 +179,8 @@ def test_an_incomplete_mean_is_marked_and_not_ranked():
     )
     assert ranks(table) == {"a": {}, "b": {(0, 0): 1, (0, 1): 1}, "c": {(0, 0): 2, (0, 1): 2}}
     text = formats.markdown(table)
-    assert "30.00†" in text and "INCOMPLETE: 1 problem" in text
-    assert r"30.00$^\dagger$" in formats.latex(table)
+    assert "30.00†" in text and "INCOMPLETE: 1 image not scored" in text
+    assert r"30.00$^\dagger$" in latex(table)
     assert "a,measured,,false,30.0,0.9" in formats.table_csv(table)
     assert formats.table_json(table)["complete"] is False
 
@@ -143,14 +228,16 @@ def test_a_published_row_needs_all_data_sets_for_a_mean():
 
 
 def test_every_published_score_belongs_to_a_known_data_set():
-    found = 0
-    for dataset in DATASETS:
-        for protocol in PROTOCOLS:
-            for score in published_scores(dataset, protocol):
-                found += 1
-                assert 10 < float(score.psnr) < 60 and 0.5 < float(score.ssim) < 1
-                assert score.source and score.trained_on
-    assert found == 89
+    rows = read_published(PUBLISHED_RESULTS)
+    assert len(rows) == 89
+    for score in rows:
+        assert score.dataset in DATASETS and score.protocol in PROTOCOLS
+        assert score in published_scores(score.dataset, score.protocol)
+        assert 10 < float(score.scores["psnr"]) < 60 and 0.5 < float(score.scores["ssim"]) < 1
+        assert score.trained_on
+        # both the model and the source can be cited
+        for key in (score.cite, CITATIONS[score.source]):
+            assert f"{{{key}," in PUBLISHED_BIB.read_text()
 
 
 def test_data_sets_are_known_in_any_spelling():
@@ -158,6 +245,80 @@ def test_data_sets_are_known_in_any_spelling():
     assert known_name("DID_Data") == known_name("did") == "DID-Data"
     assert facts("ddn-data").protocol == "did"
     assert known_name("holiday") is None and facts("holiday").protocol == "rain13k"
+
+
+def test_one_set_of_images_under_two_names():
+    # DCSFN's paper scores DID-Data as Rain1200 on R, G and B
+    assert facts("Rain1200").protocol == "rgb" and published_scores("Rain1200", "rgb") == []
+    assert published_scores("Rain1200", "did") == published_scores("DID-Data", "did") != []
+    assert {s.source for s in published_scores("DDN-Data", "did")} == {
+        "NeRD-Rain paper Table 1",
+        "PReNet README",  # which says Rain1400
+    }
+    assert known_name("Rain14000") == "DDN-Data"
+
+
+def test_rows_of_ones_own(tmp_path: Path):
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "\ufeffmodel,dataset,psnr,ssim,lpips,source,cite,trained_on\n"
+        'Nöw,rain200h,33.1,0.95,0.05,"Now et al., 2026",now2026,Rain200H\n',
+        encoding="utf-8",
+    )
+    (score,) = read_published(path)
+    assert score.protocol == "rain13k" and score.cite == "now2026"
+    table = build_table(
+        [result("ours", "Rain200H", *[(33.0, 0.96)] * 200)],
+        published=False,
+        more_published=[score],
+    )
+    row = row_of(table, "Nöw")
+    assert row.source == "Now et al., 2026, trained on the training part of each data set"
+    assert row.ranks == {(0, 0): 1, (0, 1): 2}
+    for content, said in (
+        ("model,psnr\na,3\n", "has the columns model, psnr;"),
+        ("model,dataset,psnr,speed\n", "speed"),
+        ("", "of an empty file"),
+        ("model,dataset,psnr\na,x,30 dB\n", "line 2: psnr is '30 dB'"),
+        ("model,dataset,psnr,protocol\na,x,30,matlab\n", "no protocol 'matlab'"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=re.escape(said)):
+            read_published(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="UTF-8"):
+        read_published(path)
+
+
+def test_further_columns(tmp_path: Path):
+    path = tmp_path / "facts.csv"
+    path.write_text(
+        "method,parameters,macs,seconds,training_data,weights,sha256\n"
+        "ours,35472543,307614065664,4.3,Rain13K,ours.safetensors,abc\n"
+        "DMSR,35472543,307614065664,,,,\n"
+    )
+    columns, weights = read_facts(path)
+    assert weights == {"ours": {"weights": "ours.safetensors", "sha256": "abc"}}
+    table = build_table(
+        [result("ours", "Rain100H", *[(30.0, 0.9)] * 100), result("else", "Rain100H", (1.0, 0.1))],
+        published=True,
+        method_facts=columns,
+    )
+    lines = [[c.strip() for c in line.split("|")] for line in formats.markdown(table).splitlines()]
+    assert lines[0][1:6] == ["Method", "params (M)", "MACs (G)", "time (s)", "trained on"]
+    assert lines[2][1:6] == ["ours", "35.47", "307.6", "4.30", "Rain13K"]
+    assert lines[3][1:6] == ["else", "-", "-", "-", "-"]
+    (dmsr,) = (line for line in lines if line[1:] and line[1].startswith("DMSR"))
+    assert dmsr[2:6] == ["35.47", "307.6", "-", "Rain13K"]
+    first = next(csv.DictReader(formats.table_csv(table).splitlines()))
+    assert first["parameters"] == "35.47" and first["training_data"] == "Rain13K"
+    assert formats.table_json(table)["rows"][0]["facts"]["macs"] == "307.6"
+    path.write_text("method,colour\nours,blue\n")
+    with pytest.raises(UserError, match="colour; a file of facts has method"):
+        read_facts(path)
+    path.write_text("method,macs\nours,many\n")
+    with pytest.raises(UserError, match="macs is 'many'"):
+        read_facts(path)
 
 
 def test_markdown_names_protocol_and_source():
@@ -199,29 +360,6 @@ def test_the_console_is_not_wider_than_asked(width: int):
     assert text.count("| ours ") == (1 if width == 200 else 4)
 
 
-def test_latex_is_complete_and_escaped():
-    table = build_table(
-        [
-            result("rainy input", "my_set", (10.0, 0.5), is_input=True),
-            result("a_b & 50%", "my_set", (30.0, 0.9)),
-            result("c", "my_set", (31.0, 0.8)),
-        ],
-        published=False,
-    )
-    text = formats.latex(table)
-    for part in (
-        r"\begin{tabular}{lcc}",
-        r"\multicolumn{2}{c}{my\_set} \\",
-        r"\cmidrule(lr){2-3}",
-        r"a\_b \& 50\% & \underline{30.00} & \textbf{0.9000} \\",
-        "rainy input & 10.00 & 0.5000 \\\\\n\\midrule\na",
-        "Protocol rain13k",
-    ):
-        assert part in text
-    assert text.count("\\toprule") == text.count("\\bottomrule") == 1
-    assert text.count("{") == text.count("}")
-
-
 def test_csv_and_json_hold_every_digit_and_infinity():
     table = build_table(
         [result("a", "x", (1 / 3, 2 / 3)), result("b", "x", (float("inf"), 1.0))], published=False
@@ -232,7 +370,7 @@ def test_csv_and_json_hold_every_digit_and_infinity():
     content = json.loads(formats.dump_json(formats.table_json(table)))
     first, second = content["rows"]
     assert first["scores"]["x"] == {
-        "psnr": 1 / 3, "ssim": 2 / 3, "psnr_rank": 2, "ssim_rank": 2, "num_images": 1,
+        "psnr": 1 / 3, "ssim": 2 / 3, "ssim_rank": 2, "num_images": 1,
         "complete": True,
     }  # fmt: skip
     assert second["scores"]["x"]["psnr"] == "inf"

@@ -1,0 +1,58 @@
+"""Further columns of a table: what a method costs and what it was trained on, from a CSV file.
+
+``tools/complexity.py --output FILE.csv`` writes such a file.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from utils.errors import UserError
+
+COLUMNS = ("parameters", "macs", "seconds", "training_data")
+WEIGHTS = ("weights", "sha256")  # which file the figures belong to; they go into table.json
+_UNITS = {"parameters": 1e6, "macs": 1e9}
+_DECIMALS = {"parameters": 2, "macs": 1, "seconds": 2}
+
+
+def read_facts(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """The columns of a table by method, and the weights that they belong to by method.
+
+    The file has a column ``method`` and any of ``COLUMNS`` and ``WEIGHTS``. Parameters and
+    multiply-accumulates are whole numbers there and become millions and billions. Raises UserError
+    for any other file.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            lines, columns = list(reader), reader.fieldnames or []
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8 ({error}).") from error
+    if "method" not in columns or not set(columns) <= {"method", *COLUMNS, *WEIGHTS}:
+        raise UserError(
+            f"{path} has the columns {', '.join(columns) or 'of an empty file'}; a file of facts "
+            f"has method and any of {', '.join((*COLUMNS, *WEIGHTS))}."
+        )
+    shown = [name for name in COLUMNS if name in columns]
+    facts = {
+        line["method"]: {name: _text(name, line[name] or "", path) for name in shown}
+        for line in lines
+    }
+    weights = {
+        line["method"]: {name: line[name] for name in WEIGHTS if line.get(name)} for line in lines
+    }
+    return facts, {method: given for method, given in weights.items() if given}
+
+
+def _text(name: str, value: str, path: Path) -> str:
+    """A fact as the table shows it."""
+    if name == "training_data" or not value:
+        return value
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise UserError(f"{path}: {name} is {value!r}, not a number.") from error
+    return f"{number / _UNITS.get(name, 1):.{_DECIMALS[name]}f}"

@@ -1,0 +1,45 @@
+"""Where a table comes from: date, commit, versions, the weights behind the methods."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("numpy", "opencv-python-headless", "pyiqa")
+
+
+def provenance(weights: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """What table.json says about its own making; ``weights`` by method, as ``read_facts`` gives."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "weights": weights,
+    }
+
+
+def commit() -> str | None:
+    """The commit of this code, with a plus where files differ from it; None outside a clone."""
+    try:
+        done = [
+            subprocess.run(
+                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        ]
+    except (OSError, subprocess.CalledProcessError):  # no git, or no clone
+        return None
+    return done[0] + "+" * bool(done[1])
+
+
+def _versions() -> dict[str, str]:
+    installed = {distribution.name: distribution.version for distribution in distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}
