@@ -1,6 +1,6 @@
 """Break the code on purpose and see whether a test notices: python tests/mutate.py [WORD ...].
 
-Each mutant below is a mistake that somebody could make. It is made in a copy of the tracked files,
+Each mutant of tests/mutants.yml is a mistake that somebody could make. It is made in a copy of the tracked files,
 the named tests run there, and a mutant whose tests all pass has survived: a gap in the tests. WORDs
 choose the mutants whose name or file holds one of them. Takes minutes; the exit status is 1 where
 one survived or no longer fits the code.
@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[1]
 LIMIT = 600  # seconds for the tests of one mutant; a test that hangs has noticed too
 
@@ -26,14 +28,17 @@ LIMIT = 600  # seconds for the tests of one mutant; a test that hangs has notice
 class Mutant:
     """``before`` stands once in ``file``; ``after`` takes its place, and ``tests`` should fail."""
 
-    name: str
     file: str
+    what: str
+    tests: str
     before: str
     after: str
-    tests: str
 
 
-MUTANTS: list[Mutant] = []
+def read_mutants() -> list[Mutant]:
+    """The list of tests/mutants.yml, which says for each file what to break."""
+    files = yaml.safe_load((ROOT / "tests" / "mutants.yml").read_text(encoding="utf-8"))
+    return [Mutant(file=file, **fields) for file, mutants in files.items() for fields in mutants]
 
 
 def survives(mutant: Mutant) -> str:
@@ -86,15 +91,15 @@ def main() -> int:
     args = parser.parse_args()
     chosen = [
         mutant
-        for mutant in MUTANTS
-        if not args.words or any(word in mutant.name + mutant.file for word in args.words)
+        for mutant in read_mutants()
+        if not args.words or any(word in mutant.what + mutant.file for word in args.words)
     ]
     failures = []
     with ThreadPoolExecutor(args.jobs) as pool:
         for mutant, fate in zip(chosen, pool.map(survives, chosen), strict=True):
-            print(f"{fate:20}  {mutant.file}: {mutant.name}", flush=True)
+            print(f"{fate:20}  {mutant.file}: {mutant.what}", flush=True)
             if not fate.startswith("killed"):
-                failures.append(mutant.name)
+                failures.append(mutant.what)
     print(f"{len(chosen) - len(failures)} of {len(chosen)} mutants were noticed")
     return 1 if failures else 0
 
