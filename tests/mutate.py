@@ -1,9 +1,9 @@
 """Break the code on purpose and see whether a test notices: python tests/mutate.py [WORD ...].
 
-Each mutant of tests/mutants.yml is a mistake that somebody could make. It is made in a copy of the tracked files,
-the named tests run there, and a mutant whose tests all pass has survived: a gap in the tests. WORDs
-choose the mutants whose name or file holds one of them. Takes minutes; the exit status is 1 where
-one survived or no longer fits the code.
+Each mutant of tests/mutants.yml is a mistake that somebody could make. It is made in a copy of the
+tracked files, the named tests run there, and a mutant whose tests all pass has survived: a gap in
+the tests. WORDs choose the mutants whose name or file holds one of them. Takes minutes; the exit
+status is 1 where one survived or no longer fits the code.
 """
 
 from __future__ import annotations
