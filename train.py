@@ -81,7 +81,8 @@ def main() -> None:
         config = load_config(args.config, [*args.settings, "DATA.CACHE", ""])
     processes = init_distributed()
     is_resumed = args.resume or args.resume_from is not None
-    run = build_run(config, processes, is_resumed)
+    checked = None if args.dry_run else Path(config.RUN.FOLDER) / ".checked"
+    run = build_run(config, processes, is_resumed, checked)
     if args.dry_run:
         dry_run(run)
     else:
@@ -93,8 +94,8 @@ def main() -> None:
     destroy_distributed()
 
 
-def build_run(config: CfgNode, processes: Processes, is_resumed: bool) -> Run:
-    """Everything that training needs, at its start."""
+def build_run(config: CfgNode, processes: Processes, is_resumed: bool, checked: Path | None) -> Run:
+    """Everything that training needs, at its start; ``checked`` remembers sound images."""
     optim = config.OPTIM
     if optim.PRECISION not in PRECISIONS:
         raise UserError(
@@ -111,7 +112,7 @@ def build_run(config: CfgNode, processes: Processes, is_resumed: bool) -> Run:
     network = build_model(config.MODEL.NAME, config.MODEL.OPTIONS)
     check_patches(config, network)
     criterion = build_criterion(config.LOSS)
-    loaders = build_loaders(config, processes.rank, processes.world_size)
+    loaders = build_loaders(config, processes.rank, processes.world_size, index=checked)
     if config.MODEL.INIT and not is_resumed:
         load_state(network, config.MODEL.INIT)
     if processes.world_size > 1 and on_cuda:

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from data.cache import open_cache
-from data.datasets import BatchSampler, DecodedPairs, PairImages, Share, TrainingPatches
-from data.pairs import Pair, check_pairs, find_pairs, warn_if_swapped
+from data.checked import check_pairs
+from data.datasets import (
+    BatchSampler,
+    DecodedPairs,
+    PairImages,
+    PatchLoader,
+    Share,
+    TrainingPatches,
+)
+from data.pairs import Pair, find_pairs, warn_if_swapped
 from data.synthesis import Mixture, SyntheticPatches, hold_out, layers_of, read_layers
 from data.transforms import Augmentation
 from data.workers import prepare_worker
@@ -43,15 +50,20 @@ class Loaders:
     ``description`` tells in words what was found.
     """
 
-    train: DataLoader
+    train: PatchLoader
     sampler: BatchSampler
     train_pairs: list[Pair]
     validation: dict[str, ValidationSet]
     description: str
 
 
-def build_loaders(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Loaders:
+def build_loaders(
+    cfg: CfgNode, rank: int = 0, world_size: int = 1, *, index: Path | None = None
+) -> Loaders:
     """Find, check and open the data of a configuration for process ``rank`` of ``world_size``.
+
+    ``index`` is a file that remembers which pairs were checked before; None checks all, and the
+    image cache, where there is one, remembers its own.
 
     Raises UserError before anything is trained: for missing folders, images without a partner,
     broken images, different sizes, and settings that the data cannot satisfy.
@@ -64,7 +76,8 @@ def build_loaders(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Loaders:
         if rank == 0:
             warn_if_swapped(pairs)
         if name == "VAL" or not node.CACHE:  # building the cache is the same check
-            check_pairs(pairs[rank::world_size], f"checking {folder}", quiet=rank > 0)
+            share = pairs[rank::world_size]
+            check_pairs(share, f"checking {folder}", quiet=rank > 0, index=index)
         descriptions.append(f"{len(pairs)} pairs in {folder} (layout {layout})")
         return pairs
 
@@ -98,14 +111,8 @@ def build_loaders(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Loaders:
     if node.CACHE and not synthetic:
         images = open_cache(train_pairs, Path(node.CACHE))
     sampler = BatchSampler(num_samples, cfg.RUN.SEED, cfg.OPTIM.ACCUMULATE, rank, world_size)
-    train = DataLoader(
-        synthetic or TrainingPatches(images, augmentation, cfg.RUN.SEED, shares),
-        batch_sampler=sampler,
-        num_workers=node.WORKERS,
-        persistent_workers=node.WORKERS > 0,
-        worker_init_fn=prepare_worker,
-        pin_memory=torch.cuda.is_available(),
-    )
+    patches = synthetic or TrainingPatches(images, augmentation, cfg.RUN.SEED, shares)
+    train = PatchLoader(patches, sampler, node.WORKERS)
     validation = {
         name: ValidationSet(pairs, _validation_loader(pairs[rank::world_size], node.WORKERS))
         for name, pairs in validation_pairs.items()

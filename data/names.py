@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from utils.errors import UserError
 
@@ -34,9 +35,8 @@ def pair_names(
         by_key = dict(zip(partner_keys, partners, strict=True))
         if len(by_key) < len(partners) or len(set(keys)) < len(names):
             continue  # this reading takes two names for one
-        whole = {n: by_key.get(key) for n, key in zip(names, keys, strict=True)}
-        begins = {n: _longest_start(key, by_key) for n, key in zip(names, keys, strict=True)}
-        for found in (whole, begins):
+        for partner_of in (by_key.get, partial(_longest_start, by_key)):
+            found = {n: partner_of(key) for n, key in zip(names, keys, strict=True)}
             count = sum(partner is not None for partner in found.values())
             if 2 * count > len(names):
                 return found
@@ -123,7 +123,7 @@ def _number(token: str) -> str:
     return token.lstrip("0") or "0" if token.isdigit() else token
 
 
-def _longest_start(key: Tokens, by_key: dict[Tokens, str]) -> str | None:
+def _longest_start(by_key: dict[Tokens, str], key: Tokens) -> str | None:
     """The partner whose key is the longest beginning of ``key``: ``1_derained`` goes to ``1``."""
     starts = (key[:length] for length in range(len(key), 0, -1))
     return next((by_key[start] for start in starts if start in by_key), None)

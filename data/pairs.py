@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from natsort import natsorted
-from tqdm.contrib.concurrent import thread_map
 
 from data.names import has_word, pair_names
 from utils.errors import UserError
@@ -224,20 +223,6 @@ def _one_folder(images: dict[str, Path], layout: str) -> Sides:
 def _expected_folders() -> str:
     folders = "; ".join(f"{rainy}/ and {clean}/" for rainy, clean in FOLDERS)
     return f"pairs are two folders ({folders}) or images side by side"
-
-
-def check_pairs(pairs: list[Pair], description: str, quiet: bool = False) -> None:
-    """Decode every image once, on all cores, with a progress bar unless ``quiet``.
-
-    Raises UserError with one sentence for the first broken file or pair of different sizes, so
-    that a training run does not meet it hours later.
-    """
-    # Threads, since OpenCV decodes outside the interpreter's lock.
-    thread_map(_check, pairs, desc=description, unit="pair", leave=False, disable=quiet or None)
-
-
-def _check(pair: Pair) -> None:
-    pair.read_uint8()
 
 
 def warn_if_swapped(pairs: list[Pair]) -> None:

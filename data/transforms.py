@@ -58,6 +58,25 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """A random piece of a pair, augmented: two (3, patch, patch) float32 tensors in [0, 1].
 
+    As ``cut_patch``, with the colours changed too.
+    """
+    pair = cut_patch(pair, patch, how, rng, batch_rng)
+    rainy, clean = to_tensor(pair[0]), to_tensor(pair[1])
+    if how.saturation_probability and rng.random() < how.saturation_probability:
+        factor = rng.uniform(*how.saturation)
+        rainy, clean = adjust_saturation(rainy, factor), adjust_saturation(clean, factor)
+    return rainy, clean
+
+
+def cut_patch(
+    pair: Images,
+    patch: int,
+    how: Augmentation,
+    rng: np.random.Generator,
+    batch_rng: np.random.Generator | None = None,
+) -> Images:
+    """A random piece of a pair with its geometry drawn: two (patch, patch, 3) uint8 arrays.
+
     Images smaller than the crop are extended by reflection first. ``batch_rng`` draws what all
     images of a step share; it is needed for dihedral_batch alone.
     """
@@ -81,11 +100,7 @@ def augment(
         pair = _both(pair, lambda x: x[:, ::-1])
     if turns_last:
         pair = _both(pair, lambda x: _turn(np.ascontiguousarray(x), angle, (patch, patch)))
-    rainy, clean = to_tensor(pair[0]), to_tensor(pair[1])
-    if how.saturation_probability and rng.random() < how.saturation_probability:
-        factor = rng.uniform(*how.saturation)
-        rainy, clean = adjust_saturation(rainy, factor), adjust_saturation(clean, factor)
-    return rainy, clean
+    return pair
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,11 +13,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from configs import load_config
 from data.cache import open_cache
-from data.datasets import BatchSampler, DecodedPairs, Draw, Share, TrainingPatches, pair_of
+from data.datasets import (
+    BatchSampler,
+    DecodedPairs,
+    Draw,
+    PatchLoader,
+    Share,
+    TrainingPatches,
+    pair_of,
+)
 from data.loaders import build_loaders, training_folders, validation_folders
 from data.pairs import Pair, find_pairs
 from data.transforms import Augmentation
@@ -76,7 +84,7 @@ def test_workers_deliver_what_one_process_does(pairs) -> None:
         sampler.set_epoch(1, patch=32, batch_size=2)
         twice = [Share(0, 5, 10)]
         patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), 0, twice)
-        loader = DataLoader(patches, batch_sampler=sampler, num_workers=workers)
+        loader = PatchLoader(patches, sampler, workers)
         return [rainy for rainy, _, _ in loader]
 
     for one, other in zip(load(0), load(2), strict=True):
@@ -111,6 +119,30 @@ def test_a_truncated_cache_is_built_anew(pairs, tmp_path) -> None:
     assert np.array_equal(rainy, pairs[4].read_uint8()[0])
 
 
+@pytest.mark.parametrize("content", ["", '{"version"', "[]", '{"shapes": 3}', '{"shapes": [[1]]}'])
+def test_a_cut_index_of_the_cache_is_built_anew(pairs, tmp_path, content: str) -> None:
+    open_cache(pairs, tmp_path / "cache")
+    (index,) = (tmp_path / "cache").glob("*.json")
+    index.write_text(content)
+    assert np.array_equal(open_cache(pairs, tmp_path / "cache")[0][1], pairs[0].read_uint8()[1])
+
+
+def test_the_size_of_a_cache_is_told_and_refused_where_the_disk_is_too_small(
+    pairs, tmp_path, capsys, monkeypatch
+) -> None:
+    open_cache(pairs, tmp_path / "cache")
+    assert "a cache of about 0.0 GiB in" in capsys.readouterr().out
+    open_cache(pairs, tmp_path / "cache")
+    assert not capsys.readouterr().out  # it is there
+    needed = 5 * 2 * 3 * 72 * 88
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=needed - 1))
+    with pytest.raises(UserError, match=r"cache of 5 pairs would take about 0\.0 GiB, and .* free"):
+        open_cache(pairs, tmp_path / "other")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=needed))
+    open_cache(pairs, tmp_path / "other")
+
+
 def test_processes_that_start_together_build_one_cache(pairs, tmp_path) -> None:
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
         caches = list(pool.map(open_cache, [pairs] * 3, [tmp_path / "cache"] * 3))
@@ -138,9 +170,8 @@ def test_batches_that_cannot_be_made_are_refused(tmp_path) -> None:
 
 def test_a_loader_that_was_never_started_says_so(pairs) -> None:
     sampler = BatchSampler(10, seed=0, accumulate=1, rank=0, world_size=1)
-    loader = DataLoader(
-        TrainingPatches(DecodedPairs(pairs), Augmentation(), 0), batch_sampler=sampler
-    )
+    patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), 0)
+    loader = PatchLoader(patches, sampler, 0)
     with pytest.raises(RuntimeError, match=r"call set_epoch\(\.\.\.\)"):
         next(iter(loader))
     with pytest.raises(RuntimeError, match=r"call set_epoch\(\.\.\.\)"):

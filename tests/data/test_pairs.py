@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data.pairs import Pair, check_pairs, find_pairs, warn_if_swapped
+from data.checked import check_pairs
+from data.pairs import Pair, find_pairs, warn_if_swapped
 from tests.helpers import smooth_image, streaked, write_pairs
 from utils.errors import UserError
 
