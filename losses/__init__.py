@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from losses.criteria import Criterion
+from losses.criteria import Criterion, ImplicitOutputs
 from losses.pyramids import PYRAMIDS
 from utils.errors import UserError
 
 
-def build_criterion(node: CfgNode) -> Criterion:
-    """The criterion that the LOSS settings describe. Raises UserError for impossible ones."""
+def build_criterion(node: CfgNode, implicit_outputs: ImplicitOutputs = ()) -> Criterion:
+    """The criterion that the LOSS settings describe. Raises UserError for impossible ones.
+
+    ``implicit_outputs`` is what the network says of itself (``DerainingNetwork``).
+    """
     if not any(node.TERMS.values()):
         raise UserError(
             f"No term of the loss has a weight; set one of LOSS.TERMS.{', '.join(node.TERMS)}."
@@ -19,4 +22,16 @@ def build_criterion(node: CfgNode) -> Criterion:
         raise UserError(
             f"LOSS.PYRAMID is {node.PYRAMID!r}; it must be one of {', '.join(PYRAMIDS)}."
         )
-    return Criterion(dict(node.TERMS), node.SCALES, node.PYRAMID, node.IMPLICIT, tuple(node.RANGE))
+    if node.IMPLICIT and not implicit_outputs:
+        raise UserError(
+            f"LOSS.IMPLICIT is {node.IMPLICIT}, but this network has no implicit outputs; set it "
+            "to 0."
+        )
+    return Criterion(
+        dict(node.TERMS),
+        num_scales=node.SCALES,
+        pyramid=node.PYRAMID,
+        implicit_weight=node.IMPLICIT,
+        implicit_outputs=implicit_outputs,
+        value_range=tuple(node.RANGE),
+    )

@@ -11,15 +11,15 @@ from losses.pyramids import PYRAMIDS
 from losses.terms import TERMS, l1
 from utils.errors import UserError
 
-# NeRD-Rain's implicit images among its outputs, and the pyramid level that each is compared with.
-IMPLICIT_OUTPUTS = ((3, 1), (5, 2))
+# Place of an output in what a network returns, and how often the clean image is halved for it.
+ImplicitOutputs = tuple[tuple[int, int], ...]
 
 
 class Criterion(nn.Module):
     """The training loss: weighted terms summed over the scales of a network's outputs.
 
     loss = sum over scales s < num_scales, terms t: weights[t] * t(outputs[s], pyramid(clean)[s])
-           + implicit_weight * sum over IMPLICIT_OUTPUTS of L1
+           + implicit_weight * sum over implicit_outputs (i, n): L1(outputs[i], pyramid(clean)[n])
 
     Terms see the images mapped from [0, 1] to ``value_range``. Everything runs in float32 also
     under autocast: spectra and small differences do not survive half precision.
@@ -31,6 +31,7 @@ class Criterion(nn.Module):
         num_scales: int = 1,
         pyramid: str = "bilinear",
         implicit_weight: float = 0.0,
+        implicit_outputs: ImplicitOutputs = (),
         value_range: Sequence[float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
@@ -38,42 +39,72 @@ class Criterion(nn.Module):
         self.num_scales = num_scales
         self.pyramid = PYRAMIDS[pyramid]
         self.implicit_weight = implicit_weight
+        self.implicit_outputs = implicit_outputs if implicit_weight else ()
         self.low, self.high = value_range
 
     def forward(self, outputs: Sequence[Tensor], clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and, detached, the unweighted sum over the scales of each term.
 
         ``outputs`` are a network's (B, 3, h, w) images, finest first; ``clean`` is (B, 3, H, W)
-        in [0, 1].
+        in [0, 1]. Raises UserError for outputs that ``check`` refuses.
         """
+        self.check(outputs, clean)
         with torch.autocast(clean.device.type, enabled=False):
-            needed = max([self.num_scales] + [i + 1 for i, _ in self._implicit_outputs()])
-            if len(outputs) < needed:
-                raise UserError(
-                    f"LOSS.SCALES is {self.num_scales} and LOSS.IMPLICIT {self.implicit_weight}, "
-                    f"which takes {needed} outputs; this network has {len(outputs)}."
-                )
-            levels = max([self.num_scales] + [n + 1 for _, n in self._implicit_outputs()])
+            levels = 1 + max(level for _, level in self._compared())
             targets = [self._to_range(x) for x in self.pyramid(clean.float(), levels)]
             images = [self._to_range(x.float()) for x in outputs]
-            pairs = list(
-                zip(images[: self.num_scales], targets, strict=False)
-            )  # only the first scales
+            scales = range(self.num_scales)
             parts = {
-                name: torch.stack([TERMS[name](x, y) for x, y in pairs]).sum()
+                name: torch.stack([TERMS[name](images[s], targets[s]) for s in scales]).sum()
                 for name in self.weights
             }
             loss = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
-            if self.implicit_weight:
-                implicit = [l1(images[i], targets[n]) for i, n in self._implicit_outputs()]
+            if self.implicit_outputs:
+                implicit = [l1(images[i], targets[n]) for i, n in self.implicit_outputs]
                 parts["IMPLICIT"] = torch.stack(implicit).sum()
                 loss = loss + self.implicit_weight * parts["IMPLICIT"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
-    def _implicit_outputs(self) -> tuple[tuple[int, int], ...]:
-        return IMPLICIT_OUTPUTS if self.implicit_weight else ()
+    def check(self, outputs: Sequence[Tensor], clean: Tensor) -> None:
+        """Raise UserError unless ``outputs`` are the images that this loss compares with ``clean``.
+
+        Looks at shapes alone, so tensors on the meta device will do.
+        """
+        if not isinstance(outputs, tuple) or not all(isinstance(x, Tensor) for x in outputs):
+            raise UserError(
+                f"The network's forward returns {_described(outputs)}; it must return a tuple of "
+                "images, (restored,) where there is only one."
+            )
+        compared = self._compared()
+        needed = 1 + max(place for place, _ in compared)
+        if len(outputs) < needed:
+            raise UserError(
+                f"LOSS.SCALES is {self.num_scales} and LOSS.IMPLICIT {self.implicit_weight}, "
+                f"which takes {needed} outputs; this network has {len(outputs)}."
+            )
+        batch, channels, height, width = clean.shape
+        for place, level in compared:
+            wanted = (batch, channels, height // 2**level, width // 2**level)
+            if outputs[place].shape != wanted:
+                raise UserError(
+                    f"Output {place} of the network is of shape {tuple(outputs[place].shape)}; for "
+                    f"{height} x {width} images the loss compares it with a clean image of shape "
+                    f"{wanted}."
+                )
+
+    def _compared(self) -> list[tuple[int, int]]:
+        """The places of the outputs that are compared, each with its level of the pyramid."""
+        return [(scale, scale) for scale in range(self.num_scales)] + [*self.implicit_outputs]
 
     def _to_range(self, image: Tensor) -> Tensor:
         if (self.low, self.high) == (0.0, 1.0):
             return image
         return self.low + (self.high - self.low) * image
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {', '.join(type(x).__name__ for x in value)}"
+    return f"a {type(value).__name__}"

@@ -34,9 +34,8 @@ Differences from the published code:
   mapping of published weights swaps the channels of the first and the last convolution.
 * ``fusion_1_2_2``, ``fusion_2_2_2`` and those convolutions of a pass's first cell that would
   look at a state are in every checkpoint and never used; they do not exist here.
-* A 1x1 convolution over a concatenation is the sum of the parts' own 1x1 convolutions, and a
-  nearest upsampling may as well follow a 1x1 convolution as precede it. Here nothing is
-  concatenated, and coarse parts are convolved at their own size.
+* On CPUs nothing is concatenated before a 1x1 convolution, and coarse parts are convolved at their
+  own size (``fuse_part_by_part``).
 * The convolutions of a cell that share their input are one convolution with stacked outputs.
 
 Published quirk that is kept: a cell hands on its state after the activation, not before it.
@@ -44,15 +43,15 @@ Published quirk that is kept: a cell hands on its state after the activation, no
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import pixelwise
+from models.layers import pixelwise, takes_fast_form
 from models.network import DerainingNetwork
 
 
@@ -100,24 +99,38 @@ def resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 class FusionConv(nn.Conv2d):
-    """A 1x1 convolution over the concatenation of feature maps, without concatenating them."""
+    """A 1x1 convolution over the concatenation of feature maps, all enlarged to the first's size.
+
+    Parts (B, Ci, hi, wi), ordered fine to coarse, to (B, out_channels, h0, w0).
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1)
 
     def forward(self, *parts: Tensor) -> Tensor:
-        """Parts (B, Ci, hi, wi), ordered fine to coarse, to (B, out_channels, h0, w0)."""
-        if not upsampling_composes(parts):
-            parts = tuple(resize(part, parts[0]) for part in parts)
-        weights = self.weight.split([part.shape[1] for part in parts], dim=1)
-        total = None
-        for i in reversed(range(len(parts))):
-            bias = self.bias if i == 0 else None
-            term = pixelwise(parts[i], weights[i], bias)
-            if total is not None:
-                term += resize(total, term)
-            total = term
-        return total
+        if takes_fast_form(parts[0]):
+            return fuse_part_by_part(self, parts)
+        return super().forward(torch.cat([resize(part, parts[0]) for part in parts], dim=1))
+
+
+def fuse_part_by_part(conv: FusionConv, parts: tuple[Tensor, ...]) -> Tensor:
+    """``FusionConv.forward`` for CPUs, without the concatenation.
+
+    A 1x1 convolution over a concatenation is the sum of the parts' own 1x1 convolutions, and a
+    nearest upsampling may as well follow a 1x1 convolution as precede it: coarse parts are
+    convolved at their own size, and their sum is enlarged from part to part.
+    """
+    if not upsampling_composes(parts):
+        parts = tuple(resize(part, parts[0]) for part in parts)
+    weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
+    total = None  # of the parts from the coarsest to the one before
+    for i in reversed(range(len(parts))):
+        term = pixelwise(parts[i], weights[i], conv.bias if i == 0 else None)
+        if total is not None:
+            term += resize(total, term)
+        total = term
+    assert total is not None
+    return total
 
 
 def upsampling_composes(parts: tuple[Tensor, ...]) -> bool:
@@ -168,17 +181,24 @@ class DenseChain(nn.Module):
         )
         self.act = activation()
 
-    def forward(self, x: Tensor, skips: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, skips: Iterable[Tensor | None] = repeat(None)
+    ) -> tuple[Tensor, list[Tensor]]:
         """The last fusion's output and the outputs of the units.
 
-        ``skips``, an encoder's unit outputs, join the inputs of the units. The list is emptied:
-        what has been read frees its memory for what comes.
+        ``skips``, the unit outputs of the encoder, join the inputs of a decoder's units.
         """
         out, unit_outputs = x, []
-        for unit, fusion in zip(self.units, self.fusions, strict=True):
-            unit_outputs.append(unit(out + skips.pop(0) if skips else out))
+        for unit, fusion, skip in zip(self.units, self.fusions, skips, strict=False):
+            unit_outputs.append(unit(out if skip is None else out + skip))
             out = self.act(fusion(x, *unit_outputs))
         return out, unit_outputs
+
+
+def handed_over(tensors: list[Tensor]) -> Iterator[Tensor]:
+    """The tensors one by one; the list forgets each, so that its memory is free once it is read."""
+    while tensors:
+        yield tensors.pop(0)
 
 
 class FirstCell(nn.Module):
@@ -241,9 +261,11 @@ class DCSFN(DerainingNetwork):
     """DCSFN (module docstring). ``forward`` returns one image, the restored one."""
 
     min_size = 32  # two halvings in the network, three more in a unit
+    published_key = "net"
 
     def __init__(self, config: DCSFNConfig) -> None:
         super().__init__()
+        self.config = config
         c, n = config.width, config.num_units
         self.stem = conv_act(3, c)
         self.encoder = nn.ModuleList(DenseChain(c, n) for _ in range(3))
@@ -262,42 +284,44 @@ class DCSFN(DerainingNetwork):
         for _ in range(2):
             features.append(F.max_pool2d(features[-1], 2))
 
-        encoded, skips = [], []
+        encoded, unit_outputs = [], []
         for encoder, x in zip(self.encoder, features, strict=True):
-            out, unit_outputs = encoder(x)
+            out, outputs_of_scale = encoder(x)
             encoded.append(out)
-            skips.append(unit_outputs)
+            unit_outputs.append(outputs_of_scale)
         fused = self.fine_to_coarse(self.coarse_to_fine(encoded))
         decoded = [
-            decoder(x, skip)[0] for decoder, x, skip in zip(self.decoder, fused, skips, strict=True)
+            decoder(x, handed_over(skips))[0]
+            for decoder, x, skips in zip(self.decoder, fused, unit_outputs, strict=True)
         ]
         rain = self.head(self.merge(*decoded))
         return (rainy - rain,)
 
     def to_published(self) -> dict[str, Tensor]:
+        state = self.state_dict()
         published = {}
-        for name, value in self.state_dict().items():
-            names = published_names(name)
-            parts = _swap_rgb(name, value).chunk(len(names))
-            published.update(zip(names, parts, strict=True))
+        for ours, theirs in published_names(self.config).items():
+            parts = _swap_rgb(ours, state[ours]).chunk(len(theirs))
+            published.update(zip(theirs, parts, strict=True))
         # Stored by the release and never used: two fusions left from another design, and what
         # a pass's first cell would do with a state.
-        for fusion in ("fusion_1_2", "fusion_2_2"):
-            for kind in ("weight", "bias"):
-                used = published[f"{fusion}_1.0.{kind}"]
-                published[f"{fusion}_2.0.{kind}"] = torch.zeros_like(used)
+        unused = {f"fusion_{i}_2_2.0": f"fusion_{i}_2_1.0" for i in (1, 2)}
         for cell in ("rec1_4", "rec2_1"):
             for gate in ("xr", "hz", "hr", "hn"):
-                for kind in ("weight", "bias"):
-                    used = published[f"{cell}.conv_xz.{kind}"]
-                    published[f"{cell}.conv_{gate}.{kind}"] = torch.zeros_like(used)
+                unused[f"{cell}.conv_{gate}"] = f"{cell}.conv_xz"
+        for layer, used in unused.items():
+            for entry in ("weight", "bias"):
+                published[f"{layer}.{entry}"] = torch.zeros_like(published[f"{used}.{entry}"])
         return published
 
     def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
-            name: _swap_rgb(name, torch.cat([published[n] for n in published_names(name)]))
-            for name in self.state_dict()
+            ours: _swap_rgb(ours, torch.cat([published[name] for name in theirs]))
+            for ours, theirs in published_names(self.config).items()
         }
+
+    def name_in_file(self, name: str) -> str:
+        return f"module.{name}"  # the authors train in parallel
 
 
 def _swap_rgb(name: str, value: Tensor) -> Tensor:
@@ -307,41 +331,44 @@ def _swap_rgb(name: str, value: Tensor) -> Tensor:
     return value.flip(0) if name.startswith("head.1.") else value
 
 
-# Our names to the release's, applied in this order, each to the result of those before it.
-_RENAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^stem\.", "convert."),
-        (r"^merge\.", "merge.0."),
-        (r"^head\.1\.", "merge.2."),
-        (r"^coarse_to_fine\.fusion\.", "fusion_1_2_1.0."),
-        (r"^fine_to_coarse\.fusion\.", "fusion_2_2_1.0."),
-        (r"^coarse_to_fine\.cells\.", "rec1_"),
-        (r"^fine_to_coarse\.cells\.", "rec2_"),
-        (r"^(encoder|decoder)\.", r"\1_scale"),
-        # counted here, named after the divisor of the size there
-        (r"^(rec\d_|\w+_scale)(\d)", lambda match: f"{match[1]}{2 ** int(match[2])}"),
-        (r"\.branches\.(\d)", lambda match: f".scale{8 // 2 ** int(match[1])}"),
-        (r"\.connections\.(\d)\.", lambda match: f".fusion{('84', '42', '21')[int(match[1])]}.0."),
-        (r"\.fusion\.", ".fusion_all.0."),
-        (r"\.fusions\.(\d+)\.", r".conv1x1.\1.0."),
-    )
-)
+def published_names(config: DCSFNConfig) -> dict[str, list[str]]:
+    """Our names of parameters to the release's: the parts that stacked along dim 0 give ours."""
+    names: dict[str, list[str]] = {}
 
-# Our convolutions with stacked outputs in a cell, and the gates that they compute.
-_STACKED = {
-    "conv": ("xz", "xn"),
-    "conv_input": ("xz", "xr", "xn"),
-    "conv_state": ("hz", "hr"),
-    "conv_reset_state": ("hn",),
-}
+    def add(ours: str, *theirs: str) -> None:
+        for entry in ("weight", "bias"):
+            names[f"{ours}.{entry}"] = [f"{layer}.{entry}" for layer in theirs]
 
+    def add_unit(ours: str, theirs: str) -> None:
+        for i, divisor in enumerate((8, 4, 2, 1)):
+            for layer in range(4):
+                add(f"{ours}.branches.{i}.{layer}.0", f"{theirs}.scale{divisor}.{layer}.0")
+        for i, sizes in enumerate(("84", "42", "21")):
+            add(f"{ours}.connections.{i}", f"{theirs}.fusion{sizes}.0")
+        add(f"{ours}.fusion", f"{theirs}.fusion_all.0")
 
-def published_names(name: str) -> list[str]:
-    """The release's names of one of our parameters: the parts that stacked along dim 0 give it."""
-    for pattern, replacement in _RENAMES:
-        name = pattern.sub(replacement, name)
-    if not name.startswith("rec"):
-        return [name]
-    cell, stacked, kind = name.split(".")
-    return [f"{cell}.conv_{gate}.{kind}" for gate in _STACKED[stacked]]
+    def add_cell(ours: str, theirs: str, is_first: bool) -> None:
+        def gates(*which: str) -> list[str]:
+            return [f"{theirs}.conv_{gate}" for gate in which]
+
+        if is_first:
+            add(f"{ours}.conv", *gates("xz", "xn"))
+        else:
+            add(f"{ours}.conv_input", *gates("xz", "xr", "xn"))
+            add(f"{ours}.conv_state", *gates("hz", "hr"))
+            add(f"{ours}.conv_reset_state", *gates("hn"))
+
+    add("stem.0", "convert.0")
+    add("merge", "merge.0")
+    add("head.1", "merge.2")
+    for level, divisor in enumerate((1, 2, 4)):  # the release counts sizes by their divisors
+        for part in ("encoder", "decoder"):
+            theirs = f"{part}_scale{divisor}"
+            for i in range(config.num_units):
+                add_unit(f"{part}.{level}.units.{i}", f"{theirs}.units.{i}")
+                add(f"{part}.{level}.fusions.{i}", f"{theirs}.conv1x1.{i}.0")
+        add_cell(f"coarse_to_fine.cells.{level}", f"rec1_{divisor}", is_first=level == 2)
+        add_cell(f"fine_to_coarse.cells.{level}", f"rec2_{divisor}", is_first=level == 0)
+    add("coarse_to_fine.fusion", "fusion_1_2_1.0")
+    add("fine_to_coarse.fusion", "fusion_2_2_1.0")
+    return names

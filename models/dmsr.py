@@ -28,8 +28,8 @@ Differences from the published code:
 * ``FDSM.conv_mid`` is in every checkpoint and never used; it does not exist here.
 * The bias of the last convolution of an embedding layer is subtracted again by the instance norm
   that follows, so it does not exist here either.
-* 1x1 convolutions take a faster path on CPUs, and SPGA's grouped 7x7 convolution is the sum of two
-  depthwise ones (PairConv): the same values, less time.
+* On CPUs, 1x1 convolutions and SPGA's grouped 7x7 convolution take a faster way to the same values
+  (``layers.dilated_pixelwise``, ``pair_conv_by_depthwise``).
 * The Fourier unit always runs in float32: half-precision FFTs are refused or limited in size.
 
 Published quirks that are kept: SPGA applies a ReLU after a GELU, and adds its two maps where the
@@ -38,14 +38,13 @@ paper's figure multiplies them; the skips are concatenated behind the decoder's 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import PixelwiseConv, full_precision
+from models.layers import PixelwiseConv, full_precision, takes_fast_form
 from models.network import DerainingNetwork
 
 
@@ -111,18 +110,31 @@ class ResidualBlock(nn.Module):
 class PairConv(nn.Conv2d):
     """One 7x7 kernel for each pair of channels, reflected borders: (B, C, H, W) twice to once.
 
-    The release interleaves x and guide to 2C channels and convolves them in C groups of two. That
-    is the sum of two depthwise convolutions, which need no interleaving and are ten times as fast.
+    The channels of ``x`` and ``guide`` are interleaved (x0, g0, x1, g1, ..) and convolved in C
+    groups of two.
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(2 * channels, channels, 7, groups=channels)
+        super().__init__(
+            2 * channels, channels, 7, padding=3, padding_mode="reflect", groups=channels
+        )
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
-        of_x, of_guide = self.weight.split(1, dim=1)  # (C, 1, 7, 7) each
-        x, guide = (F.pad(part, (3, 3, 3, 3), mode="reflect") for part in (x, guide))
-        y = F.conv2d(x, of_x, self.bias, groups=self.groups)
-        return y + F.conv2d(guide, of_guide, groups=self.groups)
+        if takes_fast_form(x):
+            return pair_conv_by_depthwise(self, x, guide)
+        # (B, C, H, W) twice -> (B, C, 2, H, W) -> (B, 2C, H, W)
+        return super().forward(torch.stack([x, guide], dim=2).flatten(1, 2))
+
+
+def pair_conv_by_depthwise(conv: PairConv, x: Tensor, guide: Tensor) -> Tensor:
+    """``PairConv.forward`` ten times as fast on a CPU: the sum of two depthwise convolutions.
+
+    oneDNN has a form for depthwise convolutions and none for groups of two.
+    """
+    of_x, of_guide = conv.weight.split(1, dim=1)  # (C, 1, 7, 7) each
+    x, guide = (F.pad(part, (3, 3, 3, 3), mode="reflect") for part in (x, guide))
+    y = F.conv2d(x, of_x, conv.bias, groups=conv.groups)
+    return y + F.conv2d(guide, of_guide, groups=conv.groups)
 
 
 class SPGA(nn.Module):
@@ -258,6 +270,7 @@ class DMSR(DerainingNetwork):
     size_multiple = 16  # two halvings in the network, two more in MPSRM
     tile_step = 16
     released_window = 128
+    published_key = "state_dict"
     # The batch norms of the spectra hold statistics of training patches, which a whole image's
     # spectrum does not follow: its constant term grows with the image.
     best_tile = 128
@@ -265,6 +278,7 @@ class DMSR(DerainingNetwork):
 
     def __init__(self, config: DMSRConfig) -> None:
         super().__init__()
+        self.config = config
         c, n = config.width, config.num_blocks
         fine_to_coarse = (c, 2 * c, 4 * c)
         self.stem = conv_gelu(3, c, 3)
@@ -319,67 +333,71 @@ class DMSR(DerainingNetwork):
         return features
 
     def to_published(self) -> dict[str, Tensor]:
-        published = {}
-        for name, value in self.state_dict().items():
-            published[published_name(name)] = value
-            if name.endswith("frequency.small_kernel.0.bias"):
-                # FDSM.conv_mid, a 1x1 convolution 2h -> h, is stored and never used.
-                prefix = published_name(name).removesuffix("conv_init_1.0.bias")
-                half = len(value)
-                published[prefix + "conv_mid.0.weight"] = value.new_zeros(half, 2 * half, 1, 1)
-                published[prefix + "conv_mid.0.bias"] = value.new_zeros(half)
-            if re.fullmatch(r"embed\.\d\.3\.weight", name):
-                # The bias that the instance norm cancels.
-                bias = published_name(name).replace("weight", "bias")
-                published[bias] = value.new_zeros(len(value))
+        state = self.state_dict()
+        published = {theirs: state[ours] for ours, theirs in published_names(self.config).items()}
+        for name in list(published):
+            if name.endswith("FDSM.conv_init_1.0.bias"):
+                # conv_mid, a 1x1 convolution of 2h channels to h, is stored and never used.
+                half, conv_mid = published[name], name.replace("conv_init_1", "conv_mid")
+                published[conv_mid] = torch.zeros_like(half)
+                published[conv_mid.replace("bias", "weight")] = half.new_zeros(
+                    len(half), 2 * len(half), 1, 1
+                )
+        for embed in ("SCM2", "SCM1"):  # the bias that the instance norm cancels
+            weight = published[f"{embed}.main.3.main.0.weight"]
+            published[f"{embed}.main.3.main.0.bias"] = weight.new_zeros(len(weight))
         return published
 
     def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: published[published_name(name)] for name in self.state_dict()}
+        return {ours: published[theirs] for ours, theirs in published_names(self.config).items()}
 
 
-# Our names to the release's, applied in this order, each to the result of those before it.
-_RENAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^stem\.0", "feat_extract.0.main.0"),
-        (r"^down\.0\.0", "feat_extract.1.main.0"),
-        (r"^down\.1\.0", "feat_extract.2.main.0"),
-        (r"^up\.0\.0", "feat_extract.3.main.0"),
-        (r"^up\.1\.0", "feat_extract.4.main.0"),
-        (r"^heads\.2", "feat_extract.5.main.0"),
-        (r"^heads\.([01])", r"ConvsOut.\1.main.0"),
-        (r"^reduce_skip\.(\d)\.0", r"Convs.\1.main.0"),
-        (r"^merge\.0", "FAM2.merge.main.0"),
-        (r"^merge\.1", "FAM1.merge.main.0"),
-        (r"^embed\.0", "SCM2.main"),
-        (r"^embed\.1", "SCM1.main"),
-        (r"^(SCM\d\.main\.[012])\.0", r"\1.main.0"),
-        (r"^(SCM\d\.main\.3)", r"\1.main.0"),
-        (r"^encoder\.(\d)", r"Encoder.\1.layers"),
-        (r"^decoder\.(\d)", r"Decoder.\1.layers"),
-        (r"conv_in\.0", "conv1.main.0"),
-        (r"(layers\.\d+)\.conv_out", r"\1.conv2.main.0"),
-        (r"(layers\.\d+)\.depthwise", r"\1.proj"),
-        (r"spatial\.conv_out", "MPSRM.conv_sum"),
-        (r"spatial\.convs", "MPSRM.convs"),
-        (r"spatial\.attentions\.(\d)", r"MPSRM.dynas.\1"),
-        (r"project\.0", "conv2.main.0"),
-        (r"(dynas\.\d)\.spatial", r"\1.sa.sa"),
-        (r"(dynas\.\d)\.channel", r"\1.dwconv"),
-        (r"(dynas\.\d)\.pixel", r"\1.pa.pa2"),
-        (r"frequency", "FDSM"),
-        (r"small_kernel", "conv_init_1"),
-        (r"large_kernel", "conv_init_2"),
-        (r"fourier\.conv", "FFC.conv_layer"),
-        (r"fourier\.norm", "FFC.bn"),
-        (r"FDSM\.norm", "FDSM.bn"),
-    )
-)
+def published_names(config: DMSRConfig) -> dict[str, str]:
+    """Our names of parameters and buffers to the release's."""
+    names: dict[str, str] = {}
+    conv_entries = ("weight", "bias")
+    norm_entries = (*conv_entries, "running_mean", "running_var", "num_batches_tracked")
 
+    def add(ours: str, theirs: str, entries: tuple[str, ...] = conv_entries) -> None:
+        for entry in entries:
+            names[f"{ours}.{entry}"] = f"{theirs}.{entry}"
 
-def published_name(name: str) -> str:
-    """The release's name of one of our parameters or buffers."""
-    for pattern, replacement in _RENAMES:
-        name = pattern.sub(replacement, name)
-    return name
+    def add_attention(ours: str, theirs: str) -> None:
+        add(f"{ours}.project.0", f"{theirs}.conv2.main.0")
+        add(f"{ours}.spatial", f"{theirs}.sa.sa")
+        for layer in (0, 1, 3):
+            add(f"{ours}.channel.{layer}", f"{theirs}.dwconv.{layer}", ("weight",))
+        add(f"{ours}.pixel", f"{theirs}.pa.pa2")
+
+    def add_dual_domain(ours: str, theirs: str) -> None:
+        for branch in range(len(MPSRM.POOLS)):
+            add(f"{ours}.spatial.convs.{branch}", f"{theirs}.MPSRM.convs.{branch}", ("weight",))
+            add_attention(f"{ours}.spatial.attentions.{branch}", f"{theirs}.MPSRM.dynas.{branch}")
+        add(f"{ours}.spatial.conv_out", f"{theirs}.MPSRM.conv_sum", ("weight",))
+        add(f"{ours}.frequency.small_kernel.0", f"{theirs}.FDSM.conv_init_1.0")
+        add(f"{ours}.frequency.large_kernel.0", f"{theirs}.FDSM.conv_init_2.0")
+        add(f"{ours}.frequency.fourier.conv", f"{theirs}.FDSM.FFC.conv_layer", ("weight",))
+        add(f"{ours}.frequency.fourier.norm", f"{theirs}.FDSM.FFC.bn", norm_entries)
+        add(f"{ours}.frequency.norm", f"{theirs}.FDSM.bn", norm_entries)
+
+    add("stem.0", "feat_extract.0.main.0")
+    add("heads.2", "feat_extract.5.main.0")
+    for i in (0, 1):
+        add(f"down.{i}.0", f"feat_extract.{1 + i}.main.0")
+        add(f"up.{i}.0", f"feat_extract.{3 + i}.main.0")
+        add(f"heads.{i}", f"ConvsOut.{i}.main.0")
+        add(f"reduce_skip.{i}.0", f"Convs.{i}.main.0")
+        add(f"merge.{i}", f"FAM{2 - i}.merge.main.0")
+        for layer in (0, 1, 2):
+            add(f"embed.{i}.{layer}.0", f"SCM{2 - i}.main.{layer}.main.0")
+        add(f"embed.{i}.3", f"SCM{2 - i}.main.3.main.0", ("weight",))
+        add(f"embed.{i}.4", f"SCM{2 - i}.main.4")
+    for part, their_part in (("encoder", "Encoder"), ("decoder", "Decoder")):
+        for level in range(3):
+            for block in range(config.num_blocks):
+                ours, theirs = f"{part}.{level}.{block}", f"{their_part}.{level}.layers.{block}"
+                add(f"{ours}.conv_in.0", f"{theirs}.conv1.main.0")
+                add(f"{ours}.depthwise", f"{theirs}.proj")
+                add(f"{ours}.conv_out", f"{theirs}.conv2.main.0")
+            add_dual_domain(ours, theirs)  # the last block of a stage
+    return names

@@ -5,41 +5,47 @@ Paper: https://arxiv.org/abs/2003.10985
 Map of the network (C = width; sizes relative to the input; M, a: features with C channels):
 
     x = 2 rainy - 1, shrunken by mean pools
-    x 1/4 --embed.0--> r4 --memory.0--------------------------------------> M4
+
+    CFM, coarse fusion module
+    x 1/4 --embed.0--> r4 --RRU.0-----------------------------------------> M4
                                           M4 --quarter_to_half--> u
-    x 1/2 --embed.1--> r2 --memory.1 of r2 + u----------------------------> M2
+    x 1/2 --embed.1--> r2 --RRU.1 of r2 + u-------------------------------> M2
                               M2 --half_to_full-->, u --quarter_to_full-->
-    x 1   --embed.2--> r1 --memory.2 of r1 and both-----------------------> M1
+    x 1   --embed.2--> r1 --RRU.2 of r1 and both--------------------------> M1
 
-    (a4, a2, a1) = (M4, M2, M1) --unit--> ... --unit--> (a4, a2, a1)        num_units times
+    FFM, fine fusion module
+    (a4, a2, a1) = (M4, M2, M1) --FFM.0--> ... --FFM.n--> (a4, a2, a1)      num_units times
 
+    RM, reconstruction module
     a4, M4 --reconstruct.0--> c4 --merge_quarter--> v
     a2, M2 --reconstruct.1--> c2,      v, c2 --merge_half--> w
     a1, M1 --reconstruct.2--> c1,      c1, w --merge_full--> --head--> rain
 
     restored = x - rain, which in [0, 1] is rainy - rain / 2
 
-* Coarse fusion: the residual memories M. Each is one step of a convolutional LSTM between two
-  convolutions, plus a shortcut. The step starts from a zero state, where it is
+* An RRU, residual recurrent unit, is one step of a convolutional LSTM between two convolutions,
+  plus a shortcut. The step starts from a zero state, where it is
 
       h = tanh(sigmoid(i) tanh(j)) sigmoid(o),   (i, j, o) = conv3x3 of the input.
 
-* Fine fusion: the units. Each adds to every size the output of a URAB, a U-shaped residual
-  attention block: half the size, channel attention units (CAU), back to the size. What a size
-  has learnt is brought up to the finer ones first.
+* An FFM adds to every size the output of a URAB, a U-shaped residual attention block: half the
+  size, CAUs (channel attention units), back to the size. What a size has learnt is brought up to
+  the finer ones first.
 
 Outside the CAUs and the LSTM no convolution has a bias, each but the head is followed by a PReLU
 with one slope for each channel, and those that keep or double the size are transposed ones.
 
 Differences from the published code:
 
-* The release feeds BGR in [-1, 1]. Here it is RGB in [0, 1]: the range changes in ``restore``,
+* The release feeds BGR in [-1, 1]. Here it is RGB in [0, 1]: the range changes in ``forward``,
   the channel order in the conversion of published weights.
 * The LSTM's recurrent kernel meets a zero state and its forget gate multiplies one: neither can
   reach the output or get a gradient (3,226,048 parameters). They do not exist here.
+* On CPUs, an RRU works through its hidden channels a few at a time (``recur_by_parts``), and the
+  hyperbolic tangent is computed from the sigmoid (``tanh``).
 
 Published quirks that are kept: TensorFlow's SAME padding, which pads even sizes at the end only;
-the shortcut around a memory skips what came up from the coarser size (M2 adds r2, not r2 + u);
+the shortcut around an RRU skips what came up from the coarser size (M2 adds r2, not r2 + u);
 the full size takes the quarter one's features by way of u, enlarged for the half size.
 """
 
@@ -52,6 +58,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import takes_fast_form
 from models.network import DerainingNetwork
 
 # Features at 1/4, 1/2 and 1 of the input's size, always in this order.
@@ -138,7 +145,7 @@ def tanh(x: Tensor) -> Tensor:
 
     PyTorch's own takes ten times as long as its sigmoid on a CPU.
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32:
+    if takes_fast_form(x) and x.dtype == torch.float32:
         return 2 * torch.sigmoid(2 * x) - 1
     return torch.tanh(x)
 
@@ -148,25 +155,21 @@ class ConvLSTM(nn.Module):
 
     def __init__(self, in_channels: int, hidden: int) -> None:
         super().__init__()
+        self.hidden = hidden
         self.gates = nn.Conv2d(in_channels, 3 * hidden, 3, padding=1)
 
-    def forward(self, x: Tensor, part: slice) -> Tensor:
-        """The hidden channels ``part`` alone; none depends on another."""
-        # (3 hidden, ...) -> (3, hidden, ...) -> (3 part, ...)
-        weight = self.gates.weight.unflatten(0, (3, -1))[:, part].flatten(0, 1)
-        bias = self.gates.bias.unflatten(0, (3, -1))[:, part].flatten()
-        i, j, o = F.conv2d(x, weight, bias, padding=1).chunk(3, dim=1)  # (B, part, H, W) each
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output_of(self.gates(x))
+
+    @staticmethod
+    def output_of(gates: Tensor) -> Tensor:
+        """(B, 3 hidden, H, W) to (B, hidden, H, W)."""
+        i, j, o = gates.chunk(3, dim=1)
         return tanh(torch.sigmoid(i) * tanh(j)) * torch.sigmoid(o)
 
 
-class Memory(nn.Module):
-    """The recurrent memory of one size without its shortcut, (B, C, H, W) kept.
-
-    It works through the hidden channels a few at a time: the gates of the full size are 12 times
-    as large as any other feature map, and in one piece they take twice the time on a CPU.
-    """
-
-    STEP = 32
+class RRU(nn.Module):
+    """Residual recurrent unit of one size, without its shortcut, (B, C, H, W) kept."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -175,13 +178,31 @@ class Memory(nn.Module):
         self.expand = Same(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.reduce(x)
-        kernel = self.expand.conv.weight  # (hidden, C, 3, 3)
-        parts = (slice(start, start + self.STEP) for start in range(0, len(kernel), self.STEP))
-        expanded = sum(
-            F.conv_transpose2d(self.lstm(x, part), kernel[part], padding=1) for part in parts
+        if takes_fast_form(x):
+            return recur_by_parts(self, x)
+        return self.expand(self.lstm(self.reduce(x)))
+
+
+def recur_by_parts(unit: RRU, x: Tensor, step: int = 32) -> Tensor:
+    """``RRU.forward`` for CPUs, ``step`` hidden channels at a time, none of which needs another.
+
+    The gates of the full size are 12 times as large as any other feature map, and in one piece
+    they take twice the time. The convolution behind them is the sum over its inputs' parts.
+    """
+    x = unit.reduce(x)
+    gates, kernel = unit.lstm.gates, unit.expand.conv.weight  # kernel (hidden, C, 3, 3)
+    # (3 hidden, ...) -> (3, hidden, ...)
+    weights = gates.weight.unflatten(0, (3, -1))
+    biases = gates.bias.unflatten(0, (3, -1))
+    expanded = None
+    for part in (slice(start, start + step) for start in range(0, unit.lstm.hidden, step)):
+        part_of_gates = F.conv2d(
+            x, weights[:, part].flatten(0, 1), biases[:, part].flatten(), padding=1
         )
-        return self.expand.prelu(expanded)
+        hidden = unit.lstm.output_of(part_of_gates)
+        term = F.conv_transpose2d(hidden, kernel[part], padding=1)
+        expanded = term if expanded is None else expanded + term
+    return unit.expand.prelu(expanded)
 
 
 class CAU(nn.Module):
@@ -219,8 +240,31 @@ class URAB(nn.Module):
         return self.up(torch.cat([shallow, self.attention(shallow)], dim=1), x.shape[-2:])
 
 
-class FusionUnit(nn.Module):
-    """One step of fine fusion: features of the three sizes to the same."""
+class CFM(nn.Module):
+    """Coarse fusion module: an image (B, 3, H, W) in [-1, 1] to its memories M4, M2, M1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        c = channels
+        self.embed = nn.ModuleList(Same(3, c) for _ in range(3))
+        self.memory = nn.ModuleList(RRU(c, hidden) for hidden in (c, 2 * c, 4 * c))
+        self.quarter_to_half = Up(c, c)
+        self.quarter_to_full = Up(c, c)
+        self.half_to_full = Up(c, c)
+
+    def forward(self, x: Tensor) -> Pyramid:
+        images = (F.avg_pool2d(x, 4), F.avg_pool2d(x, 2), x)
+        r4, r2, r1 = (embed(image) for embed, image in zip(self.embed, images, strict=True))
+        m4 = self.memory[0](r4) + r4
+        u = self.quarter_to_half(m4, r2.shape[-2:])
+        m2 = self.memory[1](r2 + u) + r2
+        size = r1.shape[-2:]
+        m1 = self.memory[2](r1 + self.half_to_full(m2, size) + self.quarter_to_full(u, size)) + r1
+        return m4, m2, m1
+
+
+class FFM(nn.Module):
+    """Fine fusion module: features of the three sizes to the same."""
 
     def __init__(self, channels: int, num_attention: tuple[int, ...]) -> None:
         super().__init__()
@@ -241,6 +285,28 @@ class FusionUnit(nn.Module):
         return a4, a2, a1
 
 
+class RM(nn.Module):
+    """Reconstruction module: the rain (B, 3, H, W) of an image in [-1, 1]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        c = channels
+        self.reconstruct = nn.ModuleList(Same(2 * c, c) for _ in range(3))
+        self.merge_quarter = Up(c, c)
+        self.merge_half = Up(2 * c, c)
+        self.merge_full = Same(2 * c, c // 2)
+        self.head = nn.ConvTranspose2d(c // 2, 3, 3, padding=1, bias=False)
+
+    def forward(self, features: Pyramid, memories: Pyramid) -> Tensor:
+        c4, c2, c1 = (
+            reconstruct(torch.cat([a, m], dim=1))
+            for reconstruct, a, m in zip(self.reconstruct, features, memories, strict=True)
+        )
+        v = self.merge_quarter(c4, c2.shape[-2:])
+        w = self.merge_half(torch.cat([v, c2], dim=1), c1.shape[-2:])
+        return self.head(self.merge_full(torch.cat([c1, w], dim=1)))
+
+
 def initialise(module: nn.Module) -> None:
     """TensorFlow's defaults: uniform kernels after Glorot, biases of zero."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
@@ -259,61 +325,29 @@ class MSPFN(DerainingNetwork):
 
     size_multiple = 4  # two halvings by pools; the convolutions below take any size
     min_size = 4
+    published_in_tensorflow = True
 
     def __init__(self, config: MSPFNConfig) -> None:
         super().__init__()
         self.config = config
-        c = config.width
-        self.embed = nn.ModuleList(Same(3, c) for _ in range(3))
-        self.memory = nn.ModuleList(Memory(c, hidden) for hidden in (c, 2 * c, 4 * c))
-        self.quarter_to_half = Up(c, c)
-        self.quarter_to_full = Up(c, c)
-        self.half_to_full = Up(c, c)
-        self.units = nn.ModuleList(
-            FusionUnit(c, config.num_attention) for _ in range(config.num_units)
+        self.cfm = CFM(config.width)
+        self.ffm = nn.ModuleList(
+            FFM(config.width, config.num_attention) for _ in range(config.num_units)
         )
-        self.reconstruct = nn.ModuleList(Same(2 * c, c) for _ in range(3))
-        self.merge_quarter = Up(c, c)
-        self.merge_half = Up(2 * c, c)
-        self.merge_full = Same(2 * c, c // 2)
-        self.head = nn.ConvTranspose2d(c // 2, 3, 3, padding=1, bias=False)
+        self.rm = RM(config.width)
         self.apply(initialise)
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        return (self.restore(rainy),)
-
-    def restore(self, rainy: Tensor) -> Tensor:
         # Channels last: 1.7 times as fast on a CPU, and what tensor cores want.
         x = (2 * rainy - 1).contiguous(memory_format=torch.channels_last)
-        memories = self._coarse_fusion(x)
+        memories = self.cfm(x)
         features = memories
-        for unit in self.units:
-            features = unit(features)
-        return rainy - self._rain(features, memories) / 2
-
-    def _coarse_fusion(self, x: Tensor) -> Pyramid:
-        """The memories M4, M2, M1 of an image in [-1, 1]."""
-        images = (F.avg_pool2d(x, 4), F.avg_pool2d(x, 2), x)
-        r4, r2, r1 = (embed(image) for embed, image in zip(self.embed, images, strict=True))
-        m4 = self.memory[0](r4) + r4
-        u = self.quarter_to_half(m4, r2.shape[-2:])
-        m2 = self.memory[1](r2 + u) + r2
-        size = r1.shape[-2:]
-        m1 = self.memory[2](r1 + self.half_to_full(m2, size) + self.quarter_to_full(u, size)) + r1
-        return m4, m2, m1
-
-    def _rain(self, features: Pyramid, memories: Pyramid) -> Tensor:
-        """The rain of an image in [-1, 1], (B, 3, H, W)."""
-        c4, c2, c1 = (
-            reconstruct(torch.cat([a, m], dim=1))
-            for reconstruct, a, m in zip(self.reconstruct, features, memories, strict=True)
-        )
-        v = self.merge_quarter(c4, c2.shape[-2:])
-        w = self.merge_half(torch.cat([v, c2], dim=1), c1.shape[-2:])
-        return self.head(self.merge_full(torch.cat([c1, w], dim=1)))
+        for ffm in self.ffm:
+            features = ffm(features)
+        return (rainy - self.rm(features, memories) / 2,)
 
     def to_published(self) -> dict[str, Tensor]:
-        """As ``DerainingNetwork.to_published``, with the names that ``canonical_name`` gives.
+        """As ``DerainingNetwork.to_published``, with the names that all graphs agree on.
 
         Layouts are TensorFlow's: kernels (kh, kw, in, out), transposed ones (kh, kw, out, in);
         images are BGR. The LSTMs' recurrent kernels and forget gates are zeros.
@@ -323,27 +357,27 @@ class MSPFN(DerainingNetwork):
         return {theirs: _to_tensorflow(theirs, state[ours]) for ours, theirs in names.items()}
 
     def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The inverse of ``to_published``; names must have gone through ``canonical_name``."""
         names = published_names(self.config)
         return {ours: _from_tensorflow(theirs, published[theirs]) for ours, theirs in names.items()}
 
+    # Test graphs live under ``generator/``, training graphs under ``model/``; the test graph of
+    # MSPFN-N1 calls the units BCM where all others say URAB.
 
-def canonical_name(name: str) -> str | None:
-    """The name that every graph of the release agrees on, from one in a TensorFlow checkpoint.
+    def name_in_file(self, name: str) -> str:
+        """The name in a test graph."""
+        is_n1 = set(self.config.num_attention) == {1}
+        return f"generator/{name.replace('URAB', 'BCM') if is_n1 else name}"
 
-    Test graphs live under ``generator/``, training graphs under ``model/``; the test graph of
-    MSPFN-N1 calls the units BCM where all others say URAB. None for a name under neither root,
-    which is no weight of the network.
-    """
-    root, _, variable = name.partition("/")
-    if root not in ("generator", "model"):
-        return None
-    return variable.replace("BCM", "URAB")
+    @staticmethod
+    def name_from_file(name: str) -> str:
+        """The name without its root; a name under neither root is no weight and stays."""
+        root, _, variable = name.partition("/")
+        return variable.replace("BCM", "URAB") if root in ("generator", "model") else name
 
 
 def published_names(config: MSPFNConfig) -> dict[str, str]:
-    """Our parameters' names to the release's canonical ones."""
-    names = {"head.weight": "rnn7/weight"}
+    """Our parameters' names to the release's, without the root of a graph."""
+    names = {"rm.head.weight": "rnn7/weight"}
 
     def add_conv(ours: str, theirs: str) -> None:
         """A block of a convolution without bias and a PReLU."""
@@ -360,29 +394,29 @@ def published_names(config: MSPFNConfig) -> dict[str, str]:
         names[f"{ours}.prelu_gate.weight"] = f"{theirs}/conv2d_2/alpha"
 
     for level, s in enumerate(("4", "2", "")):  # the release's suffixes of the three sizes
-        add_conv(f"embed.{level}", f"rnn{s or 1}")
-        add_conv(f"memory.{level}.reduce", f"residual_memory/rain{s}_res1")
+        add_conv(f"cfm.embed.{level}", f"rnn{s or 1}")
+        add_conv(f"cfm.memory.{level}.reduce", f"residual_memory/rain{s}_res1")
         lstm = f"residual_memory/lstm_group{s}/convLSTM/LSTM_conv"
-        names[f"memory.{level}.lstm.gates.weight"] = f"{lstm}/weights"
-        names[f"memory.{level}.lstm.gates.bias"] = f"{lstm}/biases"
-        add_conv(f"memory.{level}.expand", f"residual_memory/rain{s}_res2")
-        add_conv(f"reconstruct.{level}", f"rnn_recon{s}")
+        names[f"cfm.memory.{level}.lstm.gates.weight"] = f"{lstm}/weights"
+        names[f"cfm.memory.{level}.lstm.gates.bias"] = f"{lstm}/biases"
+        add_conv(f"cfm.memory.{level}.expand", f"residual_memory/rain{s}_res2")
+        add_conv(f"rm.reconstruct.{level}", f"rnn_recon{s}")
         for n in range(config.num_units):
-            ours, theirs = f"units.{n}.urab.{level}", f"URAB{s}_{n}"
+            ours, theirs = f"ffm.{n}.urab.{level}", f"URAB{s}_{n}"
             add_conv(f"{ours}.down", f"{theirs}/down{s}_{n + 1}")
             for m in range(config.num_attention[level]):
                 add_attention(f"{ours}.attention.{m}", f"{theirs}/group_{n + 1}_RCAB{m + 1}")
             add_conv(f"{ours}.up", f"{theirs}/up_{n + 1}")
     for n in range(config.num_units):
-        add_conv(f"units.{n}.quarter_to_half", f"URAB2_{n}/upURAB4_2_{n}")
-        add_conv(f"units.{n}.quarter_to_full", f"URAB_{n}/upURAB4to1_{n}")
-        add_conv(f"units.{n}.half_to_full", f"URAB_{n}/upURAB2to1_{n}")
-    add_conv("quarter_to_half", "residual_memory/upRMM4_2")
-    add_conv("quarter_to_full", "residual_memory/upRMM4_1")
-    add_conv("half_to_full", "residual_memory/upRMM2_1")
-    add_conv("merge_quarter", "up4_2")
-    add_conv("merge_half", "up2_1")
-    add_conv("merge_full", "rnn5")
+        add_conv(f"ffm.{n}.quarter_to_half", f"URAB2_{n}/upURAB4_2_{n}")
+        add_conv(f"ffm.{n}.quarter_to_full", f"URAB_{n}/upURAB4to1_{n}")
+        add_conv(f"ffm.{n}.half_to_full", f"URAB_{n}/upURAB2to1_{n}")
+    add_conv("cfm.quarter_to_half", "residual_memory/upRMM4_2")
+    add_conv("cfm.quarter_to_full", "residual_memory/upRMM4_1")
+    add_conv("cfm.half_to_full", "residual_memory/upRMM2_1")
+    add_conv("rm.merge_quarter", "up4_2")
+    add_conv("rm.merge_half", "up2_1")
+    add_conv("rm.merge_full", "rnn5")
     return names
 
 

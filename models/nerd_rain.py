@@ -7,36 +7,36 @@ level, has a quarter of the scale's height and width):
 
     scale  coarse to fine           chained U-Nets; from their latents fine to coarse    out
      1/4   x4                   -> U: s1, decode s1 + F(m1, m2)                        -> f_s
-                 guess from s1                                                             |
+                 INR: guess from s1                                                        |
      1/2   x2 + up(guess)       -> U: m1, decode m1 + F(M1, M2)                            v
                                 -> U: m2, decode m2 + F(M2, M3)                        -> f_m
-                 guess from m1                                                             |
+                 INR: guess from m1                                                        |
       1    x + up(guess)        -> U: M1, decode -> U: M2, decode -> U: M3, decode         v
                                                                                        -> f_M
 
 * x, x2, x4: the rainy image at 1, 1/2 and 1/4 of its size. Coarse to fine, an implicit neural
-  representation of the first latent guesses a residual of the scale's input; the sum, enlarged,
-  is added to the rainy image of the next finer scale.
+  representation (INR) of the first latent guesses a residual of the scale's input; the sum,
+  enlarged, is added to the rainy image of the next finer scale.
 * Fine to coarse, the latents of neighbouring passes of one scale are fused (F, which halves H and
   W) and added to a latent of the next coarser scale.
 * In the end the features f are added coarse to fine, enlarged, and a 3x3 convolution of each
   gives the residual of the rainy image of its size.
 
-A Transformer block is x + A(norm x), then x + G(norm x), with, as in Restormer,
+A Transformer block is x + MDTA(norm x), then x + GDFN(norm x), with, as in Restormer,
 
-    A: softmax(temperature * q k^T) v over the channels of each head, q and k of unit length over
-       the pixels; q, k, v = depthwise 3x3 (1x1 x)
-    G: 1x1 (gelu(a) * b) with a, b = depthwise 3x3 (1x1 x)
+    MDTA, multi-Dconv head transposed attention: 1x1 (softmax(temperature * q k^T) v) over the
+        channels of each head, with q, k, v = depthwise 3x3 (1x1 x), q and k of unit length over
+        the pixels
+    GDFN, gated-Dconv feed-forward network: 1x1 (gelu(a) * b) with a, b = depthwise 3x3 (1x1 x)
 
 Differences from the published code (none changes a value beyond float rounding):
 
-* The implicit head unfolds 3x3 neighbourhoods and evaluates its MLP at four query points whose
-  relative coordinates are all exactly 0: it is a 3x3 and three 1x1 convolutions (ImplicitHead).
-* Attention and its output projection are both matrices over the channels, so they are multiplied
-  before they meet v; the product of q and k is divided by their lengths, not q and k themselves.
-* The gates of a fusion are computed at the even pixels alone, the only ones that are used.
+* The INR unfolds 3x3 neighbourhoods and evaluates its MLP at four query points whose relative
+  coordinates are all exactly 0: it is a 3x3 and three 1x1 convolutions.
 * ``reduce_chan_level1_max3`` and the 18 columns for the zero coordinates are in every checkpoint
   and have no effect; they do not exist here.
+* On CPUs, MDTA and GDFN are computed strip by strip (``mdta_by_strips``, ``gdfn_by_strips``) and
+  the gates of a fusion at the even pixels alone (``fuse_even_pixels``).
 * The features lie in memory pixel by pixel (channels_last), which CPUs and GPUs prefer here.
 
 Published quirk that is kept: the third U-Net of the finest scale merges its finest skip with the
@@ -45,7 +45,6 @@ second one's weights.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,7 +53,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import PixelwiseConv, full_precision, pixelwise
+from models.layers import PixelwiseConv, full_precision, pixelwise, takes_fast_form, widened
 from models.network import DerainingNetwork
 
 
@@ -75,10 +74,11 @@ class NeRDRainConfig:
             raise ValueError(f"NeRD-Rain's width is {self.width}; it must be even and at least 2.")
         if self.head_width < 1:
             raise ValueError(f"NeRD-Rain's head_width is {self.head_width}; it must be at least 1.")
-        if len(self.num_blocks) != 3 or min(self.num_blocks) < 1:
+        counts = self.num_blocks
+        if len(counts) != 3 or not all(type(count) is int and count >= 1 for count in counts):
             raise ValueError(
-                f"NeRD-Rain's num_blocks is {self.num_blocks}; it must be three numbers of at "
-                "least 1, one for each level of its U-Nets."
+                f"NeRD-Rain's num_blocks is {counts}; it must be three whole numbers of at least "
+                "1, one for each level of its U-Nets."
             )
 
 
@@ -95,38 +95,11 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = F
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
 
 
-def pixelwise_each(x: Tensor, weights: Tensor) -> Tensor:
-    """``pixelwise`` with weights (B, O, C, 1, 1), one for each image."""
-    pairs = zip(x.split(1), weights, strict=True)
-    return torch.cat([pixelwise(image, weight) for image, weight in pairs])
-
-
 class LayerNorm(nn.LayerNorm):
     """Normalises the channels of each pixel, (B, C, H, W) kept."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def strips(x: Tensor) -> list[tuple[Tensor, slice]]:
-    """(B, C, H, W) as strips of rows, each with the slice of the rows that are its own.
-
-    A strip has one row more at each inner border, so that a 3x3 convolution gives its own rows
-    the same values as in the whole image. On a CPU a strip's intermediate maps stay in the cache,
-    while those of a whole image (66 MB between the two halves of a feed-forward network, for 256
-    x 256 pixels) take most of the time to allocate. For gradients, which keep every map anyway,
-    and on other devices the image is one strip.
-    """
-    height = x.shape[2]
-    if x.device.type != "cpu" or torch.is_grad_enabled():
-        return [(x, slice(0, height))]
-    count = max(1, height // 32)
-    borders = [height * i // count for i in range(count + 1)]
-    cut = []
-    for top, bottom in pairwise(borders):
-        above = min(top, 1)
-        cut.append((x[:, :, top - above : bottom + 1], slice(above, above + bottom - top)))
-    return cut
 
 
 class SplitProjection(nn.Module):
@@ -154,8 +127,11 @@ class SplitProjection(nn.Module):
         )
 
 
-class ChannelAttention(nn.Module):
-    """x + attention between the channels of each head, (B, C, H, W) kept."""
+class MDTA(nn.Module):
+    """x + multi-Dconv head transposed attention of norm x, (B, C, H, W) kept.
+
+    Attention between the channels of each head, over all pixels.
+    """
 
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
@@ -166,38 +142,20 @@ class ChannelAttention(nn.Module):
         self.project_out = PixelwiseConv(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        values, sums = [], []
-        for strip, own in strips(x):
-            q, k, v = (y[:, :, own] for y in self.qkv(self.norm(strip)))
-            values.append((strip[:, :, own], v))
-            sums.append(self._sums(q, k))
-        mix = self._mixing_matrix(*(sum(parts) for parts in zip(*sums, strict=True)))
-        return torch.cat([rows + pixelwise_each(v, mix) for rows, v in values], dim=2)
-
-    def _sums(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the pixels of (B, C, H, W): q k^T of each head, q squared, k squared.
-
-        Shapes (B, heads, C/heads, C/heads) and twice (B, heads, C/heads).
-        """
-        with full_precision(q):  # float16 would overflow
-            # (B, C, H, W) -> (B, heads, C/heads, H * W)
-            q, k = (y.float().unflatten(1, (self.num_heads, -1)).flatten(3) for y in (q, k))
-            return q @ k.mT, q.square().sum(dim=3), k.square().sum(dim=3)
-
-    def _mixing_matrix(self, products: Tensor, q_squares: Tensor, k_squares: Tensor) -> Tensor:
-        """project_out times attention, a 1x1 convolution for each image: (B, C, C, 1, 1)."""
-        with full_precision(products):
-            # lengths of at least 1e-12, as in F.normalize
-            q_length, k_length = (y.clamp_min(1e-24).sqrt() for y in (q_squares, k_squares))
-            cosines = products / (q_length.unsqueeze(3) * k_length.unsqueeze(2))
-            attention = (cosines * self.temperature).softmax(dim=-1)
-            # (C, C, 1, 1) -> (C, heads, C/heads): the columns of each head
-            projection = self.project_out.weight.flatten(1).unflatten(1, (self.num_heads, -1))
-            return torch.einsum("ohi,bhij->bohj", projection, attention).flatten(2)[..., None, None]
+        if takes_fast_form(x):
+            return mdta_by_strips(self, x)
+        # (B, C, H, W) -> (B, heads, C/heads, H * W)
+        q, k, v = (y.unflatten(1, (self.num_heads, -1)).flatten(3) for y in self.qkv(self.norm(x)))
+        with full_precision(x):  # float16 would overflow
+            cosines = F.normalize(widened(q), dim=3) @ F.normalize(widened(k), dim=3).mT
+            attention = (cosines * self.temperature).softmax(dim=3)  # (B, heads, C/heads, C/heads)
+        # (B, heads, C/heads, H * W) -> (B, C, H, W)
+        out = (attention.to(v.dtype) @ v).flatten(1, 2).unflatten(2, x.shape[2:])
+        return x + self.project_out(out)
 
 
-class GatedFeedForward(nn.Module):
-    """x + 1x1 (gelu(a) * b) with a, b = depthwise 3x3 (1x1 norm x), (B, C, H, W) kept."""
+class GDFN(nn.Module):
+    """x + gated-Dconv feed-forward network of norm x, (B, C, H, W) kept."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -207,16 +165,88 @@ class GatedFeedForward(nn.Module):
         self.project_out = PixelwiseConv(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = []
-        for strip, own in strips(x):
-            a, b = (y[:, :, own] for y in self.project_in(self.norm(strip)))
-            out.append(strip[:, :, own] + self.project_out(F.gelu(a) * b))
-        return torch.cat(out, dim=2)
+        if takes_fast_form(x):
+            return gdfn_by_strips(self, x)
+        a, b = self.project_in(self.norm(x))
+        return x + self.project_out(F.gelu(a) * b)
+
+
+def strips(x: Tensor) -> list[tuple[Tensor, slice]]:
+    """(B, C, H, W) as strips of rows, each with the slice of the rows that are its own.
+
+    A strip has one row more at each inner border, so that a 3x3 convolution gives its own rows
+    the same values as in the whole image. On a CPU a strip's intermediate maps stay in the cache,
+    while those of a whole image (66 MB between the two halves of a GDFN, for 256 x 256 pixels)
+    take most of the time to allocate. For gradients, which keep every map anyway, the image is
+    one strip.
+    """
+    height = x.shape[2]
+    if torch.is_grad_enabled():
+        return [(x, slice(0, height))]
+    count = max(1, height // 32)
+    borders = [height * i // count for i in range(count + 1)]
+    cut = []
+    for top, bottom in pairwise(borders):
+        above = min(top, 1)
+        cut.append((x[:, :, top - above : bottom + 1], slice(above, above + bottom - top)))
+    return cut
+
+
+def gdfn_by_strips(block: GDFN, x: Tensor) -> Tensor:
+    """``GDFN.forward`` for CPUs, strip by strip."""
+    out = []
+    for strip, own in strips(x):
+        a, b = (y[:, :, own] for y in block.project_in(block.norm(strip)))
+        out.append(strip[:, :, own] + block.project_out(F.gelu(a) * b))
+    return torch.cat(out, dim=2)
+
+
+def mdta_by_strips(block: MDTA, x: Tensor) -> Tensor:
+    """``MDTA.forward`` for CPUs, strip by strip, with fewer passes over the pixels.
+
+    The products of q and k and their squared lengths are sums over the pixels, so they are added
+    up over the strips, and the small matrix of products is divided by the lengths instead of q
+    and k. Attention and the projection behind it are both matrices over the channels, so they
+    are multiplied with each other before they meet v.
+    """
+    values, sums = [], []
+    for strip, own in strips(x):
+        q, k, v = (y[:, :, own] for y in block.qkv(block.norm(strip)))
+        values.append((strip[:, :, own], v))
+        sums.append(_attention_sums(q, k, block.num_heads))
+    products, q_squares, k_squares = (sum(parts) for parts in zip(*sums, strict=True))
+    with full_precision(x):
+        # lengths of at least 1e-12, as in F.normalize
+        q_length, k_length = (y.clamp_min(1e-24).sqrt() for y in (q_squares, k_squares))
+        cosines = products / (q_length.unsqueeze(3) * k_length.unsqueeze(2))
+        attention = (cosines * block.temperature).softmax(dim=-1)
+        # (C, C, 1, 1) -> (C, heads, C/heads): the columns of each head
+        projection = block.project_out.weight.flatten(1).unflatten(1, (block.num_heads, -1))
+        # (B, C, C), a 1x1 convolution for each image
+        mixes = torch.einsum("ohi,bhij->bohj", projection, attention).flatten(2)
+    return torch.cat([rows + _pixelwise_each(v, mixes) for rows, v in values], dim=2)
+
+
+def _attention_sums(q: Tensor, k: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the pixels of (B, C, H, W): q k^T of each head, q squared, k squared.
+
+    Shapes (B, heads, C/heads, C/heads) and twice (B, heads, C/heads).
+    """
+    with full_precision(q):
+        # (B, C, H, W) -> (B, heads, C/heads, H * W)
+        q, k = (widened(y).unflatten(1, (num_heads, -1)).flatten(3) for y in (q, k))
+        return q @ k.mT, q.square().sum(dim=3), k.square().sum(dim=3)
+
+
+def _pixelwise_each(x: Tensor, weights: Tensor) -> Tensor:
+    """``pixelwise`` with weights (B, O, C), one matrix for each image of (B, C, H, W)."""
+    pairs = zip(x.split(1), weights, strict=True)
+    return torch.cat([pixelwise(image, weight[..., None, None]) for image, weight in pairs])
 
 
 def transformer_block(channels: int, num_heads: int) -> nn.Sequential:
-    """Channel attention, then the gated feed-forward network, (B, C, H, W) kept."""
-    return nn.Sequential(ChannelAttention(channels, num_heads), GatedFeedForward(channels))
+    """Attention, then the feed-forward network, (B, C, H, W) kept."""
+    return nn.Sequential(MDTA(channels, num_heads), GDFN(channels))
 
 
 def downsample(channels: int) -> nn.Sequential:
@@ -275,29 +305,39 @@ class UNet(nn.Module):
 class LatentFusion(nn.Module):
     """Two neighbouring latents of one scale to a latent of the next coarser: halves H and W.
 
-    x g[0] + (x e) g[1] + y g'[0] + (y e) g'[1] with e = sigmoid(query(x) key(y)) and the gates
-    g = gate_x(x, x e), g' = gate_y(y, y e). The release computes all pixels and keeps the even
-    ones; here the gates are convolutions of stride 2.
+    The even pixels of x g[0] + (x e) g[1] + y g'[0] + (y e) g'[1] with
+    e = sigmoid(query(x) key(y)) and the gates g = gate_x(x, x e), g' = gate_y(y, y e).
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.query = conv3x3(channels, channels, bias=True)
         self.key = conv3x3(channels, channels, bias=True)
-        self.gate_x = conv3x3(2 * channels, 2, stride=2, bias=True)
-        self.gate_y = conv3x3(2 * channels, 2, stride=2, bias=True)
+        self.gate_x = conv3x3(2 * channels, 2, bias=True)
+        self.gate_y = conv3x3(2 * channels, 2, bias=True)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         energy = torch.sigmoid(self.query(x) * self.key(y))
-        return self._gated(self.gate_x, x, x * energy) + self._gated(self.gate_y, y, y * energy)
+        if takes_fast_form(x):
+            return fuse_even_pixels(self, x, y, energy)
+        fused = []
+        for gate, z in ((self.gate_x, x), (self.gate_y, y)):
+            g = gate(torch.cat([z, z * energy], dim=1))  # (B, 2, H, W)
+            fused.append(z * g[:, :1] + z * energy * g[:, 1:])
+        return (fused[0] + fused[1])[..., ::2, ::2]
 
-    @staticmethod
-    def _gated(gate: nn.Module, plain: Tensor, weighted: Tensor) -> Tensor:
-        gates = gate(torch.cat([plain, weighted], dim=1))  # (B, 2, H/2, W/2)
-        return plain[..., ::2, ::2] * gates[:, :1] + weighted[..., ::2, ::2] * gates[:, 1:]
+
+def fuse_even_pixels(fusion: LatentFusion, x: Tensor, y: Tensor, energy: Tensor) -> Tensor:
+    """The rest of ``LatentFusion.forward`` at the pixels that it keeps: gates of stride 2."""
+    fused = []
+    for gate, z in ((fusion.gate_x, x), (fusion.gate_y, y)):
+        weighted = z * energy
+        g = F.conv2d(torch.cat([z, weighted], dim=1), gate.weight, gate.bias, 2, 1)
+        fused.append(z[..., ::2, ::2] * g[:, :1] + weighted[..., ::2, ::2] * g[:, 1:])
+    return fused[0] + fused[1]
 
 
-class ImplicitHead(nn.Module):
+class INR(nn.Module):
     """The implicit neural representation of an image: a latent (B, 4C, H, W) to (B, 3, 4H, 4W).
 
     The release evaluates an MLP at every pixel of the enlarged latent, over its 3x3 neighbours
@@ -377,14 +417,17 @@ class NeRDRain(DerainingNetwork):
     """
 
     size_multiple = 16  # two halvings of the image, two more in the coarsest U-Net
-    released_window = 256
     min_size = 16
+    released_window = 256
+    implicit_outputs = ((3, 1), (5, 2))  # the guesses for 1/2 and 1/4
+    published_key = "state_dict"
 
     def __init__(self, config: NeRDRainConfig) -> None:
         super().__init__()
+        self.config = config
         # coarse to fine, at 1/4, 1/2 and 1 of the size
         self.scales = nn.ModuleList(Scale(config, num_passes) for num_passes in (1, 2, 3))
-        self.heads = nn.ModuleList(ImplicitHead(config) for _ in range(2))
+        self.heads = nn.ModuleList(INR(config) for _ in range(2))
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         images = self._pyramid(rainy)
@@ -433,91 +476,102 @@ class NeRDRain(DerainingNetwork):
     def to_published(self) -> dict[str, Tensor]:
         state = self.state_dict()
         published = {}
-        for name, value in state.items():
-            if name.endswith("cell"):
-                continue  # columns of the weight that the next lines write
-            if name.endswith("neighbours.weight"):
-                # the columns of the relative coordinates, which are always multiplied by 0
+        for ours, theirs in published_names(self.config).items():
+            value = state[ours]
+            if ours.endswith("neighbours.weight"):
+                # (hidden, C, 3, 3) -> (hidden, 9C), then the columns of the relative coordinates,
+                # which are always multiplied by 0, then those of the cell
                 coordinates = value.new_zeros(len(value), 18)
-                cell = state[name.replace("neighbours.weight", "cell")]
+                cell = state[ours.replace("neighbours.weight", "cell")]
                 value = torch.cat([value.flatten(1), coordinates, cell], dim=1)
-            elif re.fullmatch(r"heads\.\d\.layers\.\d\.weight", name):
-                value = value.flatten(1)
-            published[published_name(name)] = value
+            elif theirs.startswith("INR") and value.ndim == 4:
+                value = value.flatten(1)  # a 1x1 convolution of ours, a linear layer of theirs
+            published[theirs] = value
         # the weights that the quirk of ``Scale.fine_merges`` leaves unused
         used = published["reduce_chan_level1_max2.weight"]
         published["reduce_chan_level1_max3.weight"] = torch.zeros_like(used)
         return published
 
     def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        state = {}
-        for name, own in self.state_dict().items():
-            value = published[published_name(name)]
-            if name.endswith("neighbours.weight"):
-                value = value[:, : own[0].numel()]
-            elif name.endswith("cell"):
-                value = value[:, -2:]
-            state[name] = value.reshape(own.shape).contiguous()
+        own, state = self.state_dict(), {}
+        for ours, theirs in published_names(self.config).items():
+            value = published[theirs]
+            if ours.endswith("neighbours.weight"):
+                cell = ours.replace("neighbours.weight", "cell")
+                state[cell] = value[:, -2:].contiguous()
+                value = value[:, : own[ours][0].numel()]
+            state[ours] = value.reshape(own[ours].shape).contiguous()
         return state
 
 
-# Our names to the release's, applied in this order, each to the result of those before it.
-# {scale} is small, mid or max; {number} counts the passes of a scale that has several, {later}
-# from the second pass on.
-_RENAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^scales\.\d\.embed", "patch_embed_{scale}.proj"),
-        (r"^scales\.\d\.output", "output_{scale}"),
-        (r"^scales\.1\.contexts\.0", "output_mid_context"),
-        (r"^scales\.2\.contexts\.\d", "output_max_context{number}"),
-        (r"^scales\.1\.fusions\.0", "BF3"),
-        (r"^scales\.2\.fusions\.\d", "BF{number}"),
-        (r"^(BF.*)\.(query|key)", r"\1.\2_conv"),
-        (r"gate_x", "gamma1"),
-        (r"gate_y", "gamma2"),
-        (r"^scales\.\d\.fine_merges\.\d", "reduce_chan_level1_{scale}{number}"),
-        (r"^scales\.\d\.passes\.\d\.", ""),
-        (r"^coarse_merge", "reduce_chan_level2_{scale}{number}"),
-        (r"^encoder\.0", "encoder_level1_{scale}{number}"),
-        (r"^encoder\.1", "encoder_level2_{scale}{number}"),
-        (r"^encoder\.2", "latent_{scale}{number}"),
-        (r"^decoder\.0", "decoder_level2_{scale}{number}"),
-        (r"^decoder\.1", "decoder_level1_{scale}{number}"),
-        (r"^down\.0", "down1_2_{scale}{later}.body"),
-        (r"^down\.1", "down2_3_{scale}{later}.body"),
-        (r"^up\.0", "up3_2_{scale}{later}.body"),
-        (r"^up\.1", "up2_1_{scale}{later}.body"),
-        (r"(\.\d+)\.0\.norm", r"\1.norm1.body"),
-        (r"(\.\d+)\.1\.norm", r"\1.norm2.body"),
-        (r"(\.\d+)\.0\.(temperature|qkv|project_out)", r"\1.attn.\2"),
-        (r"(\.\d+)\.1\.(project_in|project_out)", r"\1.ffn.\2"),
-        (r"qkv\.depthwise", "qkv_dwconv.main.0"),
-        (r"project_in\.depthwise", "dwconv.main.0"),
-        (r"\.pixelwise", ""),
-        (r"^heads\.0\.up\.0", "upsmall2mid1.body"),
-        (r"^heads\.0\.up\.1", "upsmall2mid2.body"),
-        (r"^heads\.1\.up\.0", "upmid2max1.body"),
-        (r"^heads\.1\.up\.1", "upmid2max2.body"),
-        (r"^heads\.0", "INR.imnet"),
-        (r"^heads\.1", "INR2.imnet"),
-        (r"imnet\.layers\.2", "imnet.layers.6"),
-        (r"imnet\.layers\.1", "imnet.layers.4"),
-        (r"imnet\.layers\.0", "imnet.layers.2"),
-        (r"imnet\.neighbours", "imnet.layers.0"),
-        (r"imnet\.cell", "imnet.layers.0.weight"),
-    )
-)
+def published_names(config: NeRDRainConfig) -> dict[str, str]:
+    """Our names of parameters to the release's.
 
+    The INRs' ``cell`` is missing: it is two columns of the release's ``layers.0.weight``.
+    """
+    names: dict[str, str] = {}
 
-def published_name(name: str) -> str:
-    """The release's name of one of our parameters."""
-    place = re.match(r"scales\.(\d)\.(?:\w+\.(\d))?", name)
-    scale, item = (int(number or 0) for number in place.groups()) if place else (0, 0)
-    for pattern, replacement in _RENAMES:
-        name = pattern.sub(replacement, name)
-    return name.format(
-        scale=("small", "mid", "max")[scale],
-        number="" if scale == 0 else item + 1,
-        later="" if item == 0 else item + 1,
-    )
+    def add(ours: str, theirs: str, entries: tuple[str, ...] = ("weight",)) -> None:
+        for entry in entries:
+            names[f"{ours}.{entry}"] = f"{theirs}.{entry}"
+
+    def add_biased(ours: str, theirs: str) -> None:
+        add(ours, theirs, ("weight", "bias"))
+
+    def add_blocks(ours: str, theirs: str, num_blocks: int) -> None:
+        for block in range(num_blocks):
+            mdta, gdfn, theirs_i = f"{ours}.{block}.0", f"{ours}.{block}.1", f"{theirs}.{block}"
+            add_biased(f"{mdta}.norm", f"{theirs_i}.norm1.body")
+            names[f"{mdta}.temperature"] = f"{theirs_i}.attn.temperature"
+            add(f"{mdta}.qkv.pixelwise", f"{theirs_i}.attn.qkv")
+            add(f"{mdta}.qkv.depthwise", f"{theirs_i}.attn.qkv_dwconv.main.0")
+            add(f"{mdta}.project_out", f"{theirs_i}.attn.project_out")
+            add_biased(f"{gdfn}.norm", f"{theirs_i}.norm2.body")
+            add(f"{gdfn}.project_in.pixelwise", f"{theirs_i}.ffn.project_in")
+            add(f"{gdfn}.project_in.depthwise", f"{theirs_i}.ffn.dwconv.main.0")
+            add(f"{gdfn}.project_out", f"{theirs_i}.ffn.project_out")
+
+    def add_unet(ours: str, scale: str, number: str, later: str) -> None:
+        """``number`` counts the U-Nets of a scale that has several, ``later`` all but the first."""
+        fine, middle, coarse = config.num_blocks
+        add_blocks(f"{ours}.encoder.0", f"encoder_level1_{scale}{number}", fine)
+        add(f"{ours}.down.0.0", f"down1_2_{scale}{later}.body.0")
+        add_blocks(f"{ours}.encoder.1", f"encoder_level2_{scale}{number}", middle)
+        add(f"{ours}.down.1.0", f"down2_3_{scale}{later}.body.0")
+        add_blocks(f"{ours}.encoder.2", f"latent_{scale}{number}", coarse)
+        add(f"{ours}.up.0.0", f"up3_2_{scale}{later}.body.0")
+        add(f"{ours}.coarse_merge", f"reduce_chan_level2_{scale}{number}")
+        add_blocks(f"{ours}.decoder.0", f"decoder_level2_{scale}{number}", middle)
+        add(f"{ours}.up.1.0", f"up2_1_{scale}{later}.body.0")
+        add_blocks(f"{ours}.decoder.1", f"decoder_level1_{scale}{number}", fine)
+
+    def add_fusion(ours: str, theirs: str) -> None:
+        for layer, their_layer in (("query", "query_conv"), ("key", "key_conv"),
+                                   ("gate_x", "gamma1"), ("gate_y", "gamma2")):  # fmt: skip
+            add_biased(f"{ours}.{layer}", f"{theirs}.{their_layer}")
+
+    def add_inr(ours: str, theirs: str, ups: str) -> None:
+        add(f"{ours}.up.0.0", f"{ups}1.body.0")
+        add(f"{ours}.up.1.0", f"{ups}2.body.0")
+        add_biased(f"{ours}.neighbours", f"{theirs}.imnet.layers.0")
+        for i in (0, 1, 2):
+            add_biased(f"{ours}.layers.{i}", f"{theirs}.imnet.layers.{2 * i + 2}")
+
+    for i, (scale, num_passes) in enumerate((("small", 1), ("mid", 2), ("max", 3))):
+        add(f"scales.{i}.embed", f"patch_embed_{scale}.proj")
+        add(f"scales.{i}.output", f"output_{scale}")
+        for p in range(num_passes):
+            number, later = str(p + 1) if num_passes > 1 else "", str(p + 1) if p else ""
+            add_unet(f"scales.{i}.passes.{p}", scale, number, later)
+            if p < 2:  # the third pass' own weights are never used
+                add(f"scales.{i}.fine_merges.{p}", f"reduce_chan_level1_{scale}{number}")
+    for ours, context, fusion in (
+        ("scales.1.{}.0", "output_mid_context", "BF3"),
+        ("scales.2.{}.0", "output_max_context1", "BF1"),
+        ("scales.2.{}.1", "output_max_context2", "BF2"),
+    ):
+        add(ours.format("contexts"), context)
+        add_fusion(ours.format("fusions"), fusion)
+    add_inr("heads.0", "INR", "upsmall2mid")
+    add_inr("heads.1", "INR2", "upmid2max")
+    return names

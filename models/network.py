@@ -24,6 +24,15 @@ class DerainingNetwork(nn.Module):
     released_window: ClassVar[int | None] = None
     # Side of the tiles that restore best; None: the larger the better.
     best_tile: ClassVar[int | None] = None
+    # Outputs besides the restored images that LOSS.IMPLICIT compares with the clean image: place
+    # in what ``forward`` returns, and how often the clean image is halved.
+    implicit_outputs: ClassVar[tuple[tuple[int, int], ...]] = ()
+
+    # What the authors' files look like; only ``models.published`` reads and writes them.
+    # Key that holds the weights in a PyTorch file; None: the file is the state dict itself.
+    published_key: ClassVar[str | None] = None
+    # Whether the authors publish TensorFlow 1 checkpoints instead.
+    published_in_tensorflow: ClassVar[bool] = False
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """All images that the training loss looks at, in the release's order.
@@ -41,10 +50,20 @@ class DerainingNetwork(nn.Module):
         """The weights as the authors' own checkpoint holds them: every name, the unused ones too.
 
         On the meta device this tells the expected names and shapes. Entries that the release
-        stores and never uses are filled with zeros.
+        stores and never uses are filled with zeros. A network that was never published elsewhere
+        keeps this default: its own names.
         """
-        raise NotImplementedError
+        return dict(self.state_dict())
 
     def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """The inverse: this network's state dict from a complete published one."""
-        raise NotImplementedError
+        return dict(published)
+
+    def name_in_file(self, name: str) -> str:
+        """What the authors' file calls an entry of ``to_published``."""
+        return name
+
+    @staticmethod
+    def name_from_file(name: str) -> str:
+        """The inverse; ``module.`` is what parallel training in PyTorch puts before a name."""
+        return name.removeprefix("module.")

@@ -6,17 +6,19 @@ publish, need the package tensorflow-cpu; nothing else in the project imports it
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from models import mspfn
 from models.network import DerainingNetwork
 from models.registry import build_model
-from utils.checkpoints import read_torch_file, read_weights
+from utils.checkpoints import read_torch_file, read_weights, save_torch_file
 from utils.errors import UserError
+from utils.files import atomic_write
 
 # Last parts of the names that training adds beside the weights: Adam's two moments of each
 # variable, its powers, the step. A second optimiser gets the same names with a number.
@@ -39,42 +41,59 @@ def load_state(network: DerainingNetwork, path: str | Path) -> None:
     _load_checked(network, read_weights(Path(path)).state, str(path))
 
 
-def load_published(name: str, path: str | Path) -> DerainingNetwork:
+def load_published(
+    name: str, path: str | Path, options: Mapping[str, Any] | None = None
+) -> DerainingNetwork:
     """The network ``name`` with the weights of its authors' checkpoint, in eval mode on the CPU.
 
     ``path`` is a PyTorch file or, for MSPFN, a TensorFlow checkpoint's prefix (``.../epoch44``).
-    Raises UserError where names or shapes do not fit, telling all of them together.
+    ``options`` are those of ``build_model``. Raises UserError where names or shapes do not fit,
+    telling all of them together.
     """
-    network = build_model(name)
-    published = read_published(Path(path))
+    network = build_model(name, options)
+    published = read_published(network, Path(path))
     with torch.device("meta"):
-        expected = build_model(name).to_published()
+        expected = build_model(name, options).to_published()
     _check_entries(f"{path}, read as the authors' {name},", expected, published)
     network.load_state_dict(network.from_published(published))
     return network.eval()
 
 
-def read_published(path: Path) -> dict[str, Tensor]:
-    """The named tensors of an author's checkpoint.
+def read_published(network: DerainingNetwork, path: Path) -> dict[str, Tensor]:
+    """The entries of an authors' checkpoint, by the names that ``network.to_published`` uses.
 
-    They lie at a PyTorch file's top level, under ``state_dict`` (DMSR, NeRD-Rain) or under ``net``
-    (DCSFN), with or without the ``module.`` prefix of parallel training; or in a TensorFlow
-    checkpoint of a test or training graph (MSPFN).
+    They lie in a PyTorch file, under the network's ``published_key`` or at its top level, with or
+    without the prefix of parallel training; or in a TensorFlow checkpoint.
     """
     if is_tensorflow_checkpoint(path):
-        variables = read_tensorflow_checkpoint(path)
-        # A name that is none of MSPFN's stays, to be reported as unexpected.
-        return {mspfn.canonical_name(name) or name: value for name, value in variables.items()}
-    content = read_torch_file(path)
-    if isinstance(content, dict):
-        content = next((content[key] for key in ("state_dict", "net") if key in content), content)
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise UserError(
-            f"{path} holds no named tensors at its top level, under state_dict or under net."
-        )
-    return {name.removeprefix("module."): value for name, value in content.items()}
+        entries = read_tensorflow_checkpoint(path)
+    else:
+        entries = read_torch_file(path)
+        key = network.published_key
+        if isinstance(entries, dict) and key in entries:
+            entries = entries[key]
+        if not isinstance(entries, dict) or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in entries.items()
+        ):
+            where = f"at its top level or under {key}" if key else "at its top level"
+            raise UserError(
+                f"{path} holds no named tensors {where}, where the authors of "
+                f"{type(network).__name__} keep theirs."
+            )
+    return {network.name_from_file(name): value for name, value in entries.items()}
+
+
+def write_published(network: DerainingNetwork, path: Path) -> None:
+    """Write a network's weights as its authors' code reads them.
+
+    ``path`` is a file or, for a network published in TensorFlow, a checkpoint's prefix.
+    """
+    entries = {network.name_in_file(name): x for name, x in network.to_published().items()}
+    if network.published_in_tensorflow:
+        write_tensorflow_checkpoint(path, entries)
+        return
+    key = network.published_key
+    atomic_write(path, lambda file: save_torch_file({key: entries} if key else entries, file))
 
 
 def _load_checked(network: DerainingNetwork, state: dict[str, Tensor], what: str) -> None:
@@ -121,13 +140,7 @@ def read_tensorflow_checkpoint(prefix: Path) -> dict[str, Tensor]:
             f"There is no file {_index_file(prefix)}; name a TensorFlow checkpoint by its prefix, "
             "without .index or .data."
         )
-    try:
-        import tensorflow
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{prefix} is a TensorFlow checkpoint; install its reader with "
-            "`pip install tensorflow-cpu`."
-        ) from error
+    tensorflow = _tensorflow()
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         return {
@@ -139,6 +152,33 @@ def read_tensorflow_checkpoint(prefix: Path) -> dict[str, Tensor]:
         raise UserError(f"{prefix} is damaged or no TensorFlow checkpoint.") from error
     except TypeError as error:
         raise UserError(f"{prefix} holds values that are no numbers: {error}.") from error
+
+
+def write_tensorflow_checkpoint(prefix: Path, variables: Mapping[str, Tensor]) -> None:
+    """The inverse of ``read_tensorflow_checkpoint``: ``prefix.index`` and ``prefix.data-*``."""
+    tensorflow = _tensorflow()
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as folder:
+        tensorflow.raw_ops.SaveV2(
+            prefix=str(Path(folder, prefix.name)),
+            tensor_names=list(variables),
+            shape_and_slices=[""] * len(variables),
+            tensors=[x.detach().cpu().numpy() for x in variables.values()],
+        )
+        # The index makes it a checkpoint, so it comes last.
+        for file in sorted(Path(folder).iterdir()):
+            file.replace(prefix.parent / file.name)
+
+
+def _tensorflow() -> Any:
+    try:
+        import tensorflow
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "TensorFlow checkpoints, as MSPFN's authors publish them, need a package of their "
+            "own: pip install tensorflow-cpu"
+        ) from error
+    return tensorflow
 
 
 def _index_file(prefix: Path) -> Path:

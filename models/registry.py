@@ -1,27 +1,39 @@
-"""The networks by name."""
+"""The networks by name. A new one is a file beside this and two lines here."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models import dcsfn, dmsr, mspfn, nerd_rain
 from models.network import DerainingNetwork
 from utils.errors import UserError
 
-# name -> (class, configuration); a name that two files claim is an error of ours.
+# name -> (class, configuration)
 NETWORKS: dict[str, tuple[type[DerainingNetwork], Any]] = {}
-for network_class, variants in (
-    (dmsr.DMSR, dmsr.VARIANTS),
-    (nerd_rain.NeRDRain, nerd_rain.VARIANTS),
-    (dcsfn.DCSFN, dcsfn.VARIANTS),
-    (mspfn.MSPFN, mspfn.VARIANTS),
-):
-    for variant_name, variant_config in variants.items():
-        assert variant_name not in NETWORKS, variant_name
-        NETWORKS[variant_name] = (network_class, variant_config)
+
+
+def register(network_class: type[DerainingNetwork], variants: Mapping[str, Any]) -> None:
+    """Make a network known under the names of its variants.
+
+    Raises ValueError, and registers none, where another network has one of the names.
+    """
+    for name in variants:
+        if name in NETWORKS:
+            raise ValueError(
+                f"{name!r} is the name of two networks, {NETWORKS[name][0].__name__} and "
+                f"{network_class.__name__}; rename it in the VARIANTS of one of them."
+            )
+    NETWORKS.update({name: (network_class, config) for name, config in variants.items()})
+
+
+register(dmsr.DMSR, dmsr.VARIANTS)
+register(nerd_rain.NeRDRain, nerd_rain.VARIANTS)
+register(dcsfn.DCSFN, dcsfn.VARIANTS)
+register(mspfn.MSPFN, mspfn.VARIANTS)
 
 
 def build_model(name: str, options: Mapping[str, Any] | None = None) -> DerainingNetwork:
@@ -31,7 +43,10 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
     Raises UserError for an unknown name, field or impossible value.
     """
     if name not in NETWORKS:
-        raise UserError(f"There is no network {name!r}; known are {', '.join(NETWORKS)}.")
+        raise UserError(
+            f"There is no network {name!r}.{_nearest(name, NETWORKS)} Known are "
+            f"{', '.join(NETWORKS)}; a new one is added in models/registry.py."
+        )
     network_class, config = NETWORKS[name]
     options = dict(options or {})
     fields = {field.name: type(getattr(config, field.name)) for field in dataclasses.fields(config)}
@@ -39,7 +54,7 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
         if key not in fields:
             raise UserError(
                 f"{name} has no option {key!r}; its options are {', '.join(fields)}."
-                + _nearest(key, list(fields))
+                + _nearest(key, fields)
             )
         if fields[key] is tuple and isinstance(value, list):
             options[key] = value = tuple(value)
@@ -53,6 +68,22 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
         raise UserError(str(error)) from error
 
 
-def _nearest(word: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(word, known, n=1)
+def parse_options(settings: Iterable[str]) -> dict[str, Any]:
+    """Options of a command line, such as ``width=16 num_blocks=1,1,2``, for ``build_model``."""
+    options: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals and value):
+            raise UserError(f"{setting!r} is no KEY=VALUE; write for example width=16.")
+        if key in options:
+            raise UserError(f"The options name {key} twice; leave one of them out.")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value  # a word
+    return options
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {matches[0]}?" if matches else ""

@@ -12,6 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FOLDER = Path(__file__).parent / "golden"
+# Networks whose PyTorch checkpoints we know by names and shapes, and those with golden outputs.
+GOLDEN_CHECKPOINTS = sorted(
+    path.name.removesuffix("_keys.json") for path in FOLDER.glob("*_keys.json")
+)
+GOLDEN_OUTPUTS = sorted(
+    path.name.removesuffix("_forward.npz") for path in FOLDER.glob("*_forward.npz")
+)
 
 
 def read_json(name: str) -> dict:
@@ -44,6 +51,11 @@ def golden_weights(name: str) -> dict[str, Tensor]:
             value = 0.6 * z / np.sqrt(np.prod(shape[1:]))
         state[key] = torch.from_numpy(np.asarray(value, dtype=np.float32))
     return state
+
+
+def golden_order(name: str) -> list[int]:
+    """Channels of golden images in R, G, B; the inverse too. DCSFN's release reads B, G, R."""
+    return [2, 1, 0] if name == "dcsfn" else [0, 1, 2]
 
 
 def golden_batch(step: int, batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What is particular to DCSFN: its short cuts against the plain forms, its released training."""
+"""What is particular to DCSFN: its blocks against their formulas, its unused weights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.criteria import Criterion
-from losses.terms import l1
-from models.dcsfn import DCSFN, VARIANTS, Cell, DCSFNConfig, FirstCell, FusionConv, InnerScaleUnit
-from tests.reference import golden_batch, golden_weights, read_arrays, read_json
+from models.dcsfn import (
+    DCSFN,
+    VARIANTS,
+    Cell,
+    DCSFNConfig,
+    DenseChain,
+    FirstCell,
+    FusionConv,
+    InnerScaleUnit,
+)
+from models.layers import plain_forms
+from tests.reference import golden_weights
 
 
 @pytest.fixture(autouse=True)
@@ -35,39 +43,6 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-# The published network. Its figures are of images with the channels B, G, R.
-
-
-def test_output_is_the_releases(published: dict[str, Tensor]) -> None:
-    golden = read_arrays("dcsfn_forward.npz")
-    network = golden_network(published).eval()
-    rainy = golden["input"].flip(1)
-    with torch.inference_mode():
-        outputs = network(rainy)
-        restored = network.restore(rainy)
-    assert len(outputs) == 1
-    torch.testing.assert_close(outputs[0].flip(1), golden["output0"], rtol=0, atol=1e-5)
-    assert torch.equal(restored, outputs[0])
-
-
-def test_two_training_steps_are_the_releases(published: dict[str, Tensor]) -> None:
-    golden = read_json("dcsfn_train.json")
-    network = golden_network(published).train()
-    criterion = Criterion({"NEGATIVE_SSIM": 1.0})
-    optimizer = torch.optim.Adam(network.parameters(), lr=golden["lr"])
-    for i, expected in enumerate(golden["steps"][:2], start=1):
-        rainy, clean = (image.flip(1) for image in golden_batch(i, *golden["batch"]))
-        outputs = network(rainy)
-        loss, _ = criterion(outputs, clean)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), float("inf"))
-        optimizer.step()
-        figures = {"loss": loss.item(), "ssim": -loss.item(), "l1": l1(outputs[0], clean).item()}
-        assert figures == pytest.approx({key: expected[key] for key in figures}, rel=1e-5)
-        assert norm.item() == pytest.approx(expected["grad_norm"], rel=1e-4)
-
-
 def test_published_weights_survive_the_way_there_and_back(published: dict[str, Tensor]) -> None:
     back = golden_network(published).to_published()
     assert back.keys() == published.keys()
@@ -79,7 +54,7 @@ def test_published_weights_survive_the_way_there_and_back(published: dict[str, T
         assert torch.equal(back[name], expected), name
 
 
-# The short cuts, each against its plain form
+# The blocks, each against its formula
 
 
 def plain_fusion(fusion: FusionConv, parts: list[Tensor]) -> Tensor:
@@ -104,7 +79,10 @@ def test_fusion_is_a_convolution_over_the_concatenation(sizes: list[tuple[int, i
     widths = [3, 2, 4, 1][: len(sizes)]
     fusion = FusionConv(sum(widths), 5)
     parts = [torch.randn(2, c, *size) for c, size in zip(widths, sizes, strict=True)]
-    close(fusion(*parts), plain_fusion(fusion, parts))
+    expected = plain_fusion(fusion, parts)
+    close(fusion(*parts), expected)
+    with plain_forms():
+        close(fusion(*parts), expected)
 
 
 def plain_unit(unit: InnerScaleUnit, x: Tensor) -> Tensor:
@@ -139,6 +117,19 @@ def test_unit_and_its_gradients_equal_the_plain_form(size: tuple[int, int]) -> N
     ]
     for actual, expected in zip(*gradients, strict=True):
         close(actual, expected, 1e-4)
+
+
+def test_the_chain_leaves_its_skips_alone() -> None:
+    chain = DenseChain(4, num_units=2)
+    x, skips = torch.randn(1, 4, 8, 8), [torch.randn(1, 4, 8, 8) for _ in range(2)]
+    given = list(skips)
+    out, unit_outputs = chain(x, skips)
+    assert len(skips) == 2 and all(a is b for a, b in zip(skips, given, strict=True))
+    first = chain.units[0](x + skips[0])
+    close(unit_outputs[0], first)
+    middle = F.leaky_relu(plain_fusion(chain.fusions[0], [x, first]), 0.2)
+    close(unit_outputs[1], chain.units[1](middle + skips[1]))
+    close(out, F.leaky_relu(plain_fusion(chain.fusions[1], [x, *unit_outputs]), 0.2))
 
 
 def test_first_cell_is_a_cell_whose_state_says_nothing() -> None:
