@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from models import load_published, load_weights
 from models.network import DerainingNetwork
+from models.registry import parse_options
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import remove_unfinished
@@ -109,6 +110,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the shipped network")
     parser.add_argument("--model", metavar="NAME", help="network of an authors' checkpoint")
     parser.add_argument(
+        "--options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of that network, where it is of another size than the published one: width=16",
+    )
+    parser.add_argument(
         "--recursive", action="store_true", help="subfolders too; their structure is kept"
     )
     parser.add_argument(
@@ -159,6 +167,8 @@ def parse_arguments() -> argparse.Namespace:
     add_device_option(parser)
     args = parser.parse_args()
 
+    if args.options and not args.model:
+        parser.error("--options are those of an authors' checkpoint; name its network by --model")
     if args.model and not args.weights:
         parser.error("--model names the network of an authors' checkpoint; it needs --weights FILE")
     args.tile = Tile.parse(args.tile)
@@ -180,7 +190,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def load_network(args: argparse.Namespace) -> DerainingNetwork:
     if args.model:
-        network = load_published(args.model, args.weights)
+        network = load_published(args.model, args.weights, parse_options(args.options))
     elif args.weights:
         network = load_weights(args.weights)
     elif SHIPPED_WEIGHTS.is_file():

@@ -111,7 +111,8 @@ def build_run(config: CfgNode, processes: Processes, is_resumed: bool, checked: 
     seed_everything(config.RUN.SEED)
     network = build_model(config.MODEL.NAME, config.MODEL.OPTIONS)
     check_patches(config, network)
-    criterion = build_criterion(config.LOSS)
+    criterion = build_criterion(config.LOSS, network.implicit_outputs)
+    check_outputs(config, criterion)
     loaders = build_loaders(config, processes.rank, processes.world_size, index=checked)
     if config.MODEL.INIT and not is_resumed:
         load_state(network, config.MODEL.INIT)
@@ -161,6 +162,17 @@ def check_patches(config: CfgNode, network: DerainingNetwork) -> None:
                 f"{config.MODEL.NAME} cannot train on patches of {patch} pixels; it takes "
                 f"multiples of {network.size_multiple} from {network.min_size} on."
             )
+
+
+def check_outputs(config: CfgNode, criterion: Criterion) -> None:
+    """Refuse outputs that the loss cannot take, before any data are read.
+
+    The network runs on the meta device: shapes without values.
+    """
+    with torch.device("meta"):
+        network = build_model(config.MODEL.NAME, config.MODEL.OPTIONS)
+        rainy = torch.empty(1, 3, config.AUGMENT.PATCH, config.AUGMENT.PATCH)
+    criterion.check(network(rainy), rainy)
 
 
 def total_steps(config: CfgNode, loaders: Loaders) -> int:

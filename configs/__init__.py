@@ -82,7 +82,7 @@ def default_config() -> CfgNode:
     c.LOSS.TERMS.NEGATIVE_SSIM = 0.0  # (DCSFN)
     c.LOSS.SCALES = 1  # the first outputs, each half the size of the one before
     c.LOSS.PYRAMID = "bilinear"  # how the clean image is halved: bilinear or gaussian
-    c.LOSS.IMPLICIT = 0.0  # weight of L1 on NeRD-Rain's two implicit images
+    c.LOSS.IMPLICIT = 0.0  # weight of L1 on a network's implicit images (NeRD-Rain)
     c.LOSS.RANGE = [0.0, 1.0]  # of the images inside the terms
 
     c.OPTIM = CfgNode()

@@ -299,7 +299,7 @@ class DCSFN(DerainingNetwork):
 
     def to_published(self) -> dict[str, Tensor]:
         state = self.state_dict()
-        published = {}
+        published: dict[str, Tensor] = {}
         for ours, theirs in published_names(self.config).items():
             parts = _swap_rgb(ours, state[ours]).chunk(len(theirs))
             published.update(zip(theirs, parts, strict=True))

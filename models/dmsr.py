@@ -119,7 +119,7 @@ class PairConv(nn.Conv2d):
             2 * channels, channels, 7, padding=3, padding_mode="reflect", groups=channels
         )
 
-    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:  # type: ignore[override]
         if takes_fast_form(x):
             return pair_conv_by_depthwise(self, x, guide)
         # (B, C, H, W) twice -> (B, C, 2, H, W) -> (B, 2C, H, W)

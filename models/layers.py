@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 _fast_forms_allowed = True
 
@@ -32,6 +35,11 @@ def plain_forms() -> Iterator[None]:
 def takes_fast_form(x: Tensor) -> bool:
     """Whether a block shall use its form for CPUs on features ``x``; see ``plain_forms``."""
     return _fast_forms_allowed and x.device.type == "cpu"
+
+
+def module_list(modules: Iterable[Module]) -> Sequence[Module]:
+    """An ``nn.ModuleList`` whose entries keep their type, so that their methods can be checked."""
+    return cast("Sequence[Module]", nn.ModuleList(modules))
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:

@@ -191,6 +191,7 @@ def recur_by_parts(unit: RRU, x: Tensor, step: int = 32) -> Tensor:
     """
     x = unit.reduce(x)
     gates, kernel = unit.lstm.gates, unit.expand.conv.weight  # kernel (hidden, C, 3, 3)
+    assert gates.bias is not None
     # (3 hidden, ...) -> (3, hidden, ...)
     weights = gates.weight.unflatten(0, (3, -1))
     biases = gates.bias.unflatten(0, (3, -1))
@@ -385,9 +386,12 @@ def published_names(config: MSPFNConfig) -> dict[str, str]:
         names[f"{ours}.prelu.weight"] = f"{theirs}/alpha"
 
     def add_attention(ours: str, theirs: str) -> None:
-        layers = ("conv_in", "conv2d"), ("conv_out", "conv2d_1")
-        layers += ("squeeze", "conv2d_2"), ("excite", "conv2d_3")
-        for our_layer, their_layer in layers:
+        for our_layer, their_layer in (
+            ("conv_in", "conv2d"),
+            ("conv_out", "conv2d_1"),
+            ("squeeze", "conv2d_2"),
+            ("excite", "conv2d_3"),
+        ):
             names[f"{ours}.{our_layer}.weight"] = f"{theirs}/{their_layer}/kernel"
             names[f"{ours}.{our_layer}.bias"] = f"{theirs}/{their_layer}/bias"
         names[f"{ours}.prelu_in.weight"] = f"{theirs}/conv2d/alpha"

@@ -53,7 +53,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import PixelwiseConv, full_precision, pixelwise, takes_fast_form, widened
+from models.layers import (
+    PixelwiseConv,
+    full_precision,
+    module_list,
+    pixelwise,
+    takes_fast_form,
+    widened,
+)
 from models.network import DerainingNetwork
 
 
@@ -361,6 +368,7 @@ class INR(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, latent: Tensor) -> Tensor:
+        assert self.neighbours.bias is not None
         bias = self.neighbours.bias + 2 * self.cell.sum(dim=1)
         x = F.conv2d(self.up(latent), self.neighbours.weight, bias, padding=1)
         for layer in self.layers:
@@ -375,7 +383,7 @@ class Scale(nn.Module):
         super().__init__()
         c = config.width
         self.embed = conv3x3(3, c)
-        self.passes = nn.ModuleList(UNet(config) for _ in range(num_passes))
+        self.passes = module_list(UNet(config) for _ in range(num_passes))
         # Released quirk: a third pass merges its finest skip with the second's weights.
         self.fine_merges = nn.ModuleList(
             PixelwiseConv(2 * c, c, bias=False) for _ in range(min(num_passes, 2))
@@ -426,7 +434,7 @@ class NeRDRain(DerainingNetwork):
         super().__init__()
         self.config = config
         # coarse to fine, at 1/4, 1/2 and 1 of the size
-        self.scales = nn.ModuleList(Scale(config, num_passes) for num_passes in (1, 2, 3))
+        self.scales = module_list(Scale(config, num_passes) for num_passes in (1, 2, 3))
         self.heads = nn.ModuleList(INR(config) for _ in range(2))
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
@@ -453,7 +461,9 @@ class NeRDRain(DerainingNetwork):
         self, images: list[Tensor]
     ) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor]]:
         """First-pass levels of the three scales, their inputs, the guesses of the two coarser."""
-        levels, inputs, guesses = [], [], []
+        levels: list[list[Tensor]] = []
+        inputs: list[Tensor] = []
+        guesses: list[Tensor] = []
         for i, (scale, image) in enumerate(zip(self.scales, images, strict=True)):
             inputs.append(image + double(guesses[-1]) if guesses else image)
             levels.append(scale.begin(inputs[-1]))
@@ -464,7 +474,7 @@ class NeRDRain(DerainingNetwork):
     def _fine_to_coarse(self, levels: list[list[Tensor]]) -> list[Tensor]:
         """Features of the three scales, coarse to fine, from the levels of their first passes."""
         decoded = []  # fine to coarse
-        feedback = [0.0] * 3  # nothing is finer than the finest scale
+        feedback: Sequence[Tensor | float] = [0.0] * 3  # nothing is finer than the finest scale
         for scale, first_levels in zip(reversed(self.scales), reversed(levels), strict=True):
             x, feedback = scale.finish(first_levels, feedback)
             decoded.append(x)

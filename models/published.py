@@ -65,6 +65,7 @@ def read_published(network: DerainingNetwork, path: Path) -> dict[str, Tensor]:
     They lie in a PyTorch file, under the network's ``published_key`` or at its top level, with or
     without the prefix of parallel training; or in a TensorFlow checkpoint.
     """
+    entries: Any
     if is_tensorflow_checkpoint(path):
         entries = read_tensorflow_checkpoint(path)
     else:
