@@ -6,11 +6,15 @@ publish, need the package tensorflow-cpu; nothing else in the project imports it
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -141,45 +145,75 @@ def read_tensorflow_checkpoint(prefix: Path) -> dict[str, Tensor]:
             f"There is no file {_index_file(prefix)}; name a TensorFlow checkpoint by its prefix, "
             "without .index or .data."
         )
-    tensorflow = _tensorflow()
     try:
-        reader = tensorflow.train.load_checkpoint(str(prefix))
-        return {
-            name: torch.from_numpy(reader.get_tensor(name))
-            for name in reader.get_variable_to_shape_map()
-            if not _is_training_state(name)
-        }
-    except (tensorflow.errors.OpError, IndexError) as error:  # IndexError: a file that is cut off
+        with tempfile.TemporaryDirectory() as folder:
+            _run_tensorflow(_READ, prefix, Path(folder, "variables.npz"))
+            with np.load(Path(folder, "variables.npz")) as variables:
+                return {
+                    name: torch.from_numpy(variables[name])
+                    for name in variables.files
+                    if not _is_training_state(name)
+                }
+    except subprocess.CalledProcessError as error:
         raise UserError(f"{prefix} is damaged or no TensorFlow checkpoint.") from error
-    except TypeError as error:
-        raise UserError(f"{prefix} holds values that are no numbers: {error}.") from error
+    except ValueError as error:  # objects, which this reader refuses
+        raise UserError(f"{prefix} holds values that are no numbers.") from error
 
 
 def write_tensorflow_checkpoint(prefix: Path, variables: Mapping[str, Tensor]) -> None:
     """The inverse of ``read_tensorflow_checkpoint``: ``prefix.index`` and ``prefix.data-*``."""
-    tensorflow = _tensorflow()
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as folder:
-        tensorflow.raw_ops.SaveV2(
-            prefix=str(Path(folder, prefix.name)),
-            tensor_names=list(variables),
-            shape_and_slices=[""] * len(variables),
-            tensors=[x.detach().cpu().numpy() for x in variables.values()],
-        )
+        written = Path(folder, "variables.npz")
+        arrays: dict[str, Any] = {name: x.detach().cpu().numpy() for name, x in variables.items()}
+        np.savez(written, **arrays)
+        try:
+            _run_tensorflow(_WRITE, Path(folder, prefix.name), written)
+        except subprocess.CalledProcessError as error:
+            reason = error.stderr.strip().splitlines()[-1:]
+            raise UserError(f"TensorFlow cannot write {prefix}: {' '.join(reason)}") from error
+        written.unlink()
         # The index makes it a checkpoint, so it comes last.
         for file in sorted(Path(folder).iterdir()):
             file.replace(prefix.parent / file.name)
 
 
-def _tensorflow() -> Any:
-    try:
-        import tensorflow
-    except ModuleNotFoundError as error:
+# Programs for a process of their own: TensorFlow and PyTorch with CUDA each bring an LLVM, and
+# two of them in one process end it.
+_READ = """
+import sys
+import numpy, tensorflow
+reader = tensorflow.train.load_checkpoint(sys.argv[1])
+names = reader.get_variable_to_shape_map()
+numpy.savez(sys.argv[2], **{name: reader.get_tensor(name) for name in names})
+"""
+_WRITE = """
+import sys
+import numpy, tensorflow
+with numpy.load(sys.argv[2]) as file:
+    variables = dict(file)
+tensorflow.raw_ops.SaveV2(
+    prefix=sys.argv[1],
+    tensor_names=list(variables),
+    shape_and_slices=[""] * len(variables),
+    tensors=list(variables.values()),
+)
+"""
+
+
+def _run_tensorflow(program: str, prefix: Path, variables: Path) -> None:
+    """One of the programs above. Raises CalledProcessError where it fails."""
+    if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             "TensorFlow checkpoints, as MSPFN's authors publish them, need a package of their "
             "own: pip install tensorflow-cpu"
-        ) from error
-    return tensorflow
+        )
+    subprocess.run(
+        [sys.executable, "-c", program, str(prefix.resolve()), str(variables.resolve())],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
 
 def _index_file(prefix: Path) -> Path:

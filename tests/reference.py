@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,6 +55,17 @@ def golden_weights(name: str) -> dict[str, Tensor]:
             value = 0.6 * z / np.sqrt(np.prod(shape[1:]))
         state[key] = torch.from_numpy(np.asarray(value, dtype=np.float32))
     return state
+
+
+def run_tensorflow(program: str, *arguments: object) -> None:
+    """Run a Python program that uses TensorFlow; skip the test where it is not installed.
+
+    In a process of its own: TensorFlow and PyTorch with CUDA each bring an LLVM, and two of them
+    in one process end it.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("tensorflow-cpu is not installed")
+    subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=True)
 
 
 def golden_order(name: str) -> list[int]:

@@ -12,10 +12,11 @@ from torch import nn
 
 from configs import load_config
 from losses import build_criterion
+from losses.criteria import Criterion
 from losses.pyramids import bilinear_pyramid, gaussian_pyramid
 from losses.terms import charbonnier, edge, fft_complex, fft_stacked, laplacian, negative_ssim
 from models import build_model
-from tests.reference import golden_batch, golden_weights, read_json
+from tests.reference import golden_batch, golden_order, golden_weights, read_json
 from utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -41,9 +42,11 @@ def test_recipe_takes_the_steps_of_the_release(name: str) -> None:
     network = build_model(name)
     network.load_state_dict(network.from_published(golden_weights(name)))
     network.train()
-    criterion = build_criterion(load_config(CONFIGS / f"{recipe}.yml").LOSS)
+    criterion = build_criterion(
+        load_config(CONFIGS / f"{recipe}.yml").LOSS, network.implicit_outputs
+    )
     optimizer = torch.optim.Adam(network.parameters(), lr=golden["lr"])
-    order = [2, 1, 0] if name == "dcsfn" else [0, 1, 2]  # the batch is drawn in the release's order
+    order = golden_order(name)
     for number, expected in enumerate(golden["steps"][:2], start=1):
         rainy, clean = golden_batch(number, *golden["batch"])
         loss, parts = criterion(network(rainy[:, order]), clean[:, order])
@@ -119,7 +122,7 @@ def test_pyramids_halve_in_their_own_ways() -> None:
 def test_criterion_runs_in_float32_under_autocast() -> None:
     criterion = build_criterion(load_config(CONFIGS / "dmsr_rain13k.yml").LOSS)
     clean = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    outputs = [clean.bfloat16(), clean[..., ::2, ::2].bfloat16(), clean[..., ::4, ::4].bfloat16()]
+    outputs = tuple(clean[..., ::step, ::step].bfloat16() for step in (1, 2, 4))
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = criterion(outputs, clean)
     assert loss.dtype == torch.float32 and loss.isfinite()
@@ -131,3 +134,51 @@ def test_a_loss_without_terms_or_with_an_unknown_pyramid_is_refused() -> None:
                                     "LOSS.TERMS.FFT_STACKED", "0"]).LOSS)  # fmt: skip
     with pytest.raises(UserError, match="bilinear, gaussian"):
         build_criterion(load_config(CONFIGS / "dmsr_rain13k.yml", ["LOSS.PYRAMID", "x"]).LOSS)
+
+
+def images(*shapes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.zeros(shape) for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), r"returns a tensor of shape \(2, 3, 8, 8\); it must return a tu"),
+        ([torch.zeros(2, 3, 8, 8)], "returns a list of Tensor"),
+        ({"restored": torch.zeros(2, 3, 8, 8)}, "returns a dict"),
+        ((torch.zeros(2, 3, 8, 8), None), "returns a tuple of Tensor, NoneType"),
+        (images((2, 3, 8, 8)), "takes 2 outputs; this network has 1"),
+        (images((2, 1, 8, 8), (2, 3, 4, 4)), r"Output 0 .* shape \(2, 1, 8, 8\).*\(2, 3, 8, 8\)"),
+        (images((1, 3, 8, 8), (1, 3, 4, 4)), r"Output 0 .* shape \(1, 3, 8, 8\)"),
+        (images((2, 3, 8, 8), (2, 3, 8, 8)), r"Output 1 .*8 x 8 images .*\(2, 3, 4, 4\)"),
+        (images((2, 3, 8, 8), (3, 4, 4)), r"Output 1 .* shape \(3, 4, 4\)"),
+    ],
+)
+def test_what_is_no_tuple_of_fitting_images_is_refused(outputs: object, message: str) -> None:
+    """Broadcasting would let most of them through."""
+    criterion = Criterion({"L1": 1.0}, num_scales=2)
+    with pytest.raises(UserError, match=message):
+        criterion(outputs, torch.zeros(2, 3, 8, 8))
+
+
+def test_outputs_that_are_not_compared_may_have_any_shape() -> None:
+    criterion = Criterion({"L1": 1.0})
+    loss, _ = criterion(images((2, 3, 8, 8), (2, 3, 5, 5)), torch.ones(2, 3, 8, 8))
+    assert loss.item() == 1
+
+
+def test_implicit_outputs_are_those_that_the_network_names() -> None:
+    clean = torch.ones(1, 3, 16, 16)
+    outputs = images((1, 3, 16, 16), (1, 3, 4, 4), (1, 3, 9, 9), (1, 3, 8, 8))
+    criterion = Criterion({"L1": 1.0}, implicit_weight=0.5, implicit_outputs=((3, 1), (1, 2)))
+    loss, parts = criterion(outputs, clean)
+    assert loss.item() == pytest.approx(1 + 0.5 * 2)
+    assert parts["IMPLICIT"].item() == pytest.approx(2)
+    with pytest.raises(UserError, match="takes 4 outputs; this network has 2"):
+        criterion(outputs[:2], clean)
+
+
+def test_an_implicit_loss_without_implicit_outputs_is_refused() -> None:
+    node = load_config(CONFIGS / "dmsr_rain13k.yml", ["LOSS.IMPLICIT", "0.1"]).LOSS
+    with pytest.raises(UserError, match=r"LOSS\.IMPLICIT is 0\.1.*no implicit outputs"):
+        build_criterion(node)

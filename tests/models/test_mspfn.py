@@ -15,8 +15,8 @@ from torch import Tensor
 from losses.terms import charbonnier, laplacian
 from models.layers import plain_forms
 from models.mspfn import MSPFN, VARIANTS, Down, MSPFNConfig, Up, published_names
-from models.published import read_tensorflow_checkpoint
-from tests.reference import read_arrays, read_json
+from models.published import load_published, read_tensorflow_checkpoint, write_published
+from tests.reference import read_arrays, read_json, run_tensorflow
 
 RELEASED = ("mspfn", "mspfn_n1")
 # Odd and even, down to a single pixel; the network meets them from 4 x 4 on.
@@ -47,8 +47,8 @@ def golden_variables(name: str, test_graph: bool = True) -> dict[str, Tensor]:
     return variables
 
 
-def canonical(variables: dict[str, Tensor], root: str = "generator/") -> dict[str, Tensor]:
-    return {MSPFN.name_from_file(root + name): value for name, value in variables.items()}
+def canonical(variables: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {MSPFN.name_from_file(f"generator/{name}"): x for name, x in variables.items()}
 
 
 def golden_network(name: str, test_graph: bool = True) -> MSPFN:
@@ -250,42 +250,81 @@ def test_up_is_the_adjoint_of_down(size: tuple[int, int]) -> None:
     torch.testing.assert_close(up(g, x.shape[-2:]), gradient, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_down_and_up_equal_tensorflow(size: tuple[int, int]) -> None:
-    tensorflow = pytest.importorskip("tensorflow", reason="tensorflow-cpu is not installed")
+DOWN_AND_UP = """
+import sys
+import numpy, tensorflow
+with numpy.load(sys.argv[1]) as file:
+    arrays = dict(file)
+out = {}
+for i in range(int(arrays["count"])):
+    x, kernel = arrays[f"x{i}"], arrays["kernel"]
+    y = out[f"down{i}"] = tensorflow.nn.conv2d(x, kernel, 2, "SAME").numpy()
+    up = tensorflow.nn.conv2d_transpose(y, arrays["up_kernel"], x.shape, 2, "SAME")
+    out[f"up{i}"] = up.numpy()
+numpy.savez(sys.argv[2], **out)
+"""
+
+
+@pytest.mark.extras
+def test_down_and_up_equal_tensorflow(tmp_path: Path) -> None:
     torch.manual_seed(0)
     down, up = linear(Down(3)), linear(Up(3, 3))
-    x = torch.rand(2, 3, *size, dtype=torch.double)
-    kernel = down.conv.weight.detach().permute(2, 3, 1, 0).numpy()
-    expected = tensorflow.nn.conv2d(nhwc(x).numpy(), kernel, 2, "SAME").numpy()
-    y = down(x).detach()
-    np.testing.assert_allclose(nhwc(y).numpy(), expected, rtol=0, atol=1e-14)
-    kernel = up.conv.weight.detach().permute(2, 3, 1, 0).numpy()
-    expected = tensorflow.nn.conv2d_transpose(nhwc(y).numpy(), kernel, nhwc(x).shape, 2, "SAME")
-    ours = up(y, x.shape[-2:]).detach()
-    np.testing.assert_allclose(nhwc(ours).numpy(), expected.numpy(), rtol=0, atol=1e-14)
+    images = [torch.rand(2, 3, *size, dtype=torch.double) for size in SIZES]
+    given = {f"x{i}": nhwc(x).numpy() for i, x in enumerate(images)}
+    given["kernel"] = down.conv.weight.detach().permute(2, 3, 1, 0).numpy()
+    given["up_kernel"] = up.conv.weight.detach().permute(2, 3, 1, 0).numpy()
+    np.savez(tmp_path / "given.npz", count=len(SIZES), **given)
+    run_tensorflow(DOWN_AND_UP, tmp_path / "given.npz", tmp_path / "expected.npz")
+    with np.load(tmp_path / "expected.npz") as expected:
+        for i, x in enumerate(images):
+            y = down(x).detach()
+            np.testing.assert_allclose(nhwc(y).numpy(), expected[f"down{i}"], rtol=0, atol=1e-14)
+            ours = up(y, x.shape[-2:]).detach()
+            np.testing.assert_allclose(nhwc(ours).numpy(), expected[f"up{i}"], rtol=0, atol=1e-14)
 
 
-@pytest.mark.slow
-def test_a_whole_tensorflow_checkpoint_restores_as_released(tmp_path: Path) -> None:
+# As the authors' trainer saves: a TensorFlow 1 session and its Saver.
+SAVE = """
+import sys
+import numpy
+import tensorflow.compat.v1 as tf1
+with numpy.load(sys.argv[1]) as variables, tf1.Graph().as_default(), tf1.Session() as session:
+    for name in variables.files:
+        tf1.get_variable(name, initializer=variables[name])
+    tf1.get_variable("MSPFN/global_step", initializer=numpy.int64(7))
+    session.run(tf1.global_variables_initializer())
+    tf1.train.Saver().save(session, sys.argv[2], write_meta_graph=False)
+"""
+
+
+@pytest.mark.extras
+def test_a_whole_tensorflow_checkpoint_restores_as_released_and_is_written_again(
+    tmp_path: Path,
+) -> None:
     """As the authors publish MSPFN-N1: the test graph's names, with a trainer's extras."""
-    pytest.importorskip("tensorflow", reason="tensorflow-cpu is not installed")
-    import tensorflow.compat.v1 as tf1
+    theirs = {f"generator/{name}": x for name, x in golden_variables("mspfn_n1").items()}
+    np.savez(tmp_path / "given.npz", **{name: x.numpy() for name, x in theirs.items()})
+    run_tensorflow(SAVE, tmp_path / "given.npz", tmp_path / "epoch44")
 
-    with tf1.Graph().as_default(), tf1.Session() as session:
-        for name, value in golden_variables("mspfn_n1").items():
-            tf1.get_variable("generator/" + name, initializer=value.numpy())
-        tf1.get_variable("MSPFN/global_step", initializer=np.int64(7))
-        session.run(tf1.global_variables_initializer())
-        tf1.train.Saver().save(session, str(tmp_path / "epoch44"), write_meta_graph=False)
-
-    variables = read_tensorflow_checkpoint(tmp_path / "epoch44")
-    network = MSPFN(VARIANTS["mspfn_n1"]).eval()
-    network.load_state_dict(network.from_published(canonical(variables, root="")))
+    network = load_published("mspfn_n1", tmp_path / "epoch44")
     golden = read_arrays("mspfn_n1_forward.npz")
     with torch.inference_mode():
         restored = network.restore(to_rgb(golden["input"]))
     torch.testing.assert_close(to_bgr(restored), golden["imitation"], rtol=0, atol=1e-5)
+
+    write_published(network, tmp_path / "again" / "epoch1")
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {
+        "epoch1.index",
+        "epoch1.data-00000-of-00001",
+    }
+    written = read_tensorflow_checkpoint(tmp_path / "again" / "epoch1")
+    assert written.keys() == theirs.keys()
+    for name, value in theirs.items():
+        if "LSTM_conv" not in name:  # there the unused parts are zeros
+            assert torch.equal(written[name], value), name
+    back = load_published("mspfn_n1", tmp_path / "again" / "epoch1").state_dict()
+    for name, value in network.state_dict().items():
+        assert torch.equal(back[name], value), name
 
 
 @pytest.mark.parametrize(

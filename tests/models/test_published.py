@@ -5,50 +5,66 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from models.published import is_tensorflow_checkpoint, read_tensorflow_checkpoint
+from tests.reference import run_tensorflow
 from utils.errors import UserError
 
-
-def write_checkpoint(prefix: Path) -> dict[str, torch.Tensor]:
-    """One step of a tiny TensorFlow 1 training; the trained variables."""
-    pytest.importorskip("tensorflow", reason="tensorflow-cpu is not installed")
-    import tensorflow.compat.v1 as tf1
-
-    with tf1.Graph().as_default(), tf1.Session() as session:
-        with tf1.variable_scope("generator"):
-            weight = tf1.get_variable("rnn1/weight", [3, 3, 4, 2])
-            alpha = tf1.get_variable("rnn1/alpha", [4], initializer=tf1.zeros_initializer())
-        with tf1.variable_scope("MSPFN"):
-            step = tf1.train.create_global_step()
-        loss = tf1.reduce_sum(weight**2) + tf1.reduce_sum((alpha - 1) ** 2)
-        train = tf1.train.AdamOptimizer(0.1).minimize(loss, global_step=step)
-        session.run(tf1.global_variables_initializer())
-        session.run(train)
-        tf1.train.Saver().save(session, str(prefix), write_meta_graph=False)
-        return {
-            "generator/rnn1/weight": torch.from_numpy(session.run(weight)),
-            "generator/rnn1/alpha": torch.from_numpy(session.run(alpha)),
-        }
+# One step of a tiny TensorFlow 1 training, and the trained variables.
+TRAIN = """
+import sys
+import numpy
+import tensorflow.compat.v1 as tf1
+with tf1.Graph().as_default(), tf1.Session() as session:
+    with tf1.variable_scope("generator"):
+        weight = tf1.get_variable("rnn1/weight", [3, 3, 4, 2])
+        alpha = tf1.get_variable("rnn1/alpha", [4], initializer=tf1.zeros_initializer())
+    with tf1.variable_scope("MSPFN"):
+        step = tf1.train.create_global_step()
+    loss = tf1.reduce_sum(weight**2) + tf1.reduce_sum((alpha - 1) ** 2)
+    train = tf1.train.AdamOptimizer(0.1).minimize(loss, global_step=step)
+    session.run(tf1.global_variables_initializer())
+    session.run(train)
+    tf1.train.Saver().save(session, sys.argv[1], write_meta_graph=False)
+    values = {"generator/rnn1/weight": weight, "generator/rnn1/alpha": alpha}
+    numpy.savez(sys.argv[2], **session.run(values))
+"""
 
 
-def test_variables_are_read_without_the_training_state(tmp_path: Path) -> None:
-    expected = write_checkpoint(tmp_path / "epoch44")
-    variables = read_tensorflow_checkpoint(tmp_path / "epoch44")
-    assert variables.keys() == expected.keys()
-    for name, value in expected.items():
-        assert torch.equal(variables[name], value), name
+@pytest.mark.extras
+def test_variables_are_read_without_the_training_state_and_damage_is_told(tmp_path: Path) -> None:
+    prefix = tmp_path / "epoch44"
+    run_tensorflow(TRAIN, prefix, tmp_path / "expected.npz")
+    variables = read_tensorflow_checkpoint(prefix)
+    with np.load(tmp_path / "expected.npz") as expected:
+        assert variables.keys() == set(expected.files)
+        for name, value in variables.items():
+            assert np.array_equal(value.numpy(), expected[name]), name
+    for suffix in (".data-00000-of-00001", ".index"):
+        file = tmp_path / f"epoch44{suffix}"
+        whole = file.read_bytes()
+        file.write_bytes(whole[:20])
+        with pytest.raises(UserError, match="damaged"):
+            read_tensorflow_checkpoint(prefix)
+        file.write_bytes(whole)
 
 
-@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
-def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
-    write_checkpoint(tmp_path / "epoch44")
-    file = tmp_path / f"epoch44{suffix}"
-    file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(UserError, match="damaged"):
-        read_tensorflow_checkpoint(tmp_path / "epoch44")
+TEXTS = """
+import sys
+import tensorflow
+tensorflow.raw_ops.SaveV2(
+    prefix=sys.argv[1], tensor_names=["a"], shape_and_slices=[""], tensors=[["no number"]]
+)
+"""
+
+
+@pytest.mark.extras
+def test_texts_are_refused(tmp_path: Path) -> None:
+    run_tensorflow(TEXTS, tmp_path / "texts")
+    with pytest.raises(UserError, match="no numbers"):
+        read_tensorflow_checkpoint(tmp_path / "texts")
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
