@@ -49,10 +49,9 @@ def main() -> None:
     if args.options and not args.model:
         raise UserError("--options are those of a network; name it with --model.")
     if args.to == "published":
-        network = load_weights(args.weights)
-        write_published(network, args.output)
-        if options := read_weights(args.weights).options:
-            print(f"the way back needs {command_line_options(options)}")
+        weights = to_published(args.weights, args.output)
+        if weights.options:
+            print(f"the way back needs {command_line_options(weights.options)}")
     else:
         to_project(args.model, args.options, args.weights, args.output)
     print(f"wrote {args.output}")
@@ -69,6 +68,12 @@ def to_project(model: str | None, settings: Sequence[str], source: Path, output:
     network = load_published(model, source, options)
     info = {"converted from": source.name}
     write_weights(output, Weights(model, options, network.state_dict(), info))
+
+
+def to_published(source: Path, output: Path) -> Weights:
+    """A file of this project as the authors' code reads it; returns what the file holds."""
+    write_published(load_weights(source), output)
+    return read_weights(source)
 
 
 def command_line_options(options: dict) -> str:

@@ -50,6 +50,13 @@ class DnCNN(DerainingNetwork):
 '''
 
 
+SETTINGS = """
+    MODEL.NAME dncnn_t RUN.NAME dncnn DATA.TRAIN pairs DATA.VAL pairs DATA.WORKERS 0
+    LOSS.TERMS.L1 1 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1
+    OPTIM.EPOCHS 2 OPTIM.BATCH_SIZE 2 AUGMENT.PATCH 33
+"""
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with a fifth network: one file, two lines."""
@@ -89,31 +96,7 @@ def run_python(project: Path, *arguments: object) -> subprocess.CompletedProcess
 
 def test_it_trains_restores_and_converts(project: Path) -> None:
     write_pairs(project / "pairs", 2)
-    settings = [
-        "MODEL.NAME",
-        "dncnn_t",
-        "RUN.NAME",
-        "dncnn",
-        "DATA.TRAIN",
-        "pairs",
-        "DATA.VAL",
-        "pairs",
-        "DATA.WORKERS",
-        "0",
-        "LOSS.TERMS.L1",
-        "1",
-        "LOSS.TERMS.FFT_STACKED",
-        "0",
-        "LOSS.SCALES",
-        "1",
-        "OPTIM.EPOCHS",
-        "2",
-        "OPTIM.BATCH_SIZE",
-        "2",
-        "AUGMENT.PATCH",
-        "33",
-    ]
-    done = run_python(project, "train.py", *settings)
+    done = run_python(project, "train.py", *SETTINGS.split())
     assert done.returncode == 0, done.stderr
     best = project / "runs" / "dncnn" / "best.safetensors"
     assert best.is_file()

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from models import build_model, load_published, load_weights
-from tests.helpers import ROOT, run_script
-from tests.reference import golden_weights
+from tests.helpers import ROOT
 from utils.checkpoints import Weights, read_checkpoint, write_checkpoint, write_weights
 from utils.errors import UserError
 
@@ -107,30 +106,3 @@ run_main(lambda: write_checkpoint(Path({str(latest)!r}), state))
     assert read_checkpoint(latest)["step"] == 1
     assert list(tmp_path.iterdir()) == [latest]
     assert resource.RLIMIT_FSIZE  # the limit above is POSIX's
-
-
-def test_conversion_to_published_names_and_back(tmp_path) -> None:
-    """An author's DCSFN checkpoint, through our format, to a file that the authors' code loads."""
-    golden = golden_weights("dcsfn")
-    published = {f"module.{name}": value for name, value in golden.items()}
-    torch.save({"net": published, "clock_net": 1, "opt_net": {}}, tmp_path / "theirs.pth")
-    ours, back = tmp_path / "ours.safetensors", tmp_path / "back.pth"
-    script = "tools/convert_weights.py"
-    done = run_script(
-        script, "--model", "dcsfn", "--weights", tmp_path / "theirs.pth", "--output", ours
-    )
-    assert done.returncode == 0, done.stderr
-    done = run_script(script, "--to", "published", "--weights", ours, "--output", back)
-    assert done.returncode == 0, done.stderr
-    returned = torch.load(back, weights_only=True)["net"]
-    assert {name: value.shape for name, value in returned.items()} == {
-        name: value.shape for name, value in published.items()
-    }
-    live = set(build_model("dcsfn").to_published())
-    same = {name for name in live if torch.equal(returned[f"module.{name}"], golden[name])}
-    unused = live - same
-    assert all((returned[f"module.{name}"] == 0).all() for name in unused)
-    dead_cells = ("rec1_4.", "rec2_1.", "fusion_1_2_2", "fusion_2_2_2")
-    assert all(name.startswith(dead_cells) for name in unused), sorted(unused)
-    done = run_script(script, "--to", "published", "--weights", ours, "--output", back)
-    assert done.returncode == 1 and "exists" in done.stderr  # nothing is overwritten
