@@ -34,7 +34,11 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    # NeRD-Rain-S is the same code as NeRD-Rain
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "nerd_rain")) for name in RECIPES],
+)
 def test_recipe_takes_the_steps_of_the_release(name: str) -> None:
     """Loss, parts and gradient norm of two Adam steps, through the shipped YAML."""
     recipe, parts_of_golden = RECIPES[name]
