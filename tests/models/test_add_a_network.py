@@ -53,7 +53,7 @@ class DnCNN(DerainingNetwork):
 SETTINGS = """
     MODEL.NAME dncnn_t RUN.NAME dncnn DATA.TRAIN pairs DATA.VAL pairs DATA.WORKERS 0
     LOSS.TERMS.L1 1 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1
-    OPTIM.EPOCHS 2 OPTIM.BATCH_SIZE 2 AUGMENT.PATCH 33
+    OPTIM.EPOCHS 2 OPTIM.BATCH_SIZE 2 AUGMENT.PATCH 33 SCHEDULE.NAME exponential
 """
 
 
@@ -65,7 +65,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(
             ROOT / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
-    for file in ("train.py", "test.py", "pyproject.toml"):
+    for file in ("train.py", "test.py", "training.yml", "pyproject.toml"):
         shutil.copy(ROOT / file, project)
     (project / "models" / "dncnn.py").write_text(DNCNN)
     registry = project / "models" / "registry.py"
