@@ -1,104 +1,192 @@
-"""How fast training patches come from files and from the cache, and what memory that takes.
+"""How fast training patches come from files, from the cache, and with no files at all.
 
-    python tools/benchmark_data.py                      (makes its own 481x321 PNG pairs)
+    python tools/benchmark_data.py                      (makes its own 481x321 pairs, PNG and JPEG)
     python tools/benchmark_data.py --data datasets/Rain200H/train
+    python tools/benchmark_data.py --start 100000       (only: how long a large set takes to start)
 
-Both ways cut the same random 64-pixel patches, on one core, in turns within one run, so that the
-ratio holds on a busy machine too. Memory is this process's own: pages of the mapped cache belong
-to the system, which shares them among all loader processes and drops them when it needs them.
+Real loaders, as train.py uses them, with 0, 1 and 2 loader processes: patches of 64 pixels in
+batches of 12 and of 256 pixels one by one. The time of a batch is the processor time that the
+busiest process needs for it, least of several turns: what it takes where each process has a core of
+its own. So the table holds on a busy machine too. "none" cuts patches out of one image in memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import re
-import statistics
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from data.cache import open_cache
-from data.datasets import DecodedPairs, Draw, PairImages, TrainingPatches
+from data.checked import check_pairs
+from data.datasets import (
+    BatchSampler,
+    DecodedPairs,
+    PairImages,
+    PatchLoader,
+    Share,
+    TrainingPatches,
+)
 from data.pairs import Pair, find_pairs
 from data.transforms import Augmentation
-from utils.errors import run_main
-from utils.images import write_png
+from utils.errors import UserError, run_main
 
 HEIGHT, WIDTH = 321, 481  # of Rain100H and BSDS500
-PATCH = 64
-TURNS = 7
+SHAPES = ((64, 12), (256, 1))  # patch and batch size, as DMSR and NeRD-Rain train
+WORKERS = (0, 1, 2)
+TURNS = 3
+MOST_SECONDS = 1.0  # of one turn
+
+
+class OneImage:
+    """The same pair again and again: what cutting and carrying patches costs by itself."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.pair = tuple(rng.integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rainy, clean = self.pair
+        return rainy, clean
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure decoding against the cache.")
-    parser.add_argument("--data", type=Path, help="paired folders; made up where not given")
-    parser.add_argument("--pairs", type=int, default=64, help="pairs to use or make (default 64)")
-    args = parser.parse_args()
-    cv2.setNumThreads(0)
-    with tempfile.TemporaryDirectory() as temporary:
-        if args.data is None:
-            make_pairs(Path(temporary) / "pairs", 4 * args.pairs)
-        pairs = find_pairs(args.data or Path(temporary) / "pairs")[1]
-        measure(pairs, args.pairs, Path(temporary))
-
-
-def make_pairs(folder: Path, count: int) -> None:
-    """Photograph-like PNGs: a smooth scene, texture and noise."""
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        for name in ("input", "target"):
-            scene = cv2.resize(rng.uniform(0, 255, (12, 16, 3)), (WIDTH, HEIGHT), None, 0, 0, 2)
-            texture = cv2.GaussianBlur(rng.normal(0, 60, (HEIGHT, WIDTH, 3)), (0, 0), 1.5)
-            noise = rng.normal(0, 4, (HEIGHT, WIDTH, 3))
-            image = (scene + texture + noise).clip(0, 255).astype(np.uint8)
-            write_png(folder / name / f"{i + 1}.png", image)
-
-
-def measure(pairs: list[Pair], few: int, folder: Path) -> None:
-    started = time.perf_counter()
-    cache = open_cache(pairs, folder / "cache")
-    built = time.perf_counter() - started
-    few_cached = open_cache(pairs[:few], folder / "few")
-    decoded, cached = [], []
-    for turn in range(TURNS):
-        decoded.append(pairs_a_second(DecodedPairs(pairs[:few]), few, 32, turn))
-        cached.append(pairs_a_second(few_cached, few, 2000, turn))
-    ratio = statistics.median(c / d for c, d in zip(cached, decoded, strict=True))
-    print(f"{len(pairs)} pairs; the cache took {built:.1f} s to build, once")
-    print("| way | pairs a second |\n|---|---|")
-    print(f"| decode and crop | {statistics.median(decoded):.0f} |")
-    print(f"| cache | {statistics.median(cached):.0f} |")
-    print(f"ratio of the medians of {TURNS} turns: {ratio:.1f}")
-    before = own_memory()
-    pairs_a_second(few_cached, few, 4 * few, 0)
-    small = own_memory()
-    pairs_a_second(cache, len(pairs), 4 * len(pairs), 0)
-    print(
-        f"memory of the process: {before:.0f} MiB before, {small:.0f} MiB after {few} pairs, "
-        f"{own_memory():.0f} MiB after {len(pairs)}"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--data", type=Path, help="a folder of pairs; made up where not given")
+    parser.add_argument("--pairs", type=int, default=64, help="pairs to use or make (default 64)")
+    parser.add_argument(
+        "--start", type=int, metavar="N", help="time the start with N small pairs, and no patches"
+    )
+    args = parser.parse_args()
+    if not Path("/proc/self/stat").exists():
+        raise UserError("tools/benchmark_data.py reads processor times from /proc; it needs Linux.")
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        if args.start:
+            measure_start(Path(temporary), args.start)
+            return
+        kinds = {"given": args.data}
+        if args.data is None:
+            kinds = {kind: Path(temporary) / kind for kind in ("png", "jpg")}
+            for kind, folder in kinds.items():
+                make_pairs(folder, args.pairs, kind)
+        measure({kind: find_pairs(f)[1][: args.pairs] for kind, f in kinds.items()}, temporary)
 
 
-def pairs_a_second(images: PairImages, num_pairs: int, count: int, turn: int) -> float:
-    """Training samples (crop, flip, float tensors) that one core delivers a second."""
-    patches = TrainingPatches(images, Augmentation(), seed=0)
-    order = np.random.default_rng(turn).integers(num_pairs, size=count)
-    started = time.perf_counter()
-    for index in order:
-        patches[Draw(turn, int(index), PATCH)]
-    return count / (time.perf_counter() - started)
+def make_pairs(folder: Path, count: int, suffix: str, size: tuple[int, int] | None = None) -> None:
+    """Photograph-like pairs: a smooth scene, texture and noise; ``size`` is (height, width)."""
+    rng = np.random.default_rng(0)
+    height, width = size or (HEIGHT, WIDTH)
+    for name in ("input", "target"):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            coarse = rng.uniform(0, 255, (12, 16, 3))
+            scene = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+            texture = cv2.GaussianBlur(rng.normal(0, 60, (height, width, 3)), (0, 0), 1.5)
+            noise = rng.normal(0, 4, (height, width, 3))
+            image = (scene + texture + noise).clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / name / f"{i + 1}.{suffix}"), image)
+
+
+def measure(pairs_of: dict[str, list[Pair]], folder: str) -> None:
+    """Print the table: ways of reading against loader processes, patches a second."""
+    ways: dict[str, PairImages] = {}
+    for kind, pairs in pairs_of.items():
+        ways[f"decode {kind}"] = DecodedPairs(pairs)
+    cached = next(iter(pairs_of.values()))
+    ways["cache"] = open_cache(cached, Path(folder) / "cache")
+    ways["none"] = OneImage()
+    for patch, batch_size in SHAPES:
+        print(f"\nPatches of {patch}, batches of {batch_size}: patches a second")
+        print("| way | " + " | ".join(f"{n} workers" for n in WORKERS) + " |")
+        print("|---|" + "---:|" * len(WORKERS))
+        for name, images in ways.items():
+            # turns go round the numbers of workers, so that a busy minute hits all of them
+            seconds = dict.fromkeys(WORKERS, float("inf"))
+            for _, workers in itertools.product(range(TURNS), WORKERS):
+                loader = build_loader(images, patch, batch_size, workers)
+                seconds[workers] = min(seconds[workers], seconds_a_batch(loader))
+            rates = " | ".join(f"{batch_size / seconds[n]:,.0f}" for n in WORKERS)
+            print(f"| {name} | {rates} |", flush=True)
+    print(f"\nmemory of this process, without the pages of the cache: {own_memory():.0f} MiB")
+
+
+def build_loader(images: PairImages, patch: int, batch_size: int, workers: int) -> PatchLoader:
+    """A loader of an epoch that does not end while it is measured."""
+    num_samples = 10**6
+    sampler = BatchSampler(num_samples, seed=0, accumulate=1, rank=0, world_size=1)
+    sampler.set_epoch(1, patch=patch, batch_size=batch_size)
+    shares = [Share(0, len(images), num_samples)]
+    return PatchLoader(TrainingPatches(images, Augmentation(), 0, shares), sampler, workers)
+
+
+def seconds_a_batch(loader: PatchLoader) -> float:
+    """Processor seconds of the process that needs most for a batch, at most one for all loaders."""
+    batches = iter(loader)
+    for _ in range(3 + 2 * loader.num_workers):  # the first also start the loaders
+        next(batches)
+    before, started, count = processor_times(), time.perf_counter(), 0
+    while time.perf_counter() - started < MOST_SECONDS or count < 20:
+        next(batches)
+        count += 1
+    own, *others = (after - b for after, b in zip(processor_times(), before, strict=True))
+    return max(own, sum(others) / max(len(others), 1)) / count
+
+
+def processor_times() -> list[float]:
+    """Processor seconds of this process and of each loader that it has started, in their order."""
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    loaders = [
+        fields
+        for child in children
+        if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()
+        for fields in [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()]
+    ]
+    ticks = os.sysconf("SC_CLK_TCK")  # a second
+    return [time.process_time(), *((int(f[11]) + int(f[12])) / ticks for f in loaders)]
+
+
+def measure_start(folder: Path, count: int) -> None:
+    """Print how long the first and the second start with ``count`` small pairs take."""
+    print(f"writing {count:,} pairs of 32x32", flush=True)
+    make_pairs(folder / "pairs", min(count, 100), "png", (32, 32))
+    for name in ("input", "target"):
+        contents = [p.read_bytes() for p in sorted((folder / "pairs" / name).iterdir())]
+        for i in range(len(contents), count):
+            path = folder / "pairs" / name / f"{i + 1}.png"
+            path.write_bytes(contents[i % len(contents)])
+    print("| start | finding pairs | checking | of it decoded |\n|---|---:|---:|---:|")
+    for name in ("first", "second"):
+        times = [time.process_time()]
+        _, pairs = find_pairs(folder / "pairs")
+        times.append(time.process_time())
+        num = check_pairs(pairs, "checking", index=folder / "checked")
+        times.append(time.process_time())
+        found, checked = np.diff(times)
+        print(f"| {name} | {found:.1f} s | {checked:.1f} s | {num:,} pairs |", flush=True)
 
 
 def own_memory() -> float:
     """Memory that belongs to this process alone, in MiB (RssAnon of Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 1024
+    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024 if found else float("nan")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Photographs of any other kind, with what belongs to their pixels: utils/inferenc
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -31,15 +32,20 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
-    files = [path for path in folder.iterdir() if is_image(path)]
-    if not files:
+    with os.scandir(folder) as entries:  # which tells files from folders without a look at each
+        names = [entry.name for entry in entries if _has_image_name(entry.name) and entry.is_file()]
+    if not names:
         raise UserError(f"The folder {folder} holds no image ({', '.join(SUFFIXES)}).")
-    return natsorted(files, key=lambda path: path.name, alg=ns.IGNORECASE)
+    return [folder / name for name in natsorted(names, alg=ns.IGNORECASE)]
 
 
 def is_image(path: Path) -> bool:
     """Whether a path is a visible file with the suffix of an image."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return _has_image_name(path.name) and path.is_file()
+
+
+def _has_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
@@ -66,9 +72,8 @@ def read_rgb(path: Path) -> np.ndarray:
     """
     # OpenCV 5 scrambles 16-bit TIFFs when it is asked for RGB itself.
     image = decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    return cv2.cvtColor(
-        image, cv2.COLOR_BGR2RGB
-    )  # four times as fast as a copy of image[..., ::-1]
+    # Four times as fast as copying image[..., ::-1].
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_gray_or_rgb(path: Path) -> np.ndarray:
@@ -79,7 +84,7 @@ def read_gray_or_rgb(path: Path) -> np.ndarray:
 def decode_gray_or_rgb(path: Path, encoded: bytes) -> np.ndarray:
     """``read_gray_or_rgb`` for the content of ``path``."""
     image = decode_bytes(path, encoded, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def decode(path: Path, flags: int) -> np.ndarray:

@@ -91,6 +91,22 @@ def test_workers_deliver_what_one_process_does(pairs) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("saturation", [0.0, 1.0])
+def test_a_micro_batch_is_the_images_in_0_to_1(pairs, workers: int, saturation: float) -> None:
+    """Whole square images as patches: each value is the file's over 255, on both ways to floats."""
+    images = [tuple(x[:64, :64] for x in pair.read_uint8()) for pair in pairs]
+    sampler = BatchSampler(5, seed=0, accumulate=1, rank=0, world_size=1)
+    sampler.set_epoch(1, patch=64, batch_size=5)
+    # saturation by a factor of 1 changes nothing, but needs floats
+    how = Augmentation(geometry="none", saturation_probability=saturation)
+    ((rainy, clean, which),) = PatchLoader(TrainingPatches(images, how, 0), sampler, workers)
+    assert sorted(which.tolist()) == [0, 1, 2, 3, 4] and rainy.dtype == clean.dtype == torch.float32
+    for side, batch in enumerate((rainy, clean)):
+        expected = np.stack([images[i][side] for i in which]).transpose(0, 3, 1, 2) / 255
+        np.testing.assert_allclose(batch.numpy(), expected, rtol=0, atol=1e-6 * saturation + 1e-7)
+
+
 def test_the_cache_holds_what_the_files_hold(pairs, tmp_path) -> None:
     cache = pickle.loads(pickle.dumps(open_cache(pairs, tmp_path / "cache")))  # as in a worker
     assert len(cache) == len(pairs)
