@@ -69,7 +69,7 @@ def main() -> int:
     try:
         with library_lines_apart():
             images = [job for job in jobs if not job.is_video]
-            restore_images(images, restorer, problems, args.quality)
+            restore_images(images, restorer, problems, args.quality, args.half)
             for job in jobs:
                 if job.is_video:
                     for sentence in restore_video(job, restorer):
@@ -118,6 +118,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--recursive", action="store_true", help="subfolders too; their structure is kept"
+    )
+    parser.add_argument(
+        "--half",
+        choices=("left", "right"),
+        help="of each image; right: the rainy one of pairs that lie side by side in one file",
     )
     parser.add_argument(
         "--skip-existing", action="store_true", help="leave files alone whose result is there"
@@ -227,6 +232,7 @@ def restore_images(
     restorer: Callable[[np.ndarray], np.ndarray],
     problems: Problems,
     quality: int = DEFAULT_QUALITY,
+    half: str | None = None,
 ) -> None:
     """Restore images; read the next and write the last one meanwhile."""
 
@@ -238,7 +244,7 @@ def restore_images(
 
     bar = tqdm(total=len(jobs), unit="image", disable=not jobs)
     with WriteBehind() as writer, bar:
-        for job, photo in read_ahead((job, read_or_refuse(job.source)) for job in jobs):
+        for job, photo in read_ahead((job, read_or_refuse(job.source, half)) for job in jobs):
             try:
                 if isinstance(photo, UserError):
                     raise photo
@@ -250,10 +256,15 @@ def restore_images(
             bar.update()
 
 
-def read_or_refuse(path: Path) -> Photo | UserError:
-    """An image, or what is wrong with its file."""
+def read_or_refuse(path: Path, half: str | None = None) -> Photo | UserError:
+    """An image or the left or right half of it, or what is wrong with its file."""
     try:
-        return read_photo(path)
+        photo = read_photo(path)
+        middle = photo.pixels.shape[1] // 2
+        if half and middle:
+            pixels = photo.pixels[:, :middle] if half == "left" else photo.pixels[:, middle:]
+            photo = photo.with_pixels(np.ascontiguousarray(pixels))
+        return photo
     except UserError as error:
         return error
 

@@ -104,6 +104,8 @@ def _by_rainy(job: ScoringJob, results: Named, sides: Sides, match: str) -> JobR
             if path not in used
         ]
     else:
+        if sides.layout == "one_folder":  # test.py restores the clean images there as well
+            results = {name: path for name, path in results.items() if name not in sides.clean}
         partners = pair_names(list(results), list(sides.rainy))
         is_known = any(partner is not None for partner in partners.values())
         is_one_to_one = len(pairs) == len(sides.clean)

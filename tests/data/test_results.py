@@ -190,12 +190,34 @@ def test_a_method_is_called_as_its_folder(folder: str, dataset: str, name: str) 
     assert method_name(Path("/home/me/petrichor") / folder, dataset) == name
 
 
-def test_what_test_py_writes_is_paired(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("layout", "inside", "options"),
+    [
+        ("side_by_side", "", ["--half", "right"]),
+        ("one_folder", "", []),
+        pytest.param("samples", "rainysamples", ["--recursive"], marks=pytest.mark.slow),
+        pytest.param("DDN-Data", "rainy_image", [], marks=pytest.mark.slow),
+    ],
+)
+def test_what_test_py_writes_is_paired(
+    tmp_path: Path, layout: str, inside: str, options: list[str]
+) -> None:
     data, results = tmp_path / "datasets", tmp_path / "results"
-    write_set(data / "samples", results, "samples", "test")
+    expected = write_set(data / layout, tmp_path / "unused", layout, "test")
     done = run_script(
-        "evaluate.py", "--results", results / "good" / "samples",
-        "--target", data / "samples/test", "--output", tmp_path / "out",
+        "test.py", "--input", data / layout / "test" / inside,
+        "--output", results / "ours" / layout, *options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "samples" in done.stdout and "good" in done.stdout and "6 images" in done.stdout
+    done = run_script(
+        "evaluate.py", "--results", results / "ours" / layout, "--target", data / layout / "test",
+        "--input", data / layout / "test" / inside, "--output", tmp_path / "out",
+        "--protocol", "rain13k",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "images.csv").read_text().splitlines()[1:]
+    fields = [line.split(",") for line in lines]
+    assert {(f[0], f[1]) for f in fields} == {("rainy input", layout), ("ours", layout)}
+    psnr = [float(f[4]) for f in fields if f[0] == "rainy input"]
+    np.testing.assert_allclose(psnr, [s[0] for s in expected["rainy input"]])
+    assert sum(f[0] == "ours" for f in fields) == len(psnr)
