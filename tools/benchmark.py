@@ -4,11 +4,13 @@
     python tools/benchmark.py --networks dmsr --modes float32 bf16 --weights dmsr.safetensors
     python tools/benchmark.py --device cuda --modes float32 bf16 bf16+compile --size 512 512
 
+time: the least of several runs; processor time on one thread of a CPU.
 units: the time as a multiple of a fixed convolution (64 to 64 channels, 3x3, 256 x 256 pixels,
     float32, the same number of threads), measured in processes of its own just before and after.
-ratio: the releases' units over these. The releases' code is not here, but their units hold on any
-    machine, give or take the 15% that a shared one varies. On CUDA, where no release was measured,
-    the time of the plain float32 row over this one's.
+ratio: the release's units over these. The releases' code is not here, and their units hold on the
+    kind of machine where they were taken alone (REFERENCES below): on another one there is no
+    ratio. On CUDA, where no release was measured, the time of the plain float32 row over this
+    one's.
 peak: the share of the fastest matrix product that PyTorch has here in that precision.
 memory: of a fresh process for the weights and one image.
 agrees: PSNR between the result and that in float32, with random weights unless --weights is given.
@@ -19,10 +21,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import multiprocessing
-import platform
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -38,27 +38,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 
 from models import NETWORKS, build_model, load_weights
 from models.network import DerainingNetwork
-from tools.complexity import count_macs, peak_memory
+from tools.complexity import PUBLISHED, count_macs
+from tools.measuring import Timing, disturbed_note, least_seconds, peak_memory, seconds_text
+from tools.references import RELEASE_SIZE, Reference, fitting_reference, machine_kind
 from utils.checkpoints import read_weights
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.inference.memory import keep_freed_memory
 from utils.inference.tiling import legal_size
+from utils.markdown import markdown_table
 
 T = TypeVar("T")
 
-# Units of the releases for one 256 x 256 image in float32, by threads (PyTorch 2.13, MSPFN
-# TensorFlow 2.15; AMD EPYC with AVX512). A unit has 2.4 G multiply-accumulates.
-RELEASE_SIZE = (256, 256)
-RELEASE_UNITS = {
-    "dmsr": {1: 136, 2: 133},
-    "nerd_rain": {1: 350, 2: 342},
-    "nerd_rain_s": {1: 161, 2: 205},
-    "dcsfn": {1: 160, 2: 189},
-    "mspfn_n1": {1: 98, 2: 84},
-    "mspfn": {1: 116, 2: 99},
-}
 MODES = ("float32", "bf16", "float32+compile", "bf16+compile")
 
 
@@ -80,16 +72,20 @@ class Measurement:
     """One line of the table; ``memory`` is None where the system does not tell it."""
 
     job: BenchmarkJob
-    seconds: float
-    unit: float  # seconds of the unit convolution
+    timing: Timing
+    unit: Timing  # of the unit convolution
     macs: int
     peak: float  # multiply-accumulates a second of the fastest matrix product
     memory: int | None  # bytes
     psnr: float  # dB, against float32; infinite for float32 itself
 
     @property
+    def seconds(self) -> float:
+        return self.timing.seconds
+
+    @property
     def units(self) -> float:
-        return self.seconds / self.unit
+        return self.seconds / self.unit.seconds
 
     @property
     def share_of_peak(self) -> float:
@@ -98,6 +94,8 @@ class Measurement:
 
 def main() -> None:
     args = parse_arguments()
+    alone = BenchmarkJob("", "", args.size, args.device, 1, 0, None)
+    units = [in_fresh_process(unit_timing, alone)]  # of one thread: they tell the machine
     rows = []
     for name in args.networks:
         for mode in args.modes:
@@ -105,11 +103,12 @@ def main() -> None:
             job = BenchmarkJob(
                 name, mode, args.size, args.device, args.threads, args.seconds, args.weights
             )
-            before = in_fresh_process(unit_seconds, job)
+            before = in_fresh_process(unit_timing, job)
             row = in_fresh_process(measure, job)
-            unit = (before + in_fresh_process(unit_seconds, job)) / 2
+            unit = min(before, in_fresh_process(unit_timing, job))
             rows.append(dataclasses.replace(row, unit=unit))
-    text = table(rows)
+    units.append(in_fresh_process(unit_timing, alone))
+    text = table(rows, fitting_reference(machine_kind(), min(units).seconds))
     print(text)
     if args.output:
         write_text(args.output, text + "\n")
@@ -123,7 +122,7 @@ def parse_arguments() -> argparse.Namespace:
         "--networks",
         nargs="+",
         choices=list(NETWORKS),
-        default=list(RELEASE_UNITS),
+        default=list(PUBLISHED),
         metavar="NAME",
         help="default: the published ones",
     )
@@ -158,15 +157,16 @@ def in_fresh_process(function: Callable[[BenchmarkJob], T], job: BenchmarkJob) -
         return process.submit(function, job).result()
 
 
-def unit_seconds(job: BenchmarkJob) -> float:
-    """The median time of the convolution that speeds are told in."""
+def unit_timing(job: BenchmarkJob) -> Timing:
+    """The time of the convolution that speeds are told in."""
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
     x = torch.rand(1, 64, 256, 256, device=device)
     weight = torch.rand(64, 64, 3, 3, device=device)
     with torch.inference_mode():
-        times = [seconds_of(lambda: F.conv2d(x, weight, padding=1), device) for _ in range(20)]
-    return median(times[1:])
+        return least_seconds(
+            lambda: F.conv2d(x, weight, padding=1), device, job.threads, at_least=30
+        )
 
 
 def measure(job: BenchmarkJob) -> Measurement:
@@ -185,17 +185,17 @@ def measure(job: BenchmarkJob) -> Measurement:
     restored = run()
     after = peak_memory(device)
 
-    times: list[float] = []
-    while sum(times) < job.seconds or len(times) < 3:
-        times.append(seconds_of(run, device))
+    timing = least_seconds(run, device, job.threads, job.seconds)
+    with torch.device("meta"):
+        plain = build_model(job.network, read_weights(job.weights).options if job.weights else None)
     with torch.inference_mode():
         error = (network.restore(rainy) - restored.float()).square().mean()
     precision = torch.bfloat16 if job.mode.startswith("bf16") else torch.float32
     return Measurement(
         job,
-        median(times),
-        float("nan"),
-        count_macs(network, rainy),
+        timing,
+        Timing(float("nan"), False),
+        count_macs(plain.eval(), (height, width)),
         fastest_product(precision, device),
         None if before is None or after is None else after - before,
         float(-10 * torch.log10(error)),
@@ -235,21 +235,14 @@ def fastest_product(dtype: torch.dtype, device: torch.device) -> float:
     def convolution() -> Tensor:
         return F.conv2d(pixels, kernel, dilation=2)
 
-    best = min(min(seconds_of(run, device) for _ in range(4)) for run in (product, convolution))
-    return n**3 / best
+    threads = torch.get_num_threads()
+    times = (least_seconds(run, device, threads, at_least=4) for run in (product, convolution))
+    return n**3 / min(timing.seconds for timing in times)
 
 
-def seconds_of(run: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def release_ratio(row: Measurement, rows: list[Measurement]) -> float | None:
+def release_ratio(
+    row: Measurement, rows: list[Measurement], reference: Reference | None
+) -> float | None:
     """How many times as fast as its release a row is; on CUDA, as the plain float32 row.
 
     None where there is nothing to compare with.
@@ -258,24 +251,24 @@ def release_ratio(row: Measurement, rows: list[Measurement]) -> float | None:
     if job.device.startswith("cuda"):
         plain = (r for r in rows if r.job.network == job.network and r.job.mode == "float32")
         return next((other.seconds / row.seconds for other in plain), None)
-    units = RELEASE_UNITS.get(job.network, {}).get(job.threads)
-    if units is None or job.size != RELEASE_SIZE:
+    if reference is None or job.size != RELEASE_SIZE:
         return None
-    return units / row.units
+    units = reference.units.get(job.threads, {}).get(job.network)
+    return None if units is None else units / row.units
 
 
-def table(rows: list[Measurement]) -> str:
+def table(rows: list[Measurement], reference: Reference | None) -> str:
     """Markdown, with what was measured and where below it."""
     job = rows[0].job
-    on_cuda = job.device.startswith("cuda")
-    lines = [["network", "mode", "time", "units", "ratio", "peak", "memory", "agrees"]]
+    heads = ["network", "mode", "time", "units", "ratio", "peak", "memory", "agrees"]
+    lines = []
     for row in rows:
-        ratio = release_ratio(row, rows)
+        ratio = release_ratio(row, rows, reference)
         lines.append(
             [
                 row.job.network,
                 row.job.mode,
-                f"{row.seconds:.2f} s" if row.seconds >= 1 else f"{row.seconds * 1e3:.1f} ms",
+                seconds_text(row.seconds),
                 f"{row.units:.1f}",
                 "-" if ratio is None else f"{ratio:.2f}",
                 f"{row.share_of_peak:.0%}",
@@ -283,31 +276,32 @@ def table(rows: list[Measurement]) -> str:
                 "equal" if row.psnr == float("inf") else f"{row.psnr:.1f} dB",
             ]
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-
-    def pipes(line: list[str]) -> str:
-        cells = [
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return "| " + " | ".join(cells) + " |"
-
-    rules = ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    where = (
-        torch.cuda.get_device_name(torch.device(job.device))
-        if on_cuda
-        else f"{platform.machine()} CPU, {job.threads} thread{'s' if job.threads > 1 else ''}"
-    )
+    grid = markdown_table(heads, lines, num_left=2)
     peaks = {row.job.mode.partition("+")[0]: f"{row.peak / 1e9:.0f}" for row in rows}
     caption = (
-        f"One image of {job.size[0]}x{job.size[1]} (height x width), {where}, "
-        f"PyTorch {torch.__version__}. Unit: {median(r.unit for r in rows) * 1e3:.1f} ms. "
+        f"One image of {job.size[0]}x{job.size[1]} (height x width), {where(job)}, "
+        f"PyTorch {torch.__version__}. Unit: {median(r.unit.seconds for r in rows) * 1e3:.1f} ms. "
         "Fastest matrix product: "
         + ", ".join(f"{peak} GMAC/s in {precision}" for precision, peak in peaks.items())
-        + "."
+        + f". {ratio_note(job, reference)}"
+        + disturbed_note([timing for row in rows for timing in (row.timing, row.unit)])
     )
-    caption = textwrap.fill(caption, max(80, len(pipes(rules))))
-    return "\n".join([pipes(lines[0]), pipes(rules), *map(pipes, lines[1:]), "", caption])
+    return f"{grid}\n\n{textwrap.fill(caption, max(80, len(grid.splitlines()[0])))}"
+
+
+def where(job: BenchmarkJob) -> str:
+    if job.device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(job.device))
+    return f"{machine_kind()}, {job.threads} thread{'s' if job.threads > 1 else ''}"
+
+
+def ratio_note(job: BenchmarkJob, reference: Reference | None) -> str:
+    """What the ratios compare with, or why there are none."""
+    if job.device.startswith("cuda"):
+        return "Ratio: to the plain float32 row."
+    if reference is None:
+        return "No ratio: no release was measured on a machine of this kind and speed."
+    return f"Ratio: to the releases on {reference.machine}."
 
 
 if __name__ == "__main__":

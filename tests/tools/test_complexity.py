@@ -1,17 +1,43 @@
-"""tools/complexity.py: its counts against sums done by hand."""
+"""tools/complexity.py: its counts against sums done by hand and against the papers' figures."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models import NETWORKS, build_model
+from models import build_model
 from models.network import DerainingNetwork
 from tests.helpers import run_script
-from tools.complexity import Complexity, count_macs, table
+from tools.complexity import (
+    SHIPPED,
+    Complexity,
+    Subject,
+    count_macs,
+    find_subject,
+    measure,
+    read_options,
+    table,
+)
+from tools.measuring import Timing
+from tools.released_macs import released_macs, released_parameters
+from utils.checkpoints import Weights, write_weights
+from utils.errors import UserError
+
+# The papers' figures: parameters, and multiply-accumulates of one 256x256 image
+PAPERS = {
+    "dmsr": (35_472_543, "307.6"),
+    "nerd_rain": (22_893_146, "156.3"),
+    "nerd_rain_s": (10_530_314, "79.3"),
+    "dcsfn": (6_453_147, "73.2"),
+    "mspfn": (20_995_776, "353.0"),
+    "mspfn_n1": (15_823_424, "301.7"),
+}
 
 
 class TwoLayers(DerainingNetwork):
@@ -28,49 +54,116 @@ class TwoLayers(DerainingNetwork):
         return (self.linear(x.movedim(1, -1)),)
 
 
-def test_macs_are_those_of_the_formula():
+def on_meta(name: str, options: dict[str, object] | None = None) -> DerainingNetwork:
+    with torch.device("meta"):
+        return build_model(name, options).eval()
+
+
+def test_macs_are_those_of_the_formula() -> None:
     pixels = 16 * 20  # of the halved image
     expected = pixels * (3 * 8 * 9 + 8 * 25 + 8 * 4)
-    assert count_macs(TwoLayers().eval(), torch.rand(1, 3, 32, 40)) == expected
+    assert count_macs(TwoLayers().to("meta").eval(), (32, 40)) == expected
 
 
-def test_the_published_dmsr_has_its_known_size():
-    with torch.device("meta"):
-        dmsr = build_model("dmsr")
-    parameters = sum(p.numel() for p in dmsr.parameters())
-    assert parameters == pytest.approx(35.424e6, rel=1e-3)
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_figures_of_the_papers(name: str) -> None:
+    parameters, giga = PAPERS[name]
+    network = on_meta(name)
+    assert released_parameters(network) == parameters
+    macs = released_macs(network, 256, 256)
+    assert macs is not None and f"{macs / 1e9:.1f}" == giga
+    # what has no effect is left out here
+    assert sum(p.numel() for p in network.parameters()) < parameters
+    assert count_macs(network, (256, 256)) < macs
 
 
-def test_table_of_a_network():
+def test_released_macs_follow_size_and_options() -> None:
+    # all parts but DMSR's half spectra grow as the pixels, so twice the area is twice the work
+    small, wide = (released_macs(on_meta("dcsfn"), 256, side) for side in (256, 512))
+    assert small is not None and wide == 2 * small
+    spectrum = [released_macs(on_meta("dmsr"), 256, side) for side in (256, 512)]
+    assert spectrum[0] is not None and spectrum[1] is not None
+    assert 0.998 < spectrum[1] / (2 * spectrum[0]) < 1
+    narrow = released_macs(on_meta("nerd_rain", {"width": 16}), 256, 256)
+    nerd_rain_s = released_macs(on_meta("nerd_rain_s"), 256, 256)
+    assert narrow is not None and nerd_rain_s is not None and narrow < nerd_rain_s / 2
+    assert released_macs(TwoLayers().to("meta"), 256, 256) is None
+
+
+def test_networks_by_name_file_and_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine" / "best.safetensors"
+    options = {"width": 4, "num_blocks": 1}
+    state = build_model("dmsr_s", options).state_dict()
+    write_weights(path, Weights("dmsr_s", options, state, {}))
+    recipe = tmp_path / "narrow.yml"
+    recipe.write_text("MODEL: {NAME: nerd_rain, OPTIONS: {width: 16}}\n")
+    assert find_subject(str(path), {}) == Subject("mine", "dmsr_s", options, path)
+    assert find_subject(str(recipe), {}) == Subject("narrow", "nerd_rain", {"width": 16})
+    given = read_options(["width=32", "num_attention=[1, 2, 1]"])
+    assert find_subject("mspfn_t", given).options == {"width": 32, "num_attention": [1, 2, 1]}
+    with pytest.raises(UserError, match="resnet is no network; there are dmsr"):
+        find_subject("resnet", {})
+    with pytest.raises(UserError, match="KEY=VALUE"):
+        read_options(["width"])
+    assert find_subject(str(SHIPPED), {}).name == "nerd_rain"
+
+
+def test_one_network_in_all_formats(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    options = {"width": 4, "num_blocks": 1}
+    state = build_model("dmsr_s", options).state_dict()
+    write_weights(path, Weights("dmsr_s", options, state, {}))
+    output = tmp_path / "facts.csv"
     done = run_script(
-        "tools/complexity.py", "--networks", "dmsr_s", "--size", 40, 64, "--seconds", 0.01,
-        "--threads", 1, "--device", "cpu",
+        "tools/complexity.py", "--networks", path, "--size", 40, 64, "--seconds", 0.01,
+        "--threads", 1, "--device", "cpu", "--output", output,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("| dmsr_s"))
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("| small"))
     # 40 rows are fewer than the network takes
-    parameters, memory = re.fullmatch(
-        r"\| dmsr_s at 64x64 \| +([\d.]+) M \| +[\d.]+ G \| +[\d.]+ ms \| +(\d+) MiB \|", line
-    ).groups()
-    with torch.device("meta"):
-        network = build_model("dmsr_s")
-    assert float(parameters) == pytest.approx(
-        sum(p.numel() for p in network.parameters()) / 1e6, abs=6e-4
+    found = re.fullmatch(
+        r"\| small at 64x64 \| +([\d,]+) \| +([\d.]+) G \| +([\d,]+) \| +([\d.]+) G \|"
+        r" +[\d.]+ m?s \| +(\d+) MiB \|",
+        line,
     )
-    assert int(memory) > 4 * float(parameters)  # its weights at least
-    assert "1 thread" in done.stdout and max(map(len, done.stdout.splitlines())) <= 100
+    assert found is not None, line
+    network = on_meta("dmsr_s", options)
+    assert int(found[1].replace(",", "")) == released_parameters(network)
+    assert int(found[3].replace(",", "")) == sum(p.numel() for p in network.parameters())
+    assert "1 thread" in done.stdout and max(map(len, done.stdout.splitlines()[:3])) <= 100
+    (row,) = csv.DictReader(output.read_text().splitlines())
+    assert row["method"] == "small" and row["weights"] == "small.safetensors"
+    assert int(row["macs"]) == released_macs(network, 64, 64)
+    assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_options_reach_the_network() -> None:
+    subject = Subject("narrow", "dmsr_s", {"width": 4, "num_blocks": 1})
+    measured = measure(subject, (64, 64), torch.device("cpu"), 1, 0)
+    assert measured.parameters == sum(
+        p.numel() for p in build_model("dmsr_s", subject.options).parameters()
+    )
+    assert measured.timing.seconds > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_missing_device_is_one_sentence():
+def test_a_missing_device_is_one_sentence() -> None:
     done = run_script("tools/complexity.py", "--networks", "dmsr_s", "--device", "cuda")
     assert done.returncode == 2 and "finds no device cuda" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_every_network_has_a_line_with_what_is_unknown_left_open():
-    lines = [Complexity(name, (64, 64), 10, 20, 0.5, None) for name in NETWORKS]
-    text = table(lines, (64, 64), torch.device("cpu"), 2).splitlines()
-    assert [line.split()[1] for line in text[2 : 2 + len(NETWORKS)]] == list(NETWORKS)
-    assert len({len(line) for line in text[: 2 + len(NETWORKS)]}) == 1
-    assert text[2].endswith("- |") and "2 threads" in text[-1]
+def test_what_is_unknown_is_left_open_and_a_busy_machine_is_told() -> None:
+    unknown = Complexity(
+        Subject("mine", "fifth", {}), (64, 64), None, None, 1234, 20, Timing(0.5, False), None
+    )
+    text = table([unknown], (64, 64), torch.device("cpu"), 2).splitlines()
+    assert [cell.strip() for cell in text[2].split("|")[1:-1]] == [
+        "mine", "-", "-", "1,234", "0.0 G", "500.0 ms", "-",
+    ]  # fmt: skip
+    assert "2 threads" in text[-1] and "Other work" not in text[-1]
+    busy = table(
+        [unknown, Complexity(*list(vars(unknown).values())[:-2], Timing(0.5, True), None)],
+        (64, 64), torch.device("cpu"), 2,
+    )  # fmt: skip
+    assert "Other work ran at the same time" in busy

@@ -9,11 +9,10 @@ import math
 import textwrap
 from typing import Any
 
-from tabulate import tabulate
-
 from utils.evaluation.quality import Metric
 from utils.evaluation.scoring import JobResult
 from utils.evaluation.table import Table, TableRow, notes, sources
+from utils.markdown import markdown_table
 
 INCOMPLETE = "†"
 MARKS = {1: "**{}**", 2: "*{}*"}
@@ -189,11 +188,5 @@ def _grid(table: Table, columns: list[int], *, facts: bool = False) -> str:
         ]
         if any(cell != "-" for cell in cells) or row.kind != "published" or not columns:
             known = [row.facts[name] or "-" for name in names]
-            lines.append([row_name(row, table).replace("|", "\\|"), *known, *cells])
-    return tabulate(
-        lines,
-        ["Method", *(FACT_HEADINGS[name] for name in names), *heads],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left", *["right"] * (len(names) + len(heads))],
-    )
+            lines.append([row_name(row, table), *known, *cells])
+    return markdown_table(["Method", *(FACT_HEADINGS[name] for name in names), *heads], lines)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from utils.errors import UserError
 from utils.evaluation.formats import finite
 from utils.evaluation.quality import Metric
 from utils.evaluation.scoring import ImageResult, JobResult
+from utils.markdown import markdown_table
 
 RESAMPLES = 5000
 CONFIDENCE = 0.95
@@ -119,11 +119,11 @@ def statistics_markdown(comparisons: list[Comparison], results: list[JobResult],
         places = metric.decimals + 1
         lines = [
             [
-                s.method.replace("|", "\\|"),
-                s.num_images,
+                s.method,
+                str(s.num_images),
                 _number(s.mean, places),
                 _number(s.std, places),
-                s.wins,
+                str(s.wins),
                 "-" if s.difference is None else f"{s.difference:+.{places}f}",
                 "-"
                 if s.interval is None
@@ -134,13 +134,7 @@ def statistics_markdown(comparisons: list[Comparison], results: list[JobResult],
         heads = ["method", "images", "mean", "std", "wins", f"minus {comparison.reference}", "95%"]
         blocks += [
             f"## {comparison.dataset}, {metric.name}",
-            tabulate(
-                lines,
-                heads,
-                tablefmt="pipe",
-                disable_numparse=True,
-                colalign=["left", *["right"] * 6],
-            ),
+            markdown_table(heads, lines),
         ]
     blocks.append(
         f"std: over images. wins: images on which no other method is better. 95%: paired bootstrap "
