@@ -8,7 +8,7 @@
 Weights are a file of this project, which knows its own network, or the authors' checkpoint
 together with --model; without --weights the network that ships with the project is taken. Every
 image becomes a PNG of its own size, name, channels and depth, with its colour profile and EXIF;
-every video an MP4 without sound. The exit status is 1 where a file could not be restored.
+every video an MP4 with its sound. The exit status is 1 where a file could not be restored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,17 @@ from models.registry import parse_options
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import remove_unfinished
-from utils.inference import video
 from utils.inference.background import WriteBehind, read_ahead
 from utils.inference.console import Problems, TileBar, library_lines_apart, say
 from utils.inference.memory import keep_freed_memory
 from utils.inference.photos import DEFAULT_QUALITY, FORMATS, Photo, read_photo, write_photo
 from utils.inference.plan import RestoringJob, check_output, names_a_file, plan_files
 from utils.inference.restorer import PRECISIONS, Restorer
+from utils.inference.temporal import LOOK_BACK, steady
 from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
+from utils.inference.unfinished import UnfinishedVideo
+from utils.inference.video import VideoReader
+from utils.inference.video_output import CODECS, DEFAULT_CRF
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "petrichor.safetensors"
 
@@ -72,7 +76,7 @@ def main() -> int:
             restore_images(images, restorer, problems, args.quality, args.half)
             for job in jobs:
                 if job.is_video:
-                    for sentence in restore_video(job, restorer):
+                    for sentence in restore_video(job, restorer, args):
                         problems.add(sentence)
     finally:  # also after Ctrl-C
         problems.tell_again(len(jobs))
@@ -165,6 +169,22 @@ def parse_arguments() -> argparse.Namespace:
         choices=tuple(PRECISIONS),
         default="float32",
         help="bf16 is faster; fp16 is for GPUs without bf16 (default: float32)",
+    )
+    parser.add_argument(
+        "--temporal",
+        action="store_true",
+        help="of videos: takes the flicker of rain out of what does not move",
+    )
+    parser.add_argument(
+        "--video-codec", choices=tuple(CODECS), default="h264", help="of videos (default: h264)"
+    )
+    parser.add_argument(
+        "--crf",
+        type=int,
+        choices=range(52),
+        default=DEFAULT_CRF,
+        metavar="N",
+        help=f"loss of videos, 0 to 51; 6 more halve the file (default: {DEFAULT_CRF})",
     )
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile; pays for many images of a size"
@@ -269,28 +289,50 @@ def read_or_refuse(path: Path, half: str | None = None) -> Photo | UserError:
         return error
 
 
-def restore_video(job: RestoringJob, restorer: Restorer) -> list[str]:
-    """Restore a video frame by frame. Returns the problems."""
+def restore_video(
+    job: RestoringJob, restorer: Callable[[np.ndarray], np.ndarray], args: argparse.Namespace
+) -> list[str]:
+    """Restore a video frame by frame, from where a killed run was. Returns the problems."""
     try:
-        facts = video.read_facts(job.source)
-        say(f"{job.source}: the sound is not kept, nor an odd last row or column.")
-        num_frames = 0
-        bar = tqdm(total=facts.num_frames or None, unit="frame")
-
-        def fill(append: video.Append) -> None:
-            nonlocal num_frames
-            with WriteBehind() as writer, bar:
-                for frame in read_ahead(video.read_frames(job.source)):
-                    writer.submit(append, restorer(frame))
-                    num_frames += 1
-                    bar.update()
-
-        video.write_video(job.target, facts.rate, fill)
+        with VideoReader(job.source) as reader:
+            kept = UnfinishedVideo(
+                job.target,
+                video_key(job, args),
+                reader.picture,
+                reader.times,
+                codec=args.video_codec,
+                crf=args.crf,
+            )
+            num_kept = kept.num_finished
+            if num_kept:
+                say(f"{job.target}: going on after {num_kept} frames that an earlier run restored.")
+            start = max(num_kept - LOOK_BACK, 0) if args.temporal else num_kept
+            rainy = read_ahead(reader.frames(start))
+            bar = tqdm(total=reader.num_frames or None, initial=num_kept, unit="frame")
+            # The thread that reads has stopped before the reader closes the file.
+            with closing(rainy), WriteBehind() as writer, bar:
+                restored: Iterable[np.ndarray] = map(restorer, rainy)
+                if args.temporal:
+                    restored = steady(restored)
+                for number, frame in enumerate(restored, start):
+                    if number >= num_kept:
+                        writer.submit(kept.append, frame)
+                        bar.update()
+            say(*reader.notes, *kept.finish(job.source, reader.start, reader.last_duration))
+            return reader.problems()
     except UserError as error:
         return [str(error)]
-    if num_frames < 0.95 * facts.num_frames:  # the announced number is an estimate in some formats
-        return [f"{job.source} ends after {num_frames} of {facts.num_frames} frames."]
-    return []
+    except KeyboardInterrupt:
+        say(f"{job.target}: finished frames are kept; the same command goes on after them.")
+        raise
+
+
+def video_key(job: RestoringJob, args: argparse.Namespace) -> str:
+    """Whatever decides how a video's result looks: the options, and which files."""
+    elsewhere = ("input", "output", "recursive", "skip_existing", "format", "suffix", "quality")
+    options = {name: value for name, value in vars(args).items() if name not in elsewhere}
+    files = [(path, path.stat()) for path in (job.source, args.weights or SHIPPED_WEIGHTS)]
+    return repr([options, *((str(path.resolve()), s.st_size, s.st_mtime_ns) for path, s in files)])
 
 
 if __name__ == "__main__":

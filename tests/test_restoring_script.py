@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,6 @@ from tests.helpers import ROOT, as_ordinary_user, run_script, smooth_image
 from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
-from utils.inference import video
 from utils.inference.console import Problems
 from utils.inference.photos import read_photo
 from utils.inference.plan import RestoringJob
@@ -363,16 +363,71 @@ def test_an_interruption_leaves_whole_files_only(script: ModuleType, tmp_path: P
         np.testing.assert_array_equal(restored, smooth_image(i, 300, 300))
 
 
-def test_a_video_becomes_a_video(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def write_video(path: Path, count: int) -> Path:
+    """A gray video in H.264 of 10 frames a second, 80 x 64."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        for i in range(count):
+            gray = np.full((64, 80, 3), 20 + 20 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(gray)))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_video_becomes_a_video(run: Callable[..., int], tmp_path: Path) -> None:
+    source = write_video(tmp_path / "rain.mkv", 4)
+    for options in ((), ("--temporal", "--crf", "20", "--video-codec", "hevc")):
+        assert run("--input", source, "--output", tmp_path / "out", *options) == 0
+        assert files_in(tmp_path / "out") == ["rain.mp4"]
+        with av.open(str(tmp_path / "out" / "rain.mp4")) as container:
+            assert container.streams.video[0].codec_context.name == (options or ["h264"])[-1]
+            assert [frame.time for frame in container.decode(video=0)] == [0, 0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_an_interrupted_video_goes_on_where_it_was(
+    script: ModuleType,
+    run: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    temporal: bool,
 ) -> None:
-    frames = [np.full((64, 80, 3), 20 + 40 * i, np.uint8) for i in range(4)]
-    source = tmp_path / "rain.mp4"
-    video.write_video(source, 10, lambda append: [append(frame) for frame in frames])
-    assert run("--input", source, "--output", tmp_path / "out") == 0
-    assert "sound is not kept" in capsys.readouterr().err
-    assert video.read_facts(tmp_path / "out" / "rain.mp4") == video.VideoFacts(10, 4)
-    assert files_in(tmp_path / "out") == ["rain.mp4"]
+    source = write_video(tmp_path / "rain.mp4", 9)
+    options = ["--temporal"] if temporal else []
+    arguments = ("--input", source, *options, "--output")
+    assert run(*arguments, tmp_path / "at once") == 0
+
+    class Interrupted(Restorer):
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            calls.append(image.mean())
+            if len(calls) == 6:
+                raise KeyboardInterrupt
+            return super().__call__(image)
+
+    calls: list[float] = []
+    monkeypatch.setattr(script, "Restorer", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(*arguments, tmp_path / "out")
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.mp4"))
+    first, calls[:] = calls[:], []
+    calls.extend([0.0] * 6)  # beyond the sixth
+    assert run(*arguments, tmp_path / "out") == 0
+    assert f"going on after {4 if temporal else 5} frames" in capsys.readouterr().err
+    # Frame 5 was interrupted; --temporal looks back two frames and had not finished frame 4.
+    again = calls[6:]
+    assert again == pytest.approx([*first[2 if temporal else 5 :], *again[-3:]])
+    assert len(again) == (7 if temporal else 4)
+    at_once, resumed = (decoded(tmp_path / name / "rain.mp4") for name in ("at once", "out"))
+    np.testing.assert_array_equal(resumed, at_once)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["rain.mp4"]
+
+
+def decoded(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
 
 
 @pytest.mark.parametrize(

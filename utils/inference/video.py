@@ -1,26 +1,28 @@
-"""Video files frame by frame, through OpenCV. Sound is not read."""
+"""Reading video files frame by frame: upright RGB, each frame with its own time (PyAV, FFmpeg)."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 
-import cv2
+import av
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.inference.yuv import BT601, BT709, MATRICES, Layout, to_rgb
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
-Append = Callable[[np.ndarray], None]
-CODEC = "mp4v"  # MPEG-4 part 2: the one that OpenCV's wheels encode on every system
+# What telephones, cameras, recorders and editors write; the case does not matter.
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".wmv", ".asf"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".f4v", ".ogv", ".mxf", ".dv"),
+)
 
-
-# FFmpeg's own chatter about broken files would stand beside our sentence about them.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+# FFmpeg's numbers: https://ffmpeg.org/doxygen/trunk/pixfmt_8h.html
+UNSPECIFIED_MATRIX, RGB_MATRIX = 2, 0
+LIMITED, FULL = 1, 2
 
 
 def is_video(path: Path) -> bool:
@@ -29,83 +31,273 @@ def is_video(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class VideoFacts:
-    """Frames a second, and the number of frames that the file announces (0 if it does not)."""
+class Tags:
+    """What a file says about its colours, in FFmpeg's numbers; a player goes by it."""
 
-    rate: float
-    num_frames: int
-
-
-def read_facts(path: Path) -> VideoFacts:
-    """Raises UserError if the file is no readable video."""
-    video = _open(path)
-    rate, num_frames = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)
-    video.release()
-    if not (math.isfinite(rate) and rate > 0):
-        raise UserError(f"{path} does not tell its frames a second.")
-    return VideoFacts(rate, max(int(num_frames), 0))
+    range: int
+    matrix: int
+    primaries: int
+    transfer: int
 
 
-def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """The frames as RGB, (H, W, 3) uint8, upright."""
-    video = _open(path)
-    try:
-        while True:
-            done, frame = video.read()
-            if not done:
-                return
-            yield np.ascontiguousarray(frame[..., ::-1])
-    finally:
-        video.release()
+@dataclass(frozen=True)
+class Picture:
+    """What all frames of a video share.
 
-
-def write_video(path: Path, rate: float, fill: Callable[[Append], None]) -> None:
-    """Write an MP4 file whole or not at all.
-
-    ``fill`` is called with a function that appends one frame, (H, W, 3) uint8 RGB; all frames
-    have the size of the first, of which an odd row or column at the end is lost to the codec.
-    Raises UserError without any frame, and where the disk or the codec did not take all of them.
+    width, height: of the upright frames.
+    layout: how the result stores them: as the source, where H.264 can.
+    tags: what the result says about its colours.
+    pixel_aspect: width of a pixel over its height, upright; None where the file does not tell.
+    time_base: seconds in one unit of time.
+    rate: frames a second on average.
     """
 
-    def write(temporary: Path) -> None:
-        writer, num_frames = None, 0
+    width: int
+    height: int
+    layout: Layout
+    tags: Tags
+    pixel_aspect: Fraction | None
+    time_base: Fraction
+    rate: Fraction
 
-        def append(frame: np.ndarray) -> None:
-            nonlocal writer, num_frames
-            if writer is None:
-                writer = _open_writer(temporary, rate, frame.shape[1], frame.shape[0])
-            writer.write(np.ascontiguousarray(frame[..., ::-1]))
-            num_frames += 1
 
+class VideoReader:
+    """One pass over the frames of a video file; a context manager.
+
+    picture: what the frames share.
+    num_frames: as the file announces or estimates them; 0 if it does not.
+    times: of the frames read so far, in units of ``picture.time_base``, strictly rising. Where a
+        file's clock starts late, as in .ts and .mpg, it is set to 0.
+    last_duration: of the frame that was read last, in the same units.
+    notes: sentences about what the frames leave out.
+
+    Raises UserError if the file is no readable video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         try:
-            fill(append)
-        finally:
-            if writer is not None:
-                writer.release()
-        if writer is None:
-            raise UserError(f"There is no frame to write to {path}.")
-        # Neither write nor release tells of a full disk.
-        written = cv2.VideoCapture(str(temporary))
-        num_written = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
-        written.release()
-        if num_written != num_frames:
-            raise OSError(f"{num_written} of {num_frames} frames were stored; is the disk full?")
+            self._container = av.open(str(path))
+        except OSError as error:
+            raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+        except av.error.FFmpegError as error:
+            raise self._unreadable() from error
+        try:
+            if not self._container.streams.video:
+                raise self._unreadable()
+            self._stream = self._container.streams.video[0]
+            self._stream.thread_type = "AUTO"
+            # In microseconds; earlier than 0 are only sounds that a player skips.
+            self.start = Fraction(max(self._container.start_time or 0, 0), 10**6)
+            self._num_damaged = 0
+            self._decoded = self._decode()
+            first = next(self._decoded, None)
+            if first is None:
+                raise self._unreadable()
+            self._first: av.VideoFrame | None = first
+            self.picture, self._stored, self._turn = self._describe(first)
+        except BaseException:
+            self._container.close()
+            raise
+        rate, duration = self.picture.rate, self._container.duration or 0
+        self.num_frames = self._stream.frames or int(rate * Fraction(duration, 10**6))
+        self.times: list[int] = []
+        self.last_duration = max(round(1 / (rate * self.picture.time_base)), 1)
+        self.notes = []
+        if any(component.is_alpha for component in first.format.components):
+            self.notes.append(f"{path}: transparency is not kept.")
+        if self.picture.layout.pixel_format != "yuv420p":
+            self.notes.append(
+                f"{path}: the result keeps the colours as {self.picture.layout.pixel_format}, "
+                "which some players do not show."
+            )
 
-    atomic_write(path, write)
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._container.close()
+
+    def frames(self, start: int = 0) -> Iterator[np.ndarray]:
+        """The frames from number ``start`` on, (H, W, 3) float32 RGB in [0, 1]; once."""
+        number = 0
+        while (frame := self._first or next(self._decoded, None)) is not None:
+            self._first = None
+            self._note_time(frame)
+            if number >= start:
+                yield self._rgb(frame)
+            number += 1
+
+    def problems(self) -> list[str]:
+        """After the last frame: what was missing in the file, in sentences."""
+        problems = []
+        num_read = len(self.times)
+        # Many formats only estimate the number; none by this much.
+        if num_read < 0.95 * self._stream.frames:
+            problems.append(
+                f"{self.path} ends after {num_read} of {self._stream.frames} frames; "
+                "the result holds those."
+            )
+        if self._num_damaged:
+            problems.append(
+                f"{self.path} is damaged in {self._num_damaged} places; frames are missing there."
+            )
+        return problems
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """The frames in the order in which they are shown; damaged ones are left out."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:  # the container ends here
+                self._num_damaged += 1
+                packet = None
+            if packet is None:
+                return
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self._num_damaged += 1
+                continue
+            yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
+
+    def _note_time(self, frame: av.VideoFrame) -> None:
+        base = self.picture.time_base
+        if frame.pts is not None and frame.time_base:
+            time = round((frame.pts * frame.time_base - self.start) / base)
+        else:
+            time = self.times[-1] + self.last_duration if self.times else 0
+        if self.times:
+            time = max(time, self.times[-1] + 1)
+        self.times.append(time)
+        if frame.duration:
+            self.last_duration = frame.duration
+
+    def _describe(self, frame: av.VideoFrame) -> tuple[Picture, Layout | None, tuple[bool, ...]]:
+        """What is shared, how frames are stored (None: as RGB), and the turn that makes upright."""
+        turn = _turn(frame)
+        width, height = (frame.height, frame.width) if turn[0] else (frame.width, frame.height)
+        tags = Tags(frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
+        if _is_rgb(frame.format):
+            stored = None
+            deep = max(component.bits for component in frame.format.components) > 8
+            layout = Layout(BT709, full=False, bits=10 if deep else 8, across=1, down=1)
+            tags = replace(tags, range=LIMITED, matrix=BT709)
+        else:
+            stored = layout = self._layout(frame)
+            if turn[0]:
+                layout = replace(layout, across=layout.down, down=layout.across)
+            tags = replace(tags, range=FULL) if layout.full else tags
+        aspect = self._stream.sample_aspect_ratio or None
+        if aspect and turn[0]:
+            aspect = 1 / aspect
+        rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        base = self._stream.time_base or 1 / rate
+        layout = _written_layout(layout, width, height)
+        return Picture(width, height, layout, tags, aspect, base, rate), stored, turn
+
+    def _layout(self, frame: av.VideoFrame) -> Layout:
+        """How the frames' Y'CbCr is stored; guessed as players do where the file does not tell."""
+        matrix = frame.colorspace
+        if matrix in (UNSPECIFIED_MATRIX, RGB_MATRIX):
+            matrix = BT709 if frame.height >= 720 or frame.width >= 1280 else BT601
+        if matrix not in MATRICES:
+            raise UserError(
+                f"{self.path} stores its colours by matrix {matrix} of ITU-T H.273, which is not "
+                f"known here; convert it to BT.709 with another program."
+            )
+        components = frame.format.components
+        is_full = frame.format.name.startswith(("yuvj", "gray", "ya"))
+        across = down = 2  # gray has no colours, and its result is stored as most videos are
+        if len(components) >= 3:
+            across = _factor(frame.width, components[1].width)
+            down = _factor(frame.height, components[1].height)
+        return Layout(
+            matrix,
+            full=frame.color_range == FULL or (is_full and frame.color_range != LIMITED),
+            bits=max(components[0].bits, 8),
+            across=across,
+            down=down,
+        )
+
+    def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """A decoded frame as upright RGB."""
+        if self._stored is None:
+            deep = max(component.bits for component in frame.format.components) > 8
+            same = frame.reformat(format="rgb48le" if deep else "rgb24")
+            rgb = same.to_ndarray().astype(np.float32) / (65535 if deep else 255)
+        else:
+            rgb = to_rgb(_planes(frame, self._stored), self._stored)
+        swap, mirror, flip = self._turn
+        if swap:
+            rgb = rgb.transpose(1, 0, 2)
+        rgb = rgb[:: -1 if flip else 1, :: -1 if mirror else 1]
+        if rgb.shape[:2] != (self.picture.height, self.picture.width):
+            raise UserError(
+                f"{self.path} changes its size in frame {len(self.times)} from "
+                f"{self.picture.width} x {self.picture.height} to {rgb.shape[1]} x "
+                f"{rgb.shape[0]}; cut it there with another program."
+            )
+        return np.ascontiguousarray(rgb)
+
+    def _unreadable(self) -> UserError:
+        return UserError(
+            f"{self.path} is not a readable video; it is truncated, broken or no video."
+        )
 
 
-def _open_writer(path: Path, rate: float, width: int, height: int) -> cv2.VideoWriter:
-    code = cv2.VideoWriter.fourcc(*CODEC)
-    # MPEG-4 counts time in 16 bits: 119.913 frames a second, 119913 / 1000, cannot be stored.
-    for possible in (rate, round(rate, 2), round(rate, 1), round(rate)):
-        writer = cv2.VideoWriter(str(path), code, possible, (width, height))
-        if writer.isOpened():
-            return writer
-    raise OSError(f"OpenCV cannot encode {width} x {height} frames at {rate:g} a second as {CODEC}")
+def _is_rgb(pixels: av.VideoFormat) -> bool:
+    """Whether frames hold RGB in some order, a palette, or black and white dots."""
+    return pixels.is_rgb or pixels.has_palette or pixels.components[0].bits < 8
 
 
-def _open(path: Path) -> cv2.VideoCapture:
-    video = cv2.VideoCapture(str(path))
-    if not video.isOpened():
-        raise UserError(f"{path} is not a readable video; it is truncated, broken or no video.")
-    return video
+def _written_layout(layout: Layout, width: int, height: int) -> Layout:
+    """The layout that H.264 and H.265 can store with no fewer colours: 4:2:0, 4:2:2 or 4:4:4.
+
+    An odd width or height needs a colour sample of its own for the last column or row.
+    """
+    across = 1 if width % 2 else min(layout.across, 2)
+    down = 1 if height % 2 or across == 1 else min(layout.down, 2)
+    return replace(layout, bits=10 if layout.bits > 8 else 8, across=across, down=down)
+
+
+def _factor(length: int, fewer: int) -> int:
+    """1, 2 or 4 for the number of colour samples along an axis."""
+    return next(factor for factor in (1, 2, 4) if -(-length // factor) == fewer)
+
+
+def _planes(frame: av.VideoFrame, layout: Layout) -> list[np.ndarray]:
+    """The stored planes of a frame; packed formats (NV12, YUYV, P010) are taken apart first."""
+    components = frame.format.components[:3]
+    if len(components) < 3:
+        components = components[:1]
+    planar = [component.plane for component in components] == list(range(len(components)))
+    if not planar or frame.format.name.endswith("be") or frame.format.name.startswith("ya"):
+        name = layout.pixel_format
+        frame = frame.reformat(
+            format=name if len(components) == 3 else name.replace("yuv420p", "gray")
+        )
+    planes = []
+    for plane in frame.planes[: len(components)]:
+        rows = np.frombuffer(plane, layout.dtype).reshape(plane.height, -1)
+        planes.append(rows[:, : plane.width])
+    return planes
+
+
+def _turn(frame: av.VideoFrame) -> tuple[bool, ...]:
+    """What makes a frame upright: swap its axes, then mirror left and right, then up and down.
+
+    The file's display matrix takes (x, y) to (a x + c y, b x + d y); its angles are quarter turns.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    swap = abs(b) > abs(a)
+    return swap, (c if swap else a) < 0, (b if swap else d) < 0
