@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -103,7 +104,7 @@ class VideoReader:
         self.num_frames = self._stream.frames or int(rate * Fraction(duration, 10**6))
         self.times: list[int] = []
         self.last_duration = max(round(1 / (rate * self.picture.time_base)), 1)
-        self.notes = []
+        self.notes: list[str] = []
         if any(component.is_alpha for component in first.format.components):
             self.notes.append(f"{path}: transparency is not kept.")
         if self.picture.layout.pixel_format != "yuv420p":
@@ -283,11 +284,13 @@ def _planes(frame: av.VideoFrame, layout: Layout) -> list[np.ndarray]:
         frame = frame.reformat(
             format=name if len(components) == 3 else name.replace("yuv420p", "gray")
         )
-    planes = []
-    for plane in frame.planes[: len(components)]:
-        rows = np.frombuffer(plane, layout.dtype).reshape(plane.height, -1)
-        planes.append(rows[:, : plane.width])
-    return planes
+    return [values(plane, layout) for plane in frame.planes[: len(components)]]
+
+
+def values(plane: av.video.plane.VideoPlane, layout: Layout) -> np.ndarray:
+    """The values of a plane, (height, width), where they lie."""
+    rows = np.frombuffer(cast(Any, plane), layout.dtype).reshape(plane.height, -1)
+    return rows[:, : plane.width]
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, ...]:
@@ -295,9 +298,9 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, ...]:
 
     The file's display matrix takes (x, y) to (a x + c y, b x + d y); its angles are quarter turns.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
         return False, False, False
-    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(cast(Any, matrix), np.int32)[:5].tolist()
     swap = abs(b) > abs(a)
     return swap, (c if swap else a) < 0, (b if swap else d) < 0

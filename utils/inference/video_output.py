@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.inference.video import Picture
+from utils.inference.video import Picture, values
 
 # Of this program's choice -> (FFmpeg's encoder, the tag by which Apple's players know it).
 CODECS = {"h264": ("libx264", "avc1"), "hevc": ("libx265", "hvc1")}
@@ -46,7 +48,10 @@ def write_piece(
             if codec == "hevc":
                 options["x265-params"] = "log-level=none"
             encoder = CODECS[codec][0]
-            stream = container.add_stream(encoder, rate=picture.rate, options=options)
+            stream = cast(
+                av.VideoStream,
+                container.add_stream(encoder, rate=picture.rate, options=options),
+            )
             stream.width, stream.height = picture.width, picture.height
             stream.pix_fmt = picture.layout.pixel_format
             context = stream.codec_context
@@ -111,9 +116,8 @@ def join(
 
 def _frame(planes: Sequence[np.ndarray], picture: Picture) -> av.VideoFrame:
     frame = av.VideoFrame(picture.width, picture.height, picture.layout.pixel_format)
-    for plane, values in zip(frame.planes, planes, strict=True):
-        rows = np.frombuffer(plane, picture.layout.dtype).reshape(plane.height, -1)
-        rows[:, : plane.width] = values
+    for plane, filled in zip(frame.planes, planes, strict=True):
+        values(plane, picture.layout)[:] = filled
     return frame
 
 
@@ -131,7 +135,7 @@ def _video_packets(
         with av.open(str(piece)) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
         # The frames of a piece are shown in another order than decoded, but before the next piece.
-        ranks = np.argsort(np.argsort([packet.pts for packet in packets])).tolist()
+        ranks = np.argsort(np.argsort([packet.pts or 0 for packet in packets])).tolist()
         for place, (packet, rank) in enumerate(zip(packets, ranks, strict=True)):
             shown = begin + rank
             packet.pts, packet.dts = times[shown], _decoding_time(begin + place, ends, times[0])
@@ -155,7 +159,12 @@ def _decoding_time(place: int, ends: Sequence[int], first: int) -> int:
     return first - step
 
 
-Track = tuple[av.stream.Stream, av.AudioResampler | None]
+@dataclass(frozen=True)
+class Track:
+    """A sound or subtitle of the result; one that is encoded anew has a resampler."""
+
+    stream: Any  # PyAV's streams of all kinds
+    resampler: av.AudioResampler | None = None
 
 
 def _add_tracks(
@@ -163,31 +172,29 @@ def _add_tracks(
     original: av.container.InputContainer,
     notes: list[str],
 ) -> dict[int, Track]:
-    """Tracks for all sounds and subtitles that can be kept, by their index in the source.
-
-    A resampler stands with those that are encoded anew.
-    """
+    """Tracks for all sounds and subtitles that can be kept, by their index in the source."""
     known = container.supported_codecs
     tracks: dict[int, Track] = {}
     left_out = []
-    for stream in original.streams:
+    for stream in cast(Any, original.streams):
         name = stream.codec_context.name if stream.codec_context else "unknown"
         if stream.index == original.streams.video[0].index:
             continue
         if stream.type in ("audio", "subtitle") and name in known:
-            track = container.add_stream_from_template(stream)
+            track = Track(container.add_stream_from_template(stream))
             if stream.type == "audio" and stream.channels in LAYOUTS:  # AVI does not tell it
-                track.layout = LAYOUTS[stream.channels]
-            tracks[stream.index] = track, None
+                track.stream.layout = LAYOUTS[stream.channels]
         elif stream.type == "audio" and stream.codec_context:
             notes.append(f"{original.name}: MP4 holds no {name}; that sound becomes AAC.")
-            sound = container.add_stream("aac", rate=stream.rate, bit_rate=AAC_BITS)
-            sound.layout = stream.layout.name
-            tracks[stream.index] = sound, av.AudioResampler("fltp", stream.layout, stream.rate)
+            sound = cast(Any, container.add_stream("aac", rate=stream.rate))
+            sound.bit_rate = AAC_BITS
+            sound.layout = LAYOUTS.get(stream.channels, stream.layout.name)
+            track = Track(sound, av.AudioResampler("fltp", sound.layout, stream.rate))
         else:
             left_out.append(f"{stream.type} ({name})")
             continue
-        tracks[stream.index][0].metadata.update(stream.metadata)
+        track.stream.metadata.update(stream.metadata)
+        tracks[stream.index] = track
     if left_out:
         notes.append(f"{original.name}: not kept: {', '.join(left_out)}.")
     return tracks
@@ -199,27 +206,26 @@ def _track_packets(
     """The packets of the sounds and subtitles, as they are or encoded anew."""
     if not tracks:
         return
-    streams = [original.streams[index] for index in tracks]
-    for packet in original.demux(streams):
-        track, resampler = tracks[packet.stream.index]
+    for packet in original.demux([original.streams[index] for index in tracks]):
+        track = tracks[packet.stream.index]
         shift = round(start / packet.time_base)
-        if resampler is not None:
-            for frame in packet.decode():
+        if track.resampler is not None:
+            for frame in cast(list[av.AudioFrame], packet.decode()):
                 if frame.pts is not None:
                     frame.pts -= shift
-                for part in resampler.resample(frame):
-                    yield from track.encode(part)
+                for part in track.resampler.resample(frame):
+                    yield from track.stream.encode(part)
         elif packet.size and packet.dts is not None:
             packet.dts -= shift
             if packet.pts is not None:
                 packet.pts -= shift
-            packet.stream = track
+            packet.stream = track.stream
             yield packet
-    for track, resampler in tracks.values():
-        if resampler is not None:
-            for part in resampler.resample(None):
-                yield from track.encode(part)
-            yield from track.encode(None)
+    for track in tracks.values():
+        if track.resampler is not None:
+            for part in track.resampler.resample(None):
+                yield from track.stream.encode(part)
+            yield from track.stream.encode(None)
 
 
 def _seconds(packet: av.Packet) -> Fraction:

@@ -57,8 +57,8 @@ class Layout:
         return f"yuv{kind[self.across, self.down]}p{depth}"
 
     @property
-    def dtype(self) -> type[np.uint8] | type[np.uint16]:
-        return np.uint8 if self.bits == 8 else np.uint16
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
 
 
 def to_rgb(planes: list[np.ndarray], layout: Layout) -> np.ndarray:

@@ -1,82 +1,264 @@
-"""Videos: frames in, frames out, nothing half-written."""
+"""Videos through an identity network: what goes in comes out, in all its respects."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from tests.helpers import ROOT
+from tests.utils.inference.videos import Content, Kind, read, scene, write
 from utils.errors import UserError
-from utils.inference import video
+from utils.inference.unfinished import UnfinishedVideo
+from utils.inference.video import VideoReader, is_video
+from utils.inference.video_output import DEFAULT_CRF
+
+LOSSLESS = Kind(".mkv", "ffv1", options=())
+FINE = (("qmin", "1"), ("qmax", "1"))
 
 
-def frames(count: int) -> list[np.ndarray]:
-    """Plain colours, different in every channel and frame."""
-    return [np.full((48, 64, 3), (200, 100, 10 + 20 * i), np.uint8) for i in range(count)]
+def restore(source: Path, target: Path, codec: str = "h264", crf: int = DEFAULT_CRF) -> list[str]:
+    """test.py's way with an identity network; returns all that it says."""
+    with VideoReader(source) as reader:
+        kept = UnfinishedVideo(target, "key", reader.picture, reader.times, codec=codec, crf=crf)
+        for frame in reader.frames():
+            kept.append(frame)
+        notes = kept.finish(source, reader.start, reader.last_duration)
+        return [*reader.notes, *notes, *reader.problems()]
 
 
-def test_frames_come_back_in_order_and_colour(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
-    video.write_video(path, 12.5, lambda append: [append(frame) for frame in frames(6)])
-    assert video.read_facts(path) == video.VideoFacts(12.5, 6)
-    read = list(video.read_frames(path))
-    assert len(read) == 6
-    for frame, expected in zip(read, frames(6), strict=True):
-        assert np.abs(frame.astype(int) - expected).max() < 12  # the codec's loss
+def difference(first: Content, second: Content) -> np.ndarray:
+    """RGB differences in levels, by the standard's formula for the nearest colours (BT.601)."""
+
+    def rgb(planes: list[np.ndarray]) -> np.ndarray:
+        luma, blue, red = (plane.astype(float) for plane in planes)
+        for axis in (0, 1):
+            if blue.shape[axis] < luma.shape[axis]:
+                blue, red = (np.repeat(plane, 2, axis) for plane in (blue, red))
+        luma, blue, red = (luma - 16) * 255 / 219, blue - 128, red - 128
+        blue, red = blue * 255 / 224, red * 255 / 224
+        green = luma - 0.344136 * blue - 0.714136 * red
+        return np.stack([luma + 1.402 * red, green, luma + 1.772 * blue])
+
+    pairs = zip(first.frames, second.frames, strict=True)
+    return np.stack([rgb(one) - rgb(other) for one, other in pairs])
 
 
-def test_an_interrupted_video_leaves_nothing(tmp_path: Path) -> None:
-    def fill(append: video.Append) -> None:
-        append(frames(1)[0])
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        video.write_video(tmp_path / "a.mp4", 25, fill)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the file size")
-def test_a_full_disk_leaves_the_old_video(tmp_path: Path) -> None:
-    """In a process of its own, whose files may have 100 kB."""
-    (tmp_path / "a.mp4").write_bytes(b"old")
-    code = f"""
-import resource, signal, numpy
-from pathlib import Path
-from utils.inference.video import write_video
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails instead
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-noise = numpy.random.default_rng(0).integers(0, 256, (8, 240, 320, 3)).astype("uint8")
-path = Path({str(tmp_path / "a.mp4")!r})
-write_video(path, 10, lambda append: [append(frame) for frame in noise])
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "UserError: Cannot write" in done.stderr and "disk full" in done.stderr
-    assert (tmp_path / "a.mp4").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+KINDS = {
+    "h264": Kind(".mp4", sound="aac"),
+    "quicktime": Kind(".mov", sound="pcm_s16le"),
+    "matroska": Kind(".mkv", sound="libopus"),
+    "webm": Kind(
+        ".webm",
+        "libvpx-vp9",
+        sound="libopus",
+        options=(("crf", "20"), ("b", "0"), ("cpu-used", "8")),
+    ),
+    "transport": Kind(".ts", sound="aac"),
+    "mpeg": Kind(".mpg", "mpeg2video", sound="mp2", options=FINE),
+    "flash": Kind(".flv", "flv", sound=None, options=FINE),
+    "windows": Kind(".wmv", "wmv2", sound="libmp3lame", options=FINE),
+    "telephone": Kind(".3gp", "mpeg4", sound="aac", options=FINE),
+    "avi": Kind(".avi", "mpeg4", sound="pcm_s16le", options=FINE),
+    "four_two_two": Kind(".mkv", "ffv1", "yuv422p", options=()),
+}
 
 
-@pytest.mark.parametrize("rate", [119.913, 239.7612, 29.97])
-def test_rates_of_telephones(tmp_path: Path, rate: float) -> None:
-    video.write_video(tmp_path / "a.mp4", rate, lambda append: [append(f) for f in frames(3)])
-    assert video.read_facts(tmp_path / "a.mp4").rate == pytest.approx(rate, rel=1e-4)
+@pytest.mark.parametrize("name", KINDS)
+def test_identity_keeps_pictures_times_and_sound(name: str, tmp_path: Path) -> None:
+    kind, frames = KINDS[name], scene(12)
+    if kind.pixels == "yuv422p":
+        frames = [[luma, *(np.repeat(c, 2, 0) for c in colours)] for luma, *colours in frames]
+    source = write(tmp_path / "rain", kind, frames)
+    assert is_video(source)
+    restore(source, tmp_path / "out.mp4")
+    before, after = read(source), read(tmp_path / "out.mp4")
+
+    error = difference(before, after)
+    assert 10 * np.log10(255**2 / (error**2).mean()) > 41
+    assert np.abs(error.mean(axis=(0, 2, 3))).max() < 0.5
+    assert after.codecs[0] == "h264"
+
+    first = before.times[0], after.times[0]
+    for one, other in zip(before.times, after.times, strict=True):
+        assert other - first[1] == pytest.approx(one - first[0], abs=1e-9)
+    seconds = 1.0 if kind.suffix == ".avi" and kind.sound else before.seconds  # AVI: of pictures
+    assert after.seconds == pytest.approx(seconds, abs=0.05)
+
+    assert [len(part) for part in before.sound] == [len(part) for part in after.sound] or (
+        kind.suffix == ".ts"  # MP4 keeps AAC without the headers of a transport stream
+    )
+    if kind.sound:
+        assert len(after.sound) == len(before.sound)
+        assert before.sound[3][-50:] == after.sound[3][-50:]
+        gap = before.sound_times[0] - before.times[0]
+        assert after.sound_times[0] - after.times[0] == pytest.approx(gap, abs=0.002)
 
 
-def test_an_odd_row_and_column_are_lost(tmp_path: Path) -> None:
-    frame = np.full((47, 63, 3), 100, np.uint8)
-    video.write_video(tmp_path / "a.mp4", 10, lambda append: append(frame))
-    assert next(video.read_frames(tmp_path / "a.mp4")).shape == (46, 62, 3)
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("tagged", [False, True])
+def test_grays_keep_their_level(full: bool, tagged: bool, tmp_path: Path) -> None:
+    """A ramp of all grays, one level every four columns: no shift, no tint."""
+    levels = np.arange(256) if full else np.arange(16, 236)
+    luma = np.repeat(levels, 4)[None].repeat(32, 0).astype(np.uint8)
+    colours = np.full((16, luma.shape[1] // 2), 128, np.uint8)
+    matrix = 1 if tagged else 2
+    tags = (2 if full else 1, matrix, matrix, matrix)
+    source = write(tmp_path / "a", Kind(".mp4"), [[luma, colours, colours]] * 4, tags=tags)
+    restore(source, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    error = np.stack([planes[0] for planes in after.frames]).astype(float) - luma
+    assert np.abs(error.reshape(4, 32, -1, 4).mean(axis=(0, 1, 3))).max() < 0.5  # of each gray
+    for planes in after.frames:
+        assert (planes[1] == 128).all() and (planes[2] == 128).all()
+    assert after.tags[1:] == tags[1:]
+    assert (after.tags[0] == 2) == full
 
 
-def test_unusable_videos_are_sentences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    for read in (video.read_facts, lambda path: list(video.read_frames(path))):
-        with pytest.raises(UserError, match=r"broken\.mp4 is not a readable video"):
-            read(tmp_path / "broken.mp4")
-    with pytest.raises(UserError, match="no frame"):
-        video.write_video(tmp_path / "empty.mp4", 25, lambda append: None)
-    assert [path.name for path in tmp_path.iterdir()] == ["broken.mp4"]
+def test_every_frame_keeps_its_own_time(tmp_path: Path) -> None:
+    times = [0, 40, 80, 200, 233, 400, 401, 1000, 1040, 2500]
+    source = write(tmp_path / "a", Kind(".mkv"), scene(10), times, Fraction(1, 1000))
+    restore(source, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert after.times == [Fraction(time, 1000) for time in times]
+    assert after.seconds >= 2.5
+
+
+def test_pieces_join_to_the_same_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.inference.unfinished.PIECE", 4)
+    times = [0, 40, 80, 200, 233, 400, 401, 1000, 1040, 2500]
+    source = write(tmp_path / "a", Kind(".mkv"), scene(10), times, Fraction(1, 1000))
+    restore(source, tmp_path / "out.mp4")
+    before, after = read(source), read(tmp_path / "out.mp4")
+    assert after.times == [Fraction(time, 1000) for time in times]
+    assert 10 * np.log10(255**2 / (difference(before, after) ** 2).mean()) > 41
+
+
+def test_colours_are_told_as_in_the_source(tmp_path: Path) -> None:
+    """BT.2020 with HLG in 10 bits, as telephones film."""
+    kind = Kind(".mp4", pixels="yuv420p10le")
+    source = write(tmp_path / "a", kind, scene(4, bits=10), tags=(1, 9, 9, 18))
+    for codec in ("h264", "hevc"):
+        notes = restore(source, tmp_path / "out.mp4", codec)
+        assert "keeps the colours as yuv420p10le" in " ".join(notes)
+        after = read(tmp_path / "out.mp4")
+        assert after.codecs == [codec] and after.tags == (1, 9, 9, 18)
+        before = read(source)
+        for one, other in zip(before.frames, after.frames, strict=True):
+            for a, b in zip(one, other, strict=True):
+                assert np.abs(a.astype(int) - b).mean() < 4  # of 1023
+
+
+def test_pixel_aspect_and_turns(tmp_path: Path) -> None:
+    """A picture whose corner shows how it is turned; 4:3 pixels become 3:4 when it is upright."""
+    frames = scene(3)
+    for planes in frames:
+        planes[0][:32, :32] = 235
+    corners = {
+        0: (False, False),
+        90: (True, False),
+        180: (True, True),
+        270: (False, True),
+    }
+    for degrees, (is_low, is_right) in corners.items():
+        aspect, turn = Fraction(4, 3), {"degrees": degrees}
+        source = write(tmp_path / "a", Kind(".mp4"), frames, aspect=aspect, turn=turn)
+        restore(source, tmp_path / "out.mp4")
+        after = read(tmp_path / "out.mp4")
+        luma = after.frames[0][0]
+        assert luma.shape == ((128, 96) if degrees % 180 else (96, 128))
+        assert after.aspect == (1 / aspect if degrees % 180 else aspect)
+        # FFmpeg counts against the clock.
+        corner = luma[-32:] if is_low else luma[:32]
+        corner = corner[:, -32:] if is_right else corner[:, :32]
+        assert corner.mean() > 200, degrees
+    turn = {"degrees": 0, "hflip": True}
+    source = write(tmp_path / "a", Kind(".mp4"), frames, turn=turn)
+    restore(source, tmp_path / "out.mp4")
+    assert read(tmp_path / "out.mp4").frames[0][0][:32, -32:].mean() > 200
+
+
+def test_an_odd_row_and_column_are_kept(tmp_path: Path) -> None:
+    frames = [[luma[:95, :127], blue, red] for luma, blue, red in scene(3)]
+    source = write(tmp_path / "a", LOSSLESS, frames)
+    assert "yuv444p" in restore(source, tmp_path / "out.mp4")[0]
+    after = read(tmp_path / "out.mp4").frames
+    for before, planes in zip(frames, after, strict=True):
+        assert planes[0].shape == (95, 127)
+        assert np.abs(planes[0].astype(int) - before[0]).mean() < 2
+
+
+@pytest.mark.parametrize("pixels", ["rgb24", "bgr0", "gray", "nv12", "yuyv422", "gbrp"])
+def test_other_ways_to_store_pixels(pixels: str, tmp_path: Path) -> None:
+    """Uncompressed frames of a few colours, read as what they are."""
+    colours = np.uint8([[200, 40, 30], [90, 90, 90], [10, 120, 240], [255, 255, 255]])
+    if pixels == "gray":
+        colours = np.repeat(colours[:, :1], 3, axis=1)
+    rgb = np.kron(colours[np.arange(16).reshape(4, 4) % 4], np.ones((16, 16, 1), np.uint8))
+    frame = av.VideoFrame.from_ndarray(rgb).reformat(format=pixels)
+    with av.open(str(tmp_path / "a.nut"), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, pixels
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with VideoReader(tmp_path / "a.nut") as reader:
+        (seen,) = reader.frames()
+    centres = np.s_[4::16, 4::16]  # away from borders, where colours mix
+    np.testing.assert_allclose(seen[centres] * 255, rgb[centres], atol=2.5)
+
+
+def test_unusable_files_are_sentences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 1000)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    whole = write(tmp_path / "whole", Kind(".mp4"), scene(5)).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # without its index at the end
+    for name in ("broken", "empty", "cut"):
+        with pytest.raises(UserError, match=rf"{name}\.mp4 is not a readable video"):
+            VideoReader(tmp_path / f"{name}.mp4")
+    with pytest.raises(UserError, match=r"Cannot read .*absent\.mp4: No such file"):
+        VideoReader(tmp_path / "absent.mp4")
     assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_ends_early_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = write(tmp_path / "a", Kind(".avi", "mpeg4", options=FINE), scene(20))
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    sentences = restore(whole, tmp_path / "out.mp4")
+    assert "of 20 frames" in sentences[-1]
+    assert 5 < len(read(tmp_path / "out.mp4").frames) < 15
+    assert capfd.readouterr().err == ""
+
+
+def test_damage_in_the_middle_is_told_or_concealed(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", Kind(".ts", options=(("qp", "20"), ("g", "5"))), scene(20))
+    damaged = bytearray(source.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 2000] = bytes(2000)
+    source.write_bytes(damaged)
+    restore(source, tmp_path / "out.mp4")
+    assert len(read(tmp_path / "out.mp4").frames) >= 14
+
+
+def test_a_change_of_size_is_a_sentence(tmp_path: Path) -> None:
+    one = write(tmp_path / "one", Kind(".ts"), scene(4))
+    two = write(tmp_path / "two", Kind(".ts"), scene(4, 64, 64))
+    both = tmp_path / "both.ts"
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+    with pytest.raises(UserError, match="changes its size in frame 5 from 128 x 96 to 64 x 64"):
+        restore(both, tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_an_unknown_matrix_is_a_sentence(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", Kind(".mp4"), scene(2), tags=(1, 8, 1, 1))
+    with pytest.raises(UserError, match=r"matrix 8 of ITU-T H\.273"):
+        VideoReader(source)
+
+
+def test_sound_that_mp4_cannot_hold_becomes_aac(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", Kind(".mkv", sound="pcm_u8"), scene(12))
+    assert "MP4 holds no pcm_u8" in " ".join(restore(source, tmp_path / "out.mp4"))
+    after = read(tmp_path / "out.mp4")
+    assert after.codecs == ["h264", "aac"]
+    assert after.seconds == pytest.approx(1.02, abs=0.06)

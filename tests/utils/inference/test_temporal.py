@@ -1,0 +1,113 @@
+"""--temporal: rain's flicker goes from what stands still, and nothing that moves is smeared."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import skimage
+
+from utils.inference.temporal import LOOK_BACK, steady
+
+COUNT = 7
+
+
+def photo(name: str) -> np.ndarray:
+    """A photograph inside scikit-image, float32 RGB."""
+    image = getattr(skimage.data, name)()
+    return np.ascontiguousarray(image, np.float32) / 255
+
+
+def flicker(height: int, width: int, seed: int) -> np.ndarray:
+    """What a network leaves of rain: soft streaks, brighter or darker, new in every frame.
+
+    (COUNT, height, width, 1); 5.7 levels of deviation over time, as the shipped network leaves.
+    """
+    rng = np.random.default_rng(seed)
+    drops = rng.normal(size=(COUNT, height, width)) * (rng.random((COUNT, height, width)) < 0.01)
+    streaks = np.stack([cv2.GaussianBlur(frame, (0, 0), 1.2, sigmaY=7) for frame in drops])
+    streaks *= 5.7 / 255 / streaks.std(0).mean()
+    return streaks[..., None].astype(np.float32)
+
+
+def psnr(restored: np.ndarray, clean: np.ndarray) -> float:
+    return -10 * np.log10(((restored - clean) ** 2).mean() + 1e-12)
+
+
+def steadied(frames: np.ndarray) -> np.ndarray:
+    return np.stack(list(steady(frames)))
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_flicker_goes_from_a_still_scene(name: str) -> None:
+    clean = photo(name)[50:250, 60:260]
+    flickering = (clean + flicker(200, 200, 1)).clip(0, 1)
+    calm = steadied(flickering)
+    assert calm.shape == flickering.shape and calm.dtype == np.float32
+    assert 255 * calm.std(0).mean() < 2.6 < 5.0 < 255 * flickering.std(0).mean()
+    assert psnr(calm, clean) > psnr(flickering, clean) + 2.4
+
+
+def moving(name: str, step: float) -> np.ndarray:
+    """A camera that pans by ``step`` pixels a frame."""
+    image = photo(name)
+    frames = [
+        cv2.warpAffine(
+            image,
+            np.float32([[1, 0, -30 - step * i], [0, 1, -40 - step * i / 2]]),
+            (200, 160),
+            flags=cv2.INTER_CUBIC,
+        )
+        for i in range(COUNT)
+    ]
+    return np.stack(frames).clip(0, 1)
+
+
+@pytest.mark.parametrize("step", [0.5, 1, 2, 4, 8, 25])
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_a_moving_picture_is_not_smeared(name: str, step: float) -> None:
+    clean = moving(name, step)
+    assert psnr(steadied(clean), clean) > 40
+    flickering = (clean + flicker(160, 200, 2)).clip(0, 1)
+    assert psnr(steadied(flickering), clean) > psnr(flickering, clean) - 0.2
+
+
+@pytest.mark.parametrize("step", [1, 3, 8, 24])
+def test_what_moves_over_still_ground_is_not_smeared(step: int) -> None:
+    clean = np.repeat(photo("astronaut")[None, 50:250, 60:260], COUNT, axis=0)
+    places = np.zeros(clean.shape[:3], bool)
+    for i in range(COUNT):
+        left = 5 + step * i
+        clean[i, 80:130, left : left + 40] = photo("coffee")[100:150, 100:140]
+        places[i, 80:130, left : left + 40] = True
+    near = cv2.dilate(places.any(0).astype(np.uint8), np.ones((9, 9))) > 0
+    assert psnr(steadied(clean)[:, near], clean[:, near]) > 40
+    flickering = (clean + flicker(200, 200, 3)).clip(0, 1)
+    before, after = (
+        psnr(frames[:, near], clean[:, near]) for frames in (flickering, steadied(flickering))
+    )
+    assert after > before - 0.2
+    assert psnr(steadied(flickering), clean) > psnr(flickering, clean) + 0.8  # the ground
+
+
+def test_a_cut_keeps_both_scenes() -> None:
+    scenes = [photo("astronaut")[50:178, 60:188], photo("coffee")[50:178, 60:188]]
+    clean = np.stack([scenes[i >= 3] for i in range(COUNT)])
+    assert psnr(steadied(clean), clean) > 40
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_fewer_than_three_frames_stay_as_they_are(count: int) -> None:
+    frames = list(np.random.default_rng(0).random((count, 9, 9, 3), np.float32))
+    calm = list(steady(frames))
+    assert len(calm) == count
+    for before, after in zip(frames, calm, strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+def test_frames_depend_on_two_before_them() -> None:
+    frames = (photo("coffee")[:64, :64] + flicker(64, 64, 4)).clip(0, 1)
+    whole = steadied(frames)
+    for start in range(1, COUNT):
+        first = max(start - LOOK_BACK, 0)
+        np.testing.assert_array_equal(steadied(frames[first:])[start - first :], whole[start:])

@@ -1,0 +1,132 @@
+"""Videos for tests, written with PyAV; frames are given as planes, so no colour is converted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a test's video is stored."""
+
+    suffix: str
+    codec: str = "libx264"
+    pixels: str = "yuv420p"
+    sound: str | None = None
+    options: tuple[tuple[str, str], ...] = (("qp", "0"),)
+
+
+def scene(count: int, height: int = 96, width: int = 128, bits: int = 8) -> list[list[np.ndarray]]:
+    """Moving frames of 4:2:0 planes with detail and streaks, within what RGB holds."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    frames = []
+    for i in range(count):
+        luma = 70 + 80 * ((x + 2 * i) % width) / width + 20 * np.sin((y + i) / 5)
+        for column in rng.integers(0, width, 12):
+            top = rng.integers(0, height - 16)
+            luma[top : top + 16, column] += 25
+        blue = 128 + 25 * np.sin((x[::2, ::2] + i) / 17)
+        red = 128 + 25 * np.cos((y[::2, ::2] - i) / 13)
+        planes = [luma, blue, red]
+        dtype = np.uint8 if bits == 8 else np.uint16
+        frames.append([np.rint(plane * 2 ** (bits - 8)).astype(dtype) for plane in planes])
+    return frames
+
+
+def write(
+    path: Path,
+    kind: Kind,
+    frames: Sequence[Sequence[np.ndarray]],
+    times: Sequence[int] | None = None,
+    time_base: Fraction = Fraction(1, 25),
+    *,
+    tags: Sequence[int] | None = None,
+    aspect: Fraction | None = None,
+    turn: dict[str, Any] | None = None,
+) -> Path:
+    """``tags`` are range, matrix, primaries and transfer in FFmpeg's numbers."""
+    path = path.with_suffix(kind.suffix)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream(kind.codec, rate=25, options=dict(kind.options)))
+        stream.height, stream.width = frames[0][0].shape
+        stream.pix_fmt = kind.pixels
+        context = stream.codec_context
+        context.time_base = time_base
+        if tags:
+            context.color_range, context.colorspace = tags[:2]
+            context.color_primaries, context.color_trc = tags[2:]
+        if aspect:
+            context.sample_aspect_ratio = aspect
+        if turn:
+            stream.set_display_rotation(**turn)
+        sound = cast(Any, container.add_stream(kind.sound, rate=48000)) if kind.sound else None
+        if sound:
+            sound.layout = "stereo"
+        for planes, time in zip(frames, times or range(len(frames)), strict=True):
+            frame = av.VideoFrame(stream.width, stream.height, kind.pixels)
+            for plane, values in zip(frame.planes, planes, strict=True):
+                rows = np.frombuffer(cast(Any, plane), values.dtype).reshape(plane.height, -1)
+                rows[:, : plane.width] = values
+            frame.pts, frame.time_base = time, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        for start in range(0, 48000, 1024) if sound else ():
+            tone = 8000 * np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / 48000)
+            samples = np.repeat(tone.astype(np.int16), 2)[None]
+            part = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+            part.sample_rate, part.pts, part.time_base = 48000, start, Fraction(1, 48000)
+            container.mux(sound.encode(part))
+        if sound:
+            container.mux(sound.encode(None))
+    return path
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: planes of all frames, their times in seconds, packets of the sound."""
+
+    frames: list[list[np.ndarray]]
+    times: list[Fraction]
+    sound: list[bytes]
+    sound_times: list[Fraction]
+    codecs: list[str]
+    tags: tuple[int, ...]
+    aspect: Fraction | None
+    seconds: float
+
+
+def read(path: Path) -> Content:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        shown = list(container.decode(video=0))
+        bits = stream.codec_context.format.components[0].bits
+        dtype = np.uint8 if bits == 8 else np.uint16
+        frames = [
+            [
+                np.frombuffer(cast(Any, plane), dtype)
+                .reshape(plane.height, -1)[:, : plane.width]
+                .copy()
+                for plane in frame.planes
+            ]
+            for frame in shown
+        ]
+        tags = (shown[0].color_range, shown[0].colorspace)
+        tags += (shown[0].color_primaries, shown[0].color_trc)
+        codecs = [part.codec_context.name for part in container.streams]
+        aspect, seconds = stream.sample_aspect_ratio, (container.duration or 0) / 1e6
+        times = [frame.pts * frame.time_base for frame in shown]
+    packets = []
+    with av.open(str(path)) as container:
+        if container.streams.audio:
+            packets = [packet for packet in container.demux(audio=0) if packet.size]
+        sound = [bytes(packet) for packet in packets]
+        sound_times = [packet.pts * packet.time_base for packet in packets]
+    return Content(frames, times, sound, sound_times, codecs, tags, aspect, seconds)
