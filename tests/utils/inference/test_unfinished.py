@@ -57,7 +57,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         assert numbers[:1] == [begin] or begin == stop
     resumed, at_once = read(target), read(tmp_path / "at once.mp4")
     assert resumed.times == at_once.times and resumed.sound == at_once.sound
-    np.testing.assert_array_equal(resumed.frames[14][0], at_once.frames[14][0])
+    for one, other in zip(resumed.frames, at_once.frames, strict=True):
+        assert np.abs(one[0].astype(int) - other[0]).max() <= 8
     assert list(target.parent.iterdir()) == [target]
 
 
