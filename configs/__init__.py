@@ -37,7 +37,8 @@ def default_config() -> CfgNode:
     c.MODEL.INIT = ""  # weights of this project to start from (fine-tuning); empty: random
 
     c.DATA = CfgNode()
-    # A folder of pairs, or a list of folders and of [folder, weight]: 2 = twice an epoch.
+    # A folder of pairs, or a list of folders and of [folder, weight]: 2 = twice an epoch. A text
+    # file that names a rainy and a clean file in each line can stand for a folder.
     c.DATA.TRAIN = "datasets/train"
     # A folder, or a list of folders and of [folder, name]; empty: no validation and no `best`.
     c.DATA.VAL = "datasets/val"

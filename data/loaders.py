@@ -214,7 +214,7 @@ def build_augmentation(node: CfgNode) -> Augmentation:
 
 
 def _find_pairs(name: str, folder: str, node: CfgNode) -> tuple[str, list[Pair]]:
-    if not Path(folder).is_dir():
+    if not Path(folder).exists():
         raise UserError(
             f"There is no folder {folder} (DATA.{name}); put pairs in {folder}/input and "
             f"{folder}/target, name another folder with DATA.{name} FOLDER, or run `make demo`, "

@@ -71,6 +71,7 @@ FOLDERS = (
     ("rainy_image", "ground_truth"),
     ("rainysamples", "cleansamples"),
     ("rainy", "clean"),
+    ("rain", "gt"),
     ("data", "gt"),
 )
 CLEAN_WORDS = ("norain", "clean", "gt", "target")  # in names, where both lie in one folder
@@ -79,6 +80,7 @@ LAYOUTS = {
     "folders": "two folders such as input/ and target/",
     "one_folder": "rain-1.png and norain-1.png in one folder",
     "side_by_side": "one image a pair, clean left, rainy right",
+    "list": "a text file with a rainy and a clean file in each line",
 }
 
 
@@ -98,10 +100,12 @@ class Sides:
 def find_pairs(folder: Path, layout: str = "auto", match: str = "") -> tuple[str, list[Pair]]:
     """The layout of ``folder`` and its pairs in natural order of the rainy names.
 
-    ``layout`` is a key of ``LAYOUTS`` or ``auto``, which recognises it; ``match`` is a pattern for
-    ``pair_names``. Raises UserError for a missing or empty folder and for every image without its
-    partner.
+    ``folder`` may also be a text file that lists pairs, as SPA-Data has it. ``layout`` is a key of
+    ``LAYOUTS`` or ``auto``, which recognises it; ``match`` is a pattern for ``pair_names``. Raises
+    UserError for a missing or empty folder and for every image without its partner.
     """
+    if folder.is_file():
+        return "list", _listed_pairs(folder)
     sides = find_sides(folder, layout)
     if not sides.rainy or not sides.clean:
         raise UserError(f"{folder} holds one side of the pairs only; {_expected_folders()}.")
@@ -203,12 +207,58 @@ def _correlation_of_halves(image: np.ndarray) -> float:
     return float(left @ right) / size if size else 1.0  # two plain halves are alike
 
 
+def side_folders(folder: Path) -> tuple[Path | None, Path | None]:
+    """The folders of rainy and of clean images in ``folder``, None for what is not there."""
+    there = [
+        (folder / rainy if (folder / rainy).is_dir() else None,
+         folder / clean if (folder / clean).is_dir() else None)
+        for rainy, clean in FOLDERS
+    ]  # fmt: skip
+    both = (pair for pair in there if all(pair))
+    # "data" may be any folder, the other names of rainy folders mean rain.
+    one = (pair for pair in there if pair[1] or (pair[0] and pair[0].name != "data"))
+    return next(both, next(one, (None, None)))
+
+
 def _two_folders(folder: Path) -> Sides | None:
-    for rainy, clean in FOLDERS:
-        if (folder / clean).is_dir() or (rainy == "input" and (folder / rainy).is_dir()):
-            sides = [folder / name for name in (rainy, clean)]
-            return Sides("folders", *(images_by_name(s) if s.is_dir() else {} for s in sides))
-    return None
+    rainy, clean = side_folders(folder)
+    if not rainy and not clean:
+        return None
+    return Sides("folders", *(images_by_name(side) if side else {} for side in (rainy, clean)))
+
+
+def _listed_pairs(path: Path) -> list[Pair]:
+    """The pairs of a text file: two names a line, from the file's folder on, rainy one first.
+
+    A leading slash counts as from that folder too, as SPA-Data writes it.
+    """
+    pairs = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read the list of pairs {path}: {error}.") from error
+    for number, line in enumerate(lines, start=1):
+        names = line.split("\t") if "\t" in line else line.split()
+        if not names:
+            continue
+        if len(names) != 2:
+            raise UserError(
+                f"{path}, line {number} is {line!r}; a line names a rainy and a clean image, with "
+                "a tab between them where names hold spaces."
+            )
+        files = [_listed_file(path.parent, name.strip()) for name in names]
+        for file in files:
+            if not file.is_file():
+                raise UserError(f"{path}, line {number}: there is no file {file}.")
+        pairs.append(Pair(*files))
+    if not pairs:
+        raise UserError(f"The list of pairs {path} is empty.")
+    return pairs
+
+
+def _listed_file(folder: Path, name: str) -> Path:
+    inside = folder / name.lstrip("/")
+    return inside if inside.is_file() or not name.startswith("/") else Path(name)
 
 
 def _one_folder(images: dict[str, Path], layout: str) -> Sides:

@@ -14,12 +14,12 @@ from PIL import Image
 from data.names import has_word, pair_names
 from data.pairs import (
     CLEAN_WORDS,
-    FOLDERS,
     Sides,
     are_side_by_side,
     find_sides,
     images_by_name,
     pair_sides,
+    side_folders,
 )
 from utils.errors import UserError
 from utils.evaluation.scoring import NIQE, ImageResult, JobResult, ScoringJob
@@ -34,13 +34,9 @@ def set_folders(folder: Path) -> tuple[Path | None, Path | None]:
     Both are ``folder`` itself where they lie in one folder or side by side in one file; a folder of
     other images holds rainy ones alone.
     """
-    for rainy, clean in FOLDERS:
-        if (folder / clean).is_dir() or (rainy == "input" and (folder / rainy).is_dir()):
-            rainy_folder, clean_folder = folder / rainy, folder / clean
-            return (
-                rainy_folder if rainy_folder.is_dir() else None,
-                clean_folder if clean_folder.is_dir() else None,
-            )
+    found = side_folders(folder)
+    if any(found):
+        return found
     if not folder.is_dir() or not any(is_image(path) for path in folder.iterdir()):
         return None, None
     images = list_images(folder)

@@ -24,6 +24,39 @@ def names(pairs: list[Pair]) -> list[tuple[str, str]]:
     return [(pair.rainy.name, pair.clean.name) for pair in pairs]
 
 
+def test_a_text_file_lists_pairs_as_spa_data_does(tmp_path) -> None:
+    folder = write_pairs(tmp_path / "real_world", 3, 24, 20)
+    lines = [
+        f"/real_world/input/{i}.png {folder}/target/{j}.png" for i, j in ((2, 1), (1, 2), (3, 2))
+    ]
+    listed = tmp_path / "real_world.txt"
+    listed.write_text("\n".join(lines) + "\n\n")
+    layout, pairs = find_pairs(listed)
+    assert layout == "list"
+    assert names(pairs) == [("2.png", "1.png"), ("1.png", "2.png"), ("3.png", "2.png")]
+    assert check_pairs(pairs, "listed") == 3
+    for text, words in (
+        ("a b c", "line 1 is 'a b c'; a line names a rainy and a clean image"),
+        ("real_world/input/1.png\treal_world/target/4.png", "line 1: there is no file .*4.png"),
+        ("\n", "is empty"),
+    ):
+        listed.write_text(text)
+        with pytest.raises(UserError, match=words):
+            find_pairs(listed)
+
+
+def test_a_whole_pair_of_folders_comes_before_one_side(tmp_path) -> None:
+    for name in ("rain/001_rain.png", "gt/001gt.png", "rain/002_rain.png", "gt/002gt.png"):
+        write(tmp_path / name)
+    assert names(find_pairs(tmp_path)[1]) == [
+        ("001_rain.png", "001gt.png"),
+        ("002_rain.png", "002gt.png"),
+    ]
+    write(tmp_path / "other" / "target" / "1.png")
+    with pytest.raises(UserError, match="other holds one side of the pairs only"):
+        find_pairs(tmp_path / "other")
+
+
 def test_stems_decide_in_natural_order_whatever_the_suffix(tmp_path) -> None:
     for name in ("1.png", "2.jpg", "10.png"):
         write(tmp_path / "input" / name)
