@@ -45,7 +45,7 @@ def _stamp(path: Path) -> str:
         stat = os.stat(path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+    return f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
 
 
 def check_pairs(

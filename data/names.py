@@ -30,6 +30,9 @@ def pair_names(
     """
     if match:
         return _pair_by_pattern(names, partners, match)
+    known = set(partners)
+    if known.issuperset(names):
+        return {name: name for name in names}
     for read in (_as_they_are, _without_affixes, _without_zeros):
         keys, partner_keys = read(names), read(partners)
         by_key = dict(zip(partner_keys, partners, strict=True))
@@ -40,7 +43,6 @@ def pair_names(
             count = sum(partner is not None for partner in found.values())
             if 2 * count > len(names):
                 return found
-    known = set(partners)
     return {name: name if name in known else None for name in names}
 
 

@@ -55,12 +55,13 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     """
     by_stem: dict[str, Path] = {}
     for path in list_images(folder):
-        if path.stem in by_stem:
+        stem = path.stem
+        if stem in by_stem:
             raise UserError(
-                f"{path} and {by_stem[path.stem].name} have the same name but for the suffix; "
-                "keep one of them."
+                f"{path} and {by_stem[stem].name} have the same name but for the suffix; keep one "
+                "of them."
             )
-        by_stem[path.stem] = path
+        by_stem[stem] = path
     return by_stem
 
 
