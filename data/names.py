@@ -58,7 +58,7 @@ def _pair_by_pattern(
         pattern = re.compile(match)
     except re.error as error:
         raise UserError(
-            f"The pattern {match!r} is no regular expression ({error}); one such as '(\\d+)' says "
+            f"The pattern '{match}' is no regular expression ({error}); one such as '(\\d+)' says "
             "with a group what the names of a pair share."
         ) from error
 
@@ -73,7 +73,7 @@ def _pair_by_pattern(
             continue
         if partner_key in by_key:
             raise UserError(
-                f"The pattern {match!r} takes {by_key[partner_key]} and {partner} for one; it must "
+                f"The pattern '{match}' takes {by_key[partner_key]} and {partner} for one; it must "
                 "tell all clean images apart."
             )
         by_key[partner_key] = partner

@@ -46,7 +46,6 @@ HEIGHT, WIDTH = 321, 481  # of Rain100H and BSDS500
 SHAPES = ((64, 12), (256, 1))  # patch and batch size, as DMSR and NeRD-Rain train
 WORKERS = (0, 1, 2)
 TURNS = 3
-MOST_SECONDS = 1.0  # of one turn
 
 
 class OneImage:
@@ -73,6 +72,9 @@ def main() -> None:
     parser.add_argument(
         "--start", type=int, metavar="N", help="time the start with N small pairs, and no patches"
     )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="of each of three turns (default 1)"
+    )
     args = parser.parse_args()
     if not Path("/proc/self/stat").exists():
         raise UserError("tools/benchmark_data.py reads processor times from /proc; it needs Linux.")
@@ -87,7 +89,8 @@ def main() -> None:
             kinds = {kind: Path(temporary) / kind for kind in ("png", "jpg")}
             for kind, folder in kinds.items():
                 make_pairs(folder, args.pairs, kind)
-        measure({kind: find_pairs(f)[1][: args.pairs] for kind, f in kinds.items()}, temporary)
+        pairs_of = {kind: find_pairs(f)[1][: args.pairs] for kind, f in kinds.items()}
+        measure(pairs_of, Path(temporary) / "cache", args.seconds)
 
 
 def make_pairs(folder: Path, count: int, suffix: str, size: tuple[int, int] | None = None) -> None:
@@ -105,13 +108,13 @@ def make_pairs(folder: Path, count: int, suffix: str, size: tuple[int, int] | No
             cv2.imwrite(str(folder / name / f"{i + 1}.{suffix}"), image)
 
 
-def measure(pairs_of: dict[str, list[Pair]], folder: str) -> None:
+def measure(pairs_of: dict[str, list[Pair]], cache: Path, most_seconds: float) -> None:
     """Print the table: ways of reading against loader processes, patches a second."""
     ways: dict[str, PairImages] = {}
     for kind, pairs in pairs_of.items():
         ways[f"decode {kind}"] = DecodedPairs(pairs)
     cached = next(iter(pairs_of.values()))
-    ways["cache"] = open_cache(cached, Path(folder) / "cache")
+    ways["cache"] = open_cache(cached, cache)
     ways["none"] = OneImage()
     for patch, batch_size in SHAPES:
         print(f"\nPatches of {patch}, batches of {batch_size}: patches a second")
@@ -122,7 +125,7 @@ def measure(pairs_of: dict[str, list[Pair]], folder: str) -> None:
             seconds = dict.fromkeys(WORKERS, float("inf"))
             for _, workers in itertools.product(range(TURNS), WORKERS):
                 loader = build_loader(images, patch, batch_size, workers)
-                seconds[workers] = min(seconds[workers], seconds_a_batch(loader))
+                seconds[workers] = min(seconds[workers], seconds_a_batch(loader, most_seconds))
             rates = " | ".join(f"{batch_size / seconds[n]:,.0f}" for n in WORKERS)
             print(f"| {name} | {rates} |", flush=True)
     print(f"\nmemory of this process, without the pages of the cache: {own_memory():.0f} MiB")
@@ -137,13 +140,13 @@ def build_loader(images: PairImages, patch: int, batch_size: int, workers: int) 
     return PatchLoader(TrainingPatches(images, Augmentation(), 0, shares), sampler, workers)
 
 
-def seconds_a_batch(loader: PatchLoader) -> float:
+def seconds_a_batch(loader: PatchLoader, most_seconds: float) -> float:
     """Processor seconds of the process that needs most for a batch, at most one for all loaders."""
     batches = iter(loader)
     for _ in range(3 + 2 * loader.num_workers):  # the first also start the loaders
         next(batches)
     before, started, count = processor_times(), time.perf_counter(), 0
-    while time.perf_counter() - started < MOST_SECONDS or count < 20:
+    while time.perf_counter() - started < most_seconds or count < 20:
         next(batches)
         count += 1
     own, *others = (after - b for after, b in zip(processor_times(), before, strict=True))
