@@ -28,7 +28,7 @@ demo: setup clean-demo
 		--input demo/pairs/val/input --output demo/results/dmsr_s/val
 	$(BIN)/python evaluate.py --benchmark demo/results --datasets demo/pairs --sets val \
 		--methods dmsr_s petrichor --output demo/scores
-	$(BIN)/python tools/compare.py --rainy demo/pairs/val/input --clean demo/pairs/val/target \
+	$(BIN)/python tools/compare.py --target demo/pairs/val \
 		--results demo/results/dmsr_s/val demo/results/petrichor/val \
 		--names "after minutes" "as shipped" --output demo/comparison.png
 	@echo "Look at demo/comparison.png: rainy, minutes of training, the shipped network, clean."
