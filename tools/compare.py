@@ -31,7 +31,7 @@ from utils.evaluation.figure import (
     FORMATS,
     VECTOR,
     Box,
-    Comparison,
+    ComparedImage,
     Panel,
     draw_figure,
     telling_boxes,
@@ -39,8 +39,8 @@ from utils.evaluation.figure import (
 )
 from utils.evaluation.folders import single_jobs
 from utils.evaluation.formats import number_text
+from utils.evaluation.quality import PSNR, SSIM
 from utils.evaluation.scoring import NIQE, ImageResult, JobResult, read_8bit
-from utils.evaluation.table import PSNR, SSIM
 from utils.images import write_png
 from utils.metrics import PROTOCOLS, score, size_text
 
@@ -137,7 +137,7 @@ class _AddCrop(argparse.Action):
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_comparisons(args: argparse.Namespace) -> list[Comparison]:
+def read_comparisons(args: argparse.Namespace) -> list[ComparedImage]:
     """Every wanted image of every method.
 
     Raises UserError for an image that a method does not have, for different sizes and for a crop
@@ -163,7 +163,9 @@ def read_comparisons(args: argparse.Namespace) -> list[Comparison]:
     return [read_comparison(wanted, names, jobs) for wanted in args.wanted]
 
 
-def read_comparison(wanted: Wanted, names: Sequence[str], jobs: Sequence[JobResult]) -> Comparison:
+def read_comparison(
+    wanted: Wanted, names: Sequence[str], jobs: Sequence[JobResult]
+) -> ComparedImage:
     """One image of every method, with its scores where there is a clean one."""
     protocol = jobs[0].job.protocol
     name = wanted.name or next((i.stem for i in jobs[-1].images if not i.problem), "")
@@ -189,7 +191,7 @@ def read_comparison(wanted: Wanted, names: Sequence[str], jobs: Sequence[JobResu
         panels.append(Panel("Clean", clean, f"PSNR / SSIM ({protocol})"))
     for box in wanted.boxes:
         check_box(box, panels[0].image)
-    return Comparison(name, panels, clean, list(wanted.boxes) or telling_boxes(panels, clean))
+    return ComparedImage(name, panels, clean, list(wanted.boxes) or telling_boxes(panels, clean))
 
 
 def find_image(one: JobResult, name: str) -> ImageResult:
@@ -238,7 +240,7 @@ def check_box(box: Box, image: np.ndarray) -> None:
         )
 
 
-def save_crops(folder: Path, comparisons: Sequence[Comparison]) -> int:
+def save_crops(folder: Path, comparisons: Sequence[ComparedImage]) -> int:
     """Each crop as IMAGE_METHOD_NUMBER.png, pixel for pixel; how many there are."""
     count = 0
     for comparison in comparisons:

@@ -5,6 +5,7 @@ Drawn with matplotlib, each part at its place in inches. tools/compare.py is its
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class Panel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedImage:
     """One image by all methods; the clean image, where there is one, is also the last panel."""
 
     name: str
@@ -137,7 +138,7 @@ class Canvas:
 
 
 def draw_figure(
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[ComparedImage],
     *,
     width: float,
     dpi: float,
@@ -159,7 +160,7 @@ def draw_figure(
     if panel_width <= 0:
         raise UserError(f"{columns} columns do not fit {width} inches; take fewer or more width.")
 
-    rows: list[tuple[Comparison, list[Panel], bool, float, float]] = []
+    rows: list[tuple[ComparedImage, list[Panel], bool, float, float]] = []
     top = 0.0
     for comparison in comparisons:
         for first in range(0, len(comparison.panels), columns):
@@ -177,7 +178,7 @@ def draw_figure(
 
 
 def panel_height(
-    comparison: Comparison, width: float, *, named: bool, error_map: bool = False
+    comparison: ComparedImage, width: float, *, named: bool, error_map: bool = False
 ) -> float:
     """Inches that a column of the comparison takes with its text."""
     height, image_width = comparison.panels[0].image.shape[:2]
@@ -197,7 +198,7 @@ def crops_height(boxes: Sequence[Box], width: float) -> float:
 
 def draw_panel(
     canvas: Canvas,
-    comparison: Comparison,
+    comparison: ComparedImage,
     panel: Panel,
     left: float,
     top: float,
@@ -269,14 +270,16 @@ def fitting_text(text: str, width: float) -> tuple[str, float]:
     def length(candidate: str) -> float:  # inches at the full size
         return float(TextPath((0, 0), candidate, size=FONT_SIZE).get_extents().width) / 72
 
-    if not text:
+    whole = length(text) if text else 0.0
+    if whole <= width:
         return text, FONT_SIZE
-    size = max(SMALLEST_FONT, min(FONT_SIZE, FONT_SIZE * width / max(length(text), 1e-6)))
-    if length(text) * size / FONT_SIZE <= width * 1.001:
-        return text, size
-    while text and length(text + "..") * size / FONT_SIZE > width:
-        text = text[:-1]
-    return text + "..", size
+    if whole * SMALLEST_FONT / FONT_SIZE <= width:
+        return text, FONT_SIZE * width / whole
+    ends = range(len(text))
+    fits = bisect_right(
+        ends, width, key=lambda end: length(text[:end] + "..") * SMALLEST_FONT / FONT_SIZE
+    )
+    return text[: max(0, fits - 1)] + "..", SMALLEST_FONT
 
 
 def write_figure(figure: Figure, path: Path) -> None:

@@ -60,16 +60,15 @@ function makeSortable(table) {
   heads.forEach((head, column) => {
     const button = element("button", { type: "button", textContent: head.textContent });
     head.replaceChildren(button);
-    const higherIsBetter = column > 0 && metrics[(column - 1) % metrics.length][2];
     button.addEventListener("click", () => {
       const before = head.getAttribute("aria-sort");
       // the first click shows the best on top
-      const descending = before ? before === "ascending" : higherIsBetter;
+      const descending = before ? before === "ascending" : head.dataset.better === "higher";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const value = (row) => {
         const cell = row.cells[column];
-        if (column === 0) return cell.textContent;
+        if (!head.dataset.better) return cell.textContent === "-" ? null : cell.textContent;
         return "value" in cell.dataset ? numeric(cell.dataset.value) : null;
       };
       const rows = [...table.tBodies[0].rows];

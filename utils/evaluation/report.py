@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
-from utils.evaluation.formats import INCOMPLETE, finite, number_text
+from utils.evaluation.formats import FACT_HEADINGS, INCOMPLETE, finite, number_text
 from utils.evaluation.scoring import JobResult, read_8bit
-from utils.evaluation.table import Table, notes, sources
+from utils.evaluation.table import Table, TableRow, counted, notes, sources
 
 HERE = Path(__file__).parent
 SCRIPTS = ("report.js", "report_pictures.js", "report_plot.js")  # one program, in this order
@@ -74,7 +75,8 @@ def report_page(
         SCRIPT="\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
         RANGE=str(ERROR_RANGE),
         FILTER=_error_filter(),
-        PROBLEMS=_problems_html([*problems, *unmatched]),
+        PROBLEMS=_problems_html([*problems, *unmatched], table.num_left_out)
+        + _remarks_html(results),
         TABLE=_table_html(table),
         NOTES=_notes_html(table),
         DATA=embedded,
@@ -100,6 +102,7 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
         restored: dict[str, Shown] = {}
         scores: list[list[float | str] | None] = []
         problems: dict[int, str] = {}
+        remarks: dict[int, str] = {}
         for image in result.images:
             if image.restored:
                 one_file = image.side_by_side and image.restored == image.clean
@@ -110,6 +113,8 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
             own = by_stem.get(stem)
             if own and own.problem:
                 problems[index] = own.problem
+            if own and own.remarks:
+                remarks[index] = "; ".join(remark.text for remark in own.remarks)
             found = own.scores if own else None
             scores.append([finite(round(value, 6)) for value in found] if found else None)
         methods.append(
@@ -119,12 +124,14 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
                 "files": _links(stems, restored, folder, embed),
                 "scores": scores,
                 "problems": problems,
+                "remarks": remarks,
             }
         )
     if clean:
         links = _links(stems, clean, folder, embed)
         methods.append(
-            {"name": CLEAN, "kind": CLEAN, "files": links, "scores": None, "problems": {}}
+            {"name": CLEAN, "kind": CLEAN, "files": links, "scores": None}
+            | {"problems": {}, "remarks": {}}
         )
     return {"name": dataset, "images": stems, "methods": methods}
 
@@ -169,17 +176,35 @@ def _data_url(shown: Shown) -> str | None:
     return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
-def _problems_html(problems: list[str]) -> str:
+def _problems_html(problems: list[str], num_left_out: int) -> str:
     """What could not be scored, by name; the first ones in plain sight."""
     if not problems:
         return ""
     items = [f"<li>{html.escape(problem)}</li>" for problem in problems]
     first, rest = items[:PROBLEMS_IN_SIGHT], items[PROBLEMS_IN_SIGHT:]
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     more = f"<details><summary>and {len(rest)} more</summary><ul>{''.join(rest)}</ul></details>"
+    title = counted(len(problems), "problem")
+    if num_left_out:
+        title = f"INCOMPLETE: {counted(num_left_out, 'image')} not scored"
     return (
-        f'<section class="problems"><h2>INCOMPLETE: {count}</h2><ul>{"".join(first)}</ul>'
+        f'<section class="problems"><h2>{title}</h2><ul>{"".join(first)}</ul>'
         f"{more if rest else ''}</section>"
+    )
+
+
+def _remarks_html(results: list[JobResult]) -> str:
+    """What to know about images that were scored all the same."""
+    items = [
+        f"<li>{html.escape(f'{image.restored}: {remark.text}')}</li>"
+        for result in results
+        for image in result.scored
+        for remark in image.remarks
+    ]
+    if not items:
+        return ""
+    return (
+        f'<details class="notes"><summary>{counted(len(items), "remark")} on images that were '
+        f"scored</summary><ul>{''.join(items)}</ul></details>"
     )
 
 
@@ -189,7 +214,7 @@ def _notes_html(table: Table) -> str:
         marks.append("<b>Bold</b>: the best of a column; <u>underlined</u>: the second best.")
     if any(row.kind == "published" for row in table.rows):
         marks.append("Gray rows are published scores, from the numbered sources.")
-    if table.num_problems:
+    if table.num_left_out:
         marks.append(f"{INCOMPLETE}: this mean leaves images out and takes no part in the ranking.")
     lines = [html.escape(" ".join(notes(table)))]
     lines += [
@@ -223,34 +248,43 @@ def _error_filter() -> str:
 
 def _table_html(table: Table) -> str:
     """The table of scores; the page's script makes its headings sort it."""
-    span = len(table.metrics)
+    facts = [FACT_HEADINGS[name] for name in table.fact_names]
     heads = "".join(
-        f'<th colspan="{span}" scope="colgroup">{html.escape(heading)}</th>'
+        f'<th colspan="{len(table.metrics)}" scope="colgroup">{html.escape(heading)}</th>'
         for heading in table.headings
     )
-    names = "".join(
-        f'<th scope="col">{metric.name}</th>' for _ in table.headings for metric in table.metrics
+    names = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in facts)
+    names += "".join(
+        f'<th scope="col" data-better="{"higher" if metric.higher_is_better else "lower"}">'
+        f"{metric.name}</th>"
+        for _ in table.headings
+        for metric in table.metrics
     )
-    numbers = sources(table)
     body = []
     for row in table.rows:
         name = html.escape(row.method)
         if row.kind == "published":
-            name += f' <span class="source">published [{numbers.index(row.source) + 1}]</span>'
-        cells = []
-        for column in range(len(table.headings)):
-            cell = row.all_cells[column]
-            for index in range(span):
-                if cell is None:
-                    cells.append('<td class="number">-</td>')
-                    continue
-                text = number_text(cell.scores[index], cell.decimals[index])
-                rank = RANK_CLASSES.get(row.ranks.get((column, index), 0), "")
-                mark = "" if cell.complete else INCOMPLETE
-                value = cell.scores[index]
-                cells.append(f'<td class="number {rank}" data-value="{value}">{text}{mark}</td>')
+            number = sources(table).index(row.source) + 1
+            name += f' <span class="source">published [{number}]</span>'
+        cells = [f"<td>{html.escape(row.facts[fact]) or '-'}</td>" for fact in table.fact_names]
+        cells += [
+            _cell_html(row, column, index)
+            for column in range(len(table.headings))
+            for index in range(len(table.metrics))
+        ]
         body.append(f'<tr class="{row.kind}"><th scope="row">{name}</th>{"".join(cells)}</tr>')
     return (
-        f'<thead><tr><td></td>{heads}</tr><tr><th scope="col">Method</th>{names}</tr></thead>\n'
+        f"<thead><tr><td></td>{'<td></td>' * len(facts)}{heads}</tr>"
+        f'<tr><th scope="col">Method</th>{names}</tr></thead>\n'
         f"<tbody>\n{chr(10).join(body)}\n</tbody>"
     )
+
+
+def _cell_html(row: TableRow, column: int, index: int) -> str:
+    cell = row.all_cells[column]
+    if cell is None or math.isnan(cell.scores[index]):
+        return "<td>-</td>"
+    text = number_text(cell.scores[index], cell.decimals[index])
+    rank = RANK_CLASSES.get(row.ranks.get((column, index), 0), "")
+    mark = "" if cell.complete else INCOMPLETE
+    return f'<td class="{rank}" data-value="{cell.scores[index]}">{text}{mark}</td>'

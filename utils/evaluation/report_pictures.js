@@ -65,7 +65,8 @@ function fillPane(pane, index) {
 
 function showPictures(said = "") {
   const { mode } = view;
-  byId("trouble").textContent = said;
+  const remarks = new Set([method("a"), method("b")].filter(({ remarks: all }) => all[view.image]));
+  byId("trouble").textContent = [said, ...[...remarks].map((one) => `${one.name}: ${one.remarks[view.image]}.`)].join(" ").trim();
   const methods = mode === "all" ? view.set.methods.map((_, index) => index) : [view.b, view.a];
   if (panes.length !== methods.length) {
     panes = methods.map(makePane);

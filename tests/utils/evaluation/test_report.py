@@ -25,7 +25,7 @@ from tests.utils.evaluation.browser import (
 )
 from utils.errors import UserError
 from utils.evaluation.report import ERROR_RANGE, report_page
-from utils.evaluation.score_cache import ScoreCache
+from utils.evaluation.score_cache import Remark, ScoreCache
 from utils.evaluation.scoring import ImageResult, JobResult, ScoringJob, score_jobs
 from utils.evaluation.table import build_table
 
@@ -133,11 +133,23 @@ def test_what_is_missing_stands_in_plain_sight(tmp_path: Path):
     path = write_page(tmp_path / "out", results, unmatched=["extra: results/m/nowhere"])
     page = path.read_text(encoding="utf-8")
     above, _, folded = page.partition("<details>")
-    assert "INCOMPLETE: 21 problems" in above
+    assert "INCOMPLETE: 20 images not scored" in above
     assert "missing: first has no result named 12<" in above
     assert "missing: first has no result named 13<" not in above and "named 13<" in folded
     assert "extra: results/m/nowhere" in folded
     assert "†: this mean leaves images out" in page
+
+
+def test_what_is_told_of_scored_images_and_methods(tmp_path: Path):
+    results = results_in(tmp_path, ["1", "2"])
+    results[1].images[0].remarks.append(Remark("gray", "a <gray> result"))
+    results[1].images.append(ImageResult("3", tmp_path / "3.png", problem="extra: 3.png"))
+    facts = {"first": {"parameters": "2.5 & more"}}
+    table = build_table(results, published=True, method_facts=facts)
+    page = report_page(results, table, tmp_path)
+    assert "1 remark on images" in page and "1.png: a &lt;gray&gt; result" in page
+    assert "<h2>1 problem</h2>" in page and "INCOMPLETE" not in page  # nothing is left out
+    assert '<th scope="col">params (M)</th>' in page and "<td>2.5 &amp; more</td>" in page
 
 
 def test_bold_and_underlined_are_explained(tmp_path: Path):
