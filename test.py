@@ -6,9 +6,10 @@
     python test.py --weights model_best.pth --model nerd_rain --input FOLDER --output results/nerd
 
 Weights are a file of this project, which knows its own network, or the authors' checkpoint
-together with --model; without --weights the network that ships with the project is taken. Every
-image becomes a PNG of its own size, name, channels and depth, with its colour profile and EXIF;
-every video an MP4 with its sound. The exit status is 1 where a file could not be restored.
+together with --model; --model spandrel takes those of many other networks. Without --weights the
+network that ships with the project is taken. Every image becomes a PNG of its own size, name,
+channels and depth, with its colour profile and EXIF; every video an MP4 with its sound. The exit
+status is 1 where a file could not be restored.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models import load_published, load_weights
+from models import load_foreign, load_published, load_weights
+from models.foreign import ForeignNetwork
 from models.network import DerainingNetwork
 from models.registry import parse_options
 from utils.devices import add_device_option
@@ -112,7 +114,11 @@ def parse_arguments() -> argparse.Namespace:
         help=f"of jpg and webp, 1 to 100 (default: {DEFAULT_QUALITY})",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the shipped network")
-    parser.add_argument("--model", metavar="NAME", help="network of an authors' checkpoint")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="network of an authors' checkpoint; spandrel: whatever that package recognises",
+    )
     parser.add_argument(
         "--options",
         nargs="+",
@@ -213,8 +219,11 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def load_network(args: argparse.Namespace) -> DerainingNetwork:
-    if args.model:
+def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
+    network: DerainingNetwork | ForeignNetwork
+    if args.model == "spandrel":
+        network = load_foreign(args.weights)
+    elif args.model:
         network = load_published(args.model, args.weights, parse_options(args.options))
     elif args.weights:
         network = load_weights(args.weights)

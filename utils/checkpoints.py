@@ -81,7 +81,7 @@ def _read_weights_of_training(path: Path) -> Weights:
 
 
 def _read_safetensors(path: Path) -> Weights:
-    _require_file(path)
+    require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -147,7 +147,7 @@ def read_torch_file(path: Path) -> Any:
     Raises UserError for a file that is missing, truncated, no torch file, or that would execute
     code when loaded.
     """
-    _require_file(path)
+    require_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -161,7 +161,7 @@ def read_torch_file(path: Path) -> Any:
         raise UserError(f"{path} is truncated or no torch file.") from error
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
     """Raises UserError where there is no file, or one that may not be read."""
     try:
         with path.open("rb"):
