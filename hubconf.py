@@ -42,13 +42,13 @@ def restorer(weights: str | Path | None = None, **options: Any) -> Restorer:
 
 
 def _network(name: str, weights: str | Path | None = None, **options: Any) -> DerainingNetwork:
-    """``options`` are fields of the network's configuration, for one without weights."""
+    """``options`` are fields of the network's configuration; our own files settle them."""
     if weights is None:
         return build_model(name, options).eval()
+    if Path(weights).suffix != ".safetensors":
+        return load_published(name, weights, options)
     if options:
         raise UserError(f"The weights settle {name}'s options; leave {', '.join(options)} out.")
-    if Path(weights).suffix != ".safetensors":
-        return load_published(name, weights)
     network = load_weights(weights)
     if type(network) is not NETWORKS[name][0]:
         raise UserError(f"{weights} holds a {type(network).__name__}, which is no {name}.")

@@ -198,7 +198,7 @@ def parse_arguments() -> argparse.Namespace:
     add_device_option(parser)
     args = parser.parse_args()
 
-    if args.options and not args.model:
+    if args.options and args.model in (None, "spandrel"):
         parser.error("--options are those of an authors' checkpoint; name its network by --model")
     if args.model and not args.weights:
         parser.error("--model names the network of an authors' checkpoint; it needs --weights FILE")
