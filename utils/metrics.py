@@ -182,14 +182,25 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> float:
     for top in range(0, height, _STRIPE_ROWS):
         rows = slice(top, min(top + _STRIPE_ROWS, height) + WINDOW - 1)
         u, v = x[rows] + y[rows], x[rows] - y[rows]
-        mean_u, mean_v, mean_uu, mean_vv = (_window_mean(z) for z in (u, v, u * u, v * v))
-        mean_u *= mean_u
-        mean_v *= mean_v
-        mean_uu -= mean_u  # now the local variances
-        mean_vv -= mean_v
-        luminance = (mean_u - mean_v + 2 * _C1) / (mean_u + mean_v + 2 * _C1)
-        structure = (mean_uu - mean_vv + 2 * _C2) / (mean_uu + mean_vv + 2 * _C2)
-        total += float(np.sum(luminance * structure))
+        mean_u, mean_v, var_u, var_v = (_window_mean(z) for z in (u, v, u * u, v * v))
+        mean_u = mean_u * mean_u
+        mean_v = mean_v * mean_v
+        var_u = var_u - mean_u
+        var_v = var_v - mean_v
+        # (mean_u - mean_v + 2 C1)(var_u - var_v + 2 C2) / ((mean_u + mean_v + 2 C1)(var_u + var_v
+        # + 2 C2)), in place: a new array costs as much as what is computed into it
+        above = mean_u - mean_v
+        above += 2 * _C1
+        structure = var_u - var_v
+        structure += 2 * _C2
+        above *= structure
+        mean_u += mean_v
+        mean_u += 2 * _C1
+        var_u += var_v
+        var_u += 2 * _C2
+        mean_u *= var_u
+        above /= mean_u
+        total += float(above.sum())
     return total / (height * width)
 
 

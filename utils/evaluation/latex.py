@@ -20,7 +20,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "\\textquotedblright{}",
     INCOMPLETE: r"$^\dagger$",
     **{character: "\\" + character for character in "&%$#_{}"},
 }
