@@ -45,7 +45,10 @@ def latex(table: Table, label: str = "deraining") -> str:
     rules = (rf"\cmidrule(lr){{{first + i * span}-{first + (i + 1) * span - 1}}}" for i in columns)
     names = [
         "Method",
-        *(escape(FACT_HEADINGS[name]).capitalize() for name in table.fact_names),
+        *(
+            escape(FACT_HEADINGS[name][0].upper() + FACT_HEADINGS[name][1:])
+            for name in table.fact_names
+        ),
         *(escape(metric.name) for _ in columns for metric in table.metrics),
     ]
     align = "l" + "".join("l" if name == "training_data" else "r" for name in table.fact_names)
@@ -58,6 +61,7 @@ def latex(table: Table, label: str = "deraining") -> str:
         rf"\caption{{{escape(' '.join(notes(table)))}{marks}}}",
         rf"\label{{tab:{_label(label)}}}",
         r"\smallskip",
+        r"\footnotesize\setlength{\tabcolsep}{3pt}",
         r"\begin{adjustbox}{max width=\linewidth}",
         rf"\begin{{tabular}}{{{align}{'c' * span * len(columns)}}}",
         r"\toprule",
@@ -76,7 +80,7 @@ def latex(table: Table, label: str = "deraining") -> str:
     for number, source in enumerate(sources(table), start=1):
         key = CITATIONS.get(source.partition(",")[0])
         cite = rf"~\cite{{{key}}}" if key else ""
-        lines.append(rf"\par {{\footnotesize [{number}] {escape(source)}{cite}}}")
+        lines.append(rf"\par\smallskip {_source_mark(number)}{escape(source)}{cite}")
     return "\n".join([*lines, rf"\end{{{environment}}}"]) + "\n"
 
 
@@ -114,7 +118,7 @@ def _cells(row: TableRow, table: Table) -> list[str]:
     if row.cite:
         name += rf"~\cite{{{row.cite}}}"
     if row.kind == "published":
-        name += f" [{sources(table).index(row.source) + 1}]"
+        name += _source_mark(sources(table).index(row.source) + 1)
     scores = [
         cell_text(row, column, metric, MARKS, table).replace(INCOMPLETE, _SPECIAL[INCOMPLETE])
         for column in range(len(table.headings))
@@ -123,6 +127,12 @@ def _cells(row: TableRow, table: Table) -> list[str]:
     facts = [escape(row.facts[fact]) or "-" for fact in table.fact_names]
     # In braces: a name that begins with a bracket would be an option of the line before.
     return [f"{{{name}}}", *facts, *scores]
+
+
+def _source_mark(number: int) -> str:
+    """A raised letter; a number in brackets would look like a citation."""
+    mark = chr(ord("a") + number - 1) if number <= 26 else number
+    return rf"$^\mathrm{{{mark}}}$"
 
 
 def _label(text: str) -> str:

@@ -18,6 +18,7 @@ from utils.evaluation.scoring import NIQE, JobResult
 from utils.metrics import PROTOCOLS
 
 MEAN = "Mean"  # heading of the column over all data sets
+EACH_SET = "the training part of each data set"
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def _published_rows(
     for key, row in rows.items():
         text = _training_text(trained_on[key], columns)
         row.source = f"{key[1]}, trained on {text}" if text else key[1]
-        row.facts["training_data"] = text
+        row.facts["training_data"] = "each set's own part" if text == EACH_SET else text
     return sorted(rows.values(), key=lambda row: row.source)
 
 
@@ -295,7 +296,7 @@ def _training_text(trained_on: list[str], columns: list[Column]) -> str:
     """What a row was trained on: the one set behind all its numbers, or one for each."""
     different = list(dict.fromkeys(filter(None, trained_on)))
     if different and set(different) <= {column.dataset for column in columns}:
-        return "the training part of each data set"
+        return EACH_SET
     return ", ".join(different)
 
 
