@@ -25,8 +25,8 @@ INSTALLED = importlib.util.find_spec("pyiqa") is not None
 # BasicSR's implementation, on Y
 NIQE_OF_REAL_RAIN = (2.2798, 3.5926, 2.8108, 3.3462, 2.8856, 3.8938)
 
-# Makes random weights of LPIPS where pyiqa and torchvision look for theirs; then LPIPS of two images
-# and PIQE of the first as pyiqa itself computes them from files.
+# Makes random weights of LPIPS where pyiqa and torchvision look for theirs; then LPIPS of two
+# images and PIQE of the first as pyiqa itself computes them from files.
 MAKE_WEIGHTS = """
 import torch, torchvision
 from pathlib import Path
