@@ -221,3 +221,21 @@ def test_what_test_py_writes_is_paired(
     psnr = [float(f[4]) for f in fields if f[0] == "rainy input"]
     np.testing.assert_allclose(psnr, [s[0] for s in expected["rainy input"]])
     assert sum(f[0] == "ours" for f in fields) == len(psnr)
+
+
+def test_a_folder_of_rainy_photographs_is_no_set_of_pairs(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        write(tmp_path / "datasets" / "real" / f"{number}.png", smooth_image(number, 48, 200))
+        write(tmp_path / "results" / "good" / "real" / f"{number}.png", images(number)["good"])
+    write_set(tmp_path / "datasets" / "x2", tmp_path / "results", "x2", "test")
+    assert set_folders(tmp_path / "datasets" / "real") == (tmp_path / "datasets" / "real", None)
+    assert set_folders(tmp_path / "results") == (None, None)
+    roots = tmp_path / "results", tmp_path / "datasets"
+    jobs, unmatched = benchmark_jobs(*roots, None, set_folders)
+    assert {job.dataset for job in jobs} == {"x2"}
+    assert len(unmatched) == 1 and "real" in unmatched[0]
+    jobs, _ = benchmark_jobs(*roots, "niqe", set_folders, ["good"])
+    results = {(job.dataset, job.is_input): pair_results(job) for job in jobs}
+    assert set(results) == {("real", True), ("real", False), ("x2", True), ("x2", False)}
+    assert not any(result.problems for result in results.values())
+    assert [len(result.images) for result in results.values()] == [5, 5, 3, 3]
