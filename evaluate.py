@@ -13,6 +13,11 @@ Real rain without clean images, by NIQE, and by other metrics that need none:
     python evaluate.py --results results/dmsr/real --no-reference --input datasets/real
     python evaluate.py --results results/dmsr/real --no-reference --metrics niqe musiq maniqa
 
+All runs under a folder beside one another, the last week's too (each run is kept in history/ of its
+--output):
+
+    python evaluate.py --leaderboard evaluation
+
 Everything lands in --output: table.md, table.csv, table.tex (with published.bib), table.json,
 images.csv with every image, statistics.md, and report.html to look at. The exit status is 1 where
 an image could not be scored.
@@ -32,6 +37,7 @@ from utils.evaluation import formats
 from utils.evaluation.facts import read_facts
 from utils.evaluation.folders import benchmark_jobs, single_jobs
 from utils.evaluation.latex import latex
+from utils.evaluation.leaderboard import keep_in_history, write_leaderboard
 from utils.evaluation.provenance import provenance
 from utils.evaluation.published import PUBLISHED_BIB, read_published
 from utils.evaluation.quality import PERCEPTUAL, WITH_CLEAN, PyiqaScorer, Scorer
@@ -53,6 +59,8 @@ SHOWN = 10  # problems and remarks of each folder; images.csv has all
 
 def main() -> int:
     args = parse_arguments()
+    if args.leaderboard:
+        return show_leaderboard(args.leaderboard)
     # first of all: it shows whether --output can be written
     cache = ScoreCache(args.output / "score_cache.jsonl", fresh=args.fresh)
     protocol = NIQE if args.no_reference else args.protocol
@@ -97,6 +105,14 @@ def main() -> int:
     return 1 if table.num_problems else 0
 
 
+def show_leaderboard(root: Path) -> int:
+    """Print and write what earlier runs have left."""
+    table, num_runs = write_leaderboard(root)
+    print(formats.console(table, shutil.get_terminal_size().columns))
+    print(f"\n{counted(num_runs, 'run')}; written to {root}/leaderboard.html, .md and .csv")
+    return 0
+
+
 def make_scorers(args: argparse.Namespace) -> list[Scorer]:
     """What computes the metrics of --metrics; without clean images NIQE by default."""
     scorers: list[Scorer] = []
@@ -117,6 +133,9 @@ def parse_arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--results", type=Path, metavar="FOLDER", help="restored images")
     what.add_argument("--benchmark", type=Path, metavar="ROOT", help="folders METHOD/SET/")
+    what.add_argument(
+        "--leaderboard", type=Path, metavar="ROOT", help="collect the --output folders of runs"
+    )
     parser.add_argument("--target", type=Path, metavar="FOLDER", help="clean images, or a data set")
     parser.add_argument("--input", type=Path, metavar="FOLDER", help="rainy images, one more row")
     parser.add_argument(
@@ -227,6 +246,7 @@ def write_table(
         "provenance": provenance(weights),
     }
     write_text(folder / "table.json", formats.dump_json(content))
+    keep_in_history(folder, content)
 
 
 def show_problems(results: list[JobResult], unmatched: list[str], table: Table) -> None:

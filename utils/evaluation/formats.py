@@ -22,6 +22,9 @@ FACT_HEADINGS = {
     "macs": "MACs (G)",
     "seconds": "time (s)",
     "training_data": "trained on",
+    "date": "date (UTC)",
+    "run": "run",
+    "commit": "commit",
 }
 
 

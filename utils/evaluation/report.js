@@ -2,7 +2,6 @@
 // report_plot.js; all three become one script of the page.
 
 const { metrics, sets } = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const IMAGES_A_PAGE = 50;
 const WORST = 10;
 
@@ -15,13 +14,6 @@ const view = {
   by: "name", metric: 0, descending: false, worst: false, page: 0, plotted: 0,
 };
 
-function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
-
-const numeric = (score) => (score === "inf" ? Infinity : Number(score));
 const method = (side) => view.set.methods[view[side]];
 const scored = () => view.set.methods.map((_, index) => index).filter((index) => view.set.methods[index].scores);
 
@@ -45,38 +37,6 @@ function difference(image, metric) {
 
 const gain = (value, metric) => (!value ? "" : value > 0 === metrics[metric][2] ? "plus" : "minus");
 const compared = () => view.a !== view.b && method("a").scores && method("b").scores;
-
-// Negative, zero or positive; missing scores (null) come last in either direction.
-function compare(a, b, descending) {
-  if (a === null || b === null) return (a === null) - (b === null);
-  const order = typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a < b ? -1 : a > b ? 1 : 0;
-  return descending ? -order : order;
-}
-
-// --- the table of scores -------------------------------------------------------------------------
-
-function makeSortable(table) {
-  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
-  heads.forEach((head, column) => {
-    const button = element("button", { type: "button", textContent: head.textContent });
-    head.replaceChildren(button);
-    button.addEventListener("click", () => {
-      const before = head.getAttribute("aria-sort");
-      // the first click shows the best on top
-      const descending = before ? before === "ascending" : head.dataset.better === "higher";
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-      const value = (row) => {
-        const cell = row.cells[column];
-        if (!head.dataset.better) return cell.textContent === "-" ? null : cell.textContent;
-        return "value" in cell.dataset ? numeric(cell.dataset.value) : null;
-      };
-      const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => compare(value(a), value(b), descending));
-      table.tBodies[0].append(...rows);
-    });
-  });
-}
 
 // --- the order of the images ---------------------------------------------------------------------
 

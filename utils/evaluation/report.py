@@ -27,7 +27,8 @@ from utils.evaluation.scoring import JobResult, read_8bit
 from utils.evaluation.table import Table, TableRow, counted, notes, sources
 
 HERE = Path(__file__).parent
-SCRIPTS = ("report.js", "report_pictures.js", "report_plot.js")  # one program, in this order
+TABLE_SCRIPT = "report_table.js"
+SCRIPTS = (TABLE_SCRIPT, "report.js", "report_pictures.js", "report_plot.js")  # one program
 CLEAN = "clean"
 RANK_CLASSES = {1: "best", 2: "second"}
 MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers give up beyond
@@ -72,20 +73,21 @@ def report_page(
     problems = [problem for result in results for problem in result.problems]
     return filled_page(
         "report.html",
-        SCRIPT="\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        scripts=SCRIPTS,
         RANGE=str(ERROR_RANGE),
         FILTER=_error_filter(),
         PROBLEMS=_problems_html([*problems, *unmatched], table.num_left_out)
         + _remarks_html(results),
-        TABLE=_table_html(table),
-        NOTES=_notes_html(table),
+        TABLE=table_html(table),
+        NOTES=notes_html(table),
         DATA=embedded,
     )
 
 
-def filled_page(template: str, **places: str) -> str:
-    """A page of this folder with its style and ``<!--NAME-->`` replaced for each of ``places``."""
+def filled_page(template: str, scripts: Sequence[str], **places: str) -> str:
+    """A page of this folder: its style, its scripts and what ``places`` holds for <!--NAME-->."""
     places["STYLE"] = (HERE / "report.css").read_text(encoding="utf-8")
+    places["SCRIPT"] = "\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts)
     page = (HERE / template).read_text(encoding="utf-8")
     # at one go: what is filled in may hold such a mark itself
     return re.sub("<!--([A-Z]+)-->", lambda mark: places[mark[1]], page)
@@ -208,7 +210,8 @@ def _remarks_html(results: list[JobResult]) -> str:
     )
 
 
-def _notes_html(table: Table) -> str:
+def notes_html(table: Table) -> str:
+    """What the marks mean, the sentences that belong to the table, the sources."""
     marks = []
     if table.ranked:
         marks.append("<b>Bold</b>: the best of a column; <u>underlined</u>: the second best.")
@@ -246,8 +249,11 @@ def _error_filter() -> str:
     )
 
 
-def _table_html(table: Table) -> str:
-    """The table of scores; the page's script makes its headings sort it."""
+def table_html(table: Table, links: Sequence[str] = ()) -> str:
+    """The table of scores; the page's script makes its headings sort it.
+
+    ``links`` are where the names of the rows lead, "" for nowhere.
+    """
     facts = [FACT_HEADINGS[name] for name in table.fact_names]
     heads = "".join(
         f'<th colspan="{len(table.metrics)}" scope="colgroup">{html.escape(heading)}</th>'
@@ -261,11 +267,13 @@ def _table_html(table: Table) -> str:
         for metric in table.metrics
     )
     body = []
-    for row in table.rows:
+    for number, row in enumerate(table.rows):
         name = html.escape(row.method)
+        if links and links[number]:
+            name = f'<a href="{html.escape(links[number])}">{name}</a>'
         if row.kind == "published":
-            number = sources(table).index(row.source) + 1
-            name += f' <span class="source">published [{number}]</span>'
+            source = sources(table).index(row.source) + 1
+            name += f' <span class="source">published [{source}]</span>'
         cells = [f"<td>{html.escape(row.facts[fact]) or '-'}</td>" for fact in table.fact_names]
         cells += [
             _cell_html(row, column, index)

@@ -129,8 +129,8 @@ def build_table(
     rows = _measured_rows(results, datasets, metrics, extra_decimals)
     rows += _published_rows(columns, metrics, published, more_published or [])
     for row in rows:
-        row.mean = _mean_cell(row.cells)
-    _rank(rows, columns, metrics)
+        row.mean = mean_cell(row.cells)
+    rank_rows(rows, columns, metrics)
     fact_names = _add_facts(rows, method_facts or {})
     return Table(
         columns,
@@ -311,7 +311,7 @@ def _published_cell(score: PublishedScore, metrics: tuple[Metric, ...]) -> Cell 
     )
 
 
-def _mean_cell(cells: list[Cell | None]) -> Cell | None:
+def mean_cell(cells: list[Cell | None]) -> Cell | None:
     """Unweighted mean over data sets; None unless there is a score for each of several."""
     present = [cell for cell in cells if cell is not None]
     if len(present) < 2 or len(present) < len(cells):
@@ -332,7 +332,7 @@ def _add_facts(rows: list[TableRow], method_facts: dict[str, dict[str, str]]) ->
     return names
 
 
-def _rank(rows: list[TableRow], columns: list[Column], metrics: tuple[Metric, ...]) -> None:
+def rank_rows(rows: list[TableRow], columns: list[Column], metrics: tuple[Metric, ...]) -> None:
     """Mark the best and second best of each column and metric, by the digits that are shown.
 
     Two scores are compared by the digits that both show: 0.899 of a paper and 0.8989 are equal.
