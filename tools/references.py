@@ -70,7 +70,7 @@ def machine_kind(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux
         return f"{platform.machine()} CPU"
-    values = {}
+    values: dict[str, str] = {}
     for line in lines:
         key, _, value = line.partition(":")
         values.setdefault(key.strip(), value.strip())

@@ -189,7 +189,7 @@ def _grid(table: Table, columns: list[int], *, facts: bool = False) -> str:
             for column in columns
             for metric in table.metrics
         ]
-        if any(cell != "-" for cell in cells) or row.kind != "published" or not columns:
+        if any(cell != "-" for cell in cells) or row.kind != "published":
             known = [row.facts[name] or "-" for name in names]
             lines.append([row_name(row, table), *known, *cells])
     return markdown_table(["Method", *(FACT_HEADINGS[name] for name in names), *heads], lines)
