@@ -21,7 +21,7 @@ from data.datasets import (
     Share,
     TrainingPatches,
 )
-from data.pairs import Pair, find_pairs, warn_if_swapped
+from data.pairs import Pair, find_pairs, warn_about_halves
 from data.synthesis import Mixture, SyntheticPatches, hold_out, layers_of, read_layers
 from data.transforms import Augmentation
 from data.workers import prepare_worker
@@ -74,7 +74,7 @@ def build_loaders(
     def find(name: str, folder: str) -> list[Pair]:
         layout, pairs = _find_pairs(name, folder, node)
         if rank == 0:
-            warn_if_swapped(pairs)
+            warn_about_halves(pairs)
         if name == "VAL" or not node.CACHE:  # building the cache is the same check
             share = pairs[rank::world_size]
             check_pairs(share, f"checking {folder}", quiet=rank > 0, index=index)

@@ -275,12 +275,19 @@ def _expected_folders() -> str:
     return f"pairs are two folders ({folders}) or images side by side"
 
 
-def warn_if_swapped(pairs: list[Pair]) -> None:
-    """Warn where side-by-side images look as if clean and rainy had changed places.
+def warn_about_halves(pairs: list[Pair]) -> None:
+    """Warn where images are no pairs side by side, or where clean and rainy have changed places.
 
     Rain makes an image rougher; a look at up to 20 pairs spread over the set tells.
     """
     some = [pair for pair in pairs[:: -(-len(pairs) // 20)] if pair.side_by_side]
+    if some and not are_side_by_side([pair.rainy for pair in some]):
+        warnings.warn(
+            f"{pairs[0].rainy.parent} holds images whose halves do not look like one scene, clean on "
+            "the left and rainy on the right; is it a folder of pairs?",
+            stacklevel=2,
+        )
+        return
     swapped = sum(_roughness(rainy) < _roughness(clean) for rainy, clean in map(Pair.read, some))
     if 2 * swapped > len(some):
         warnings.warn(

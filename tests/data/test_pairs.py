@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.checked import check_pairs
-from data.pairs import Pair, find_pairs, warn_if_swapped
+from data.pairs import Pair, find_pairs, warn_about_halves
 from tests.helpers import smooth_image, streaked, write_pairs
 from utils.errors import UserError
 
@@ -120,10 +120,17 @@ def test_swapped_halves_are_noticed_and_right_ones_are_not(tmp_path, recwarn) ->
         clean = smooth_image(i, 64, 64)
         write(tmp_path / "right" / f"{i}.png", np.hstack([clean, streaked(clean, i)]))
         write(tmp_path / "wrong" / f"{i}.png", np.hstack([streaked(clean, i), clean]))
-    warn_if_swapped(find_pairs(tmp_path / "right")[1])
+    warn_about_halves(find_pairs(tmp_path / "right")[1])
     assert not recwarn.list
     with pytest.warns(UserWarning, match="4 of 4 .* swapped"):
-        warn_if_swapped(find_pairs(tmp_path / "wrong")[1])
+        warn_about_halves(find_pairs(tmp_path / "wrong")[1])
+
+
+def test_a_folder_of_other_images_is_noticed(tmp_path) -> None:
+    for i in range(1, 5):
+        write(tmp_path / f"{i}.png", smooth_image(i, 48, 200))
+    with pytest.warns(UserWarning, match="halves do not look like one scene"):
+        warn_about_halves(find_pairs(tmp_path)[1])
 
 
 def test_images_without_a_partner_are_named(tmp_path) -> None:
