@@ -283,8 +283,8 @@ def warn_about_halves(pairs: list[Pair]) -> None:
     some = [pair for pair in pairs[:: -(-len(pairs) // 20)] if pair.side_by_side]
     if some and not are_side_by_side([pair.rainy for pair in some]):
         warnings.warn(
-            f"{pairs[0].rainy.parent} holds images whose halves do not look like one scene, clean on "
-            "the left and rainy on the right; is it a folder of pairs?",
+            f"{pairs[0].rainy.parent} holds images whose halves do not look like one scene, clean "
+            "on the left and rainy on the right; is it a folder of pairs?",
             stacklevel=2,
         )
         return
