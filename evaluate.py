@@ -39,7 +39,7 @@ from utils.evaluation.folders import benchmark_jobs, single_jobs
 from utils.evaluation.latex import latex
 from utils.evaluation.leaderboard import keep_in_history, write_leaderboard
 from utils.evaluation.provenance import provenance
-from utils.evaluation.published import PUBLISHED_BIB, read_published
+from utils.evaluation.published import PUBLISHED_BIB, published_scores, read_published
 from utils.evaluation.quality import PERCEPTUAL, WITH_CLEAN, PyiqaScorer, Scorer
 from utils.evaluation.report import report_page
 from utils.evaluation.score_cache import ScoreCache
@@ -101,6 +101,14 @@ def main() -> int:
     num_reused = sum(image.reused for result in results for image in result.images)
     scored = counted(num_scored, "image")
     print(f"\n{scored} ({num_reused} kept from before); written to {args.output}/")
+    if more_published and not any(
+        published_scores(column.dataset, column.protocol, more_published, papers=False)
+        for column in table.columns
+    ):
+        print(
+            f"warning: {args.published} has no score for these data sets and protocols",
+            file=sys.stderr,
+        )
     show_problems(results, unmatched, table)
     return 1 if table.num_problems else 0
 
@@ -221,6 +229,9 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--datasets, --methods and --sets belong to --benchmark")
     if args.benchmark and (args.target or args.input):
         parser.error("--target and --input belong to --results; a benchmark has --datasets")
+    scores_niqe = "niqe" in (args.metrics or (["niqe"] if args.no_reference else []))
+    if (args.niqe_parameters or args.niqe_gray != "y") and not scores_niqe:
+        parser.error("--niqe-parameters and --niqe-gray belong to --metrics niqe")
     for option in ("workers", "extremes"):
         value = getattr(args, option)
         if value is not None and value < 1:

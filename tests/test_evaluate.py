@@ -204,6 +204,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path):
         (("--benchmark", pairs), "--datasets"),
         (("--results", pairs, "--target", pairs, "--protocol", "matlab"), "rain13k"),
         (("--results", pairs, "--no-reference", "--protocol", "did"), "--no-reference"),
+        (("--results", pairs, "--target", pairs, "--niqe-gray", "rgb2gray"), "--metrics niqe"),
         (("--results", pairs, "--target", pairs, "--workers", "0"), "--workers"),
     ):
         done = evaluate(*arguments)
@@ -233,6 +234,25 @@ def test_single_problems_and_remarks_are_told_in_the_singular(tmp_path: Path):
     assert lines[1].startswith("error: extra") and lines[2] == "1 problem" and len(lines) == 3
     row = read_csv(tmp_path / "out" / "images.csv")[0]
     assert row["psnr"] == "inf" and row["remarks"].startswith("cannot be told")
+
+
+def test_own_rows_and_facts_from_files(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "Rain12", 1, 40, 40)
+    own, facts = tmp_path / "own.csv", tmp_path / "facts.csv"
+    own.write_text("model,dataset,psnr,ssim\ntheirs,Rain12,36.7,0.961\n")
+    facts.write_text("method,parameters,weights,sha256\ninput,1200000,a.pth,abc\n")
+    arguments = (
+        "--results", pairs / "input", "--target", pairs / "target", "--protocol", "did",
+        "--published", own, "--facts", facts, "--output", tmp_path / "out",
+    )  # fmt: skip
+    done = evaluate(*arguments)
+    assert done.returncode == 0 and done.stderr == ""
+    content = json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))
+    ours, theirs = content["rows"]
+    assert ours["facts"] == {"parameters": "1.20"} and theirs["source"] == "own.csv"
+    assert content["provenance"]["weights"] == {"input": {"weights": "a.pth", "sha256": "abc"}}
+    own.write_text("model,dataset,psnr,ssim\ntheirs,Rain100H,36.7,0.961\n")
+    assert "own.csv has no score for these" in evaluate(*arguments).stderr
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_scoring(tmp_path: Path):
