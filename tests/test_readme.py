@@ -45,7 +45,7 @@ SHORT = shlex.split(
 )
 SMALL = {"nerd": "nerd_rain_t"}  # by the recipe's first word; DMSR's otherwise
 # Needs a package that is optional; its own tests cover it.
-OPTIONAL = ("--no-reference",)
+OPTIONAL = ("--no-reference", "--metrics")
 
 
 def folders_of_recipes() -> set[str]:
