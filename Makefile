@@ -56,7 +56,7 @@ test-extras: setup
 	fi
 	$(PYTEST) -m "extras and not slow"
 
-PROGRAMS := chromium chromium-driver g++ octave octave-image \
+PROGRAMS := chromium chromium-driver g++ octave octave-image poppler-utils \
 	texlive-latex-base texlive-latex-recommended texlive-latex-extra
 
 test-slow: setup
