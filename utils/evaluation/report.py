@@ -33,6 +33,7 @@ CLEAN = "clean"
 RANK_CLASSES = {1: "best", 2: "second"}
 MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers give up beyond
 PROBLEMS_IN_SIGHT = 12  # the others are folded away
+NAMES_IN_SIGHT = 60  # of missing images, by method and data set
 ERROR_RANGE = 64  # of 255: what the brightest colour of an error map stands for
 
 
@@ -70,7 +71,7 @@ def report_page(
     }
     # "<" could end the script element that holds the data
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    problems = [problem for result in results for problem in result.problems]
+    problems = [problem for result in results for problem in _problems(result)]
     return filled_page(
         "report.html",
         scripts=SCRIPTS,
@@ -176,6 +177,23 @@ def _data_url(shown: Shown) -> str | None:
     stored = image if image.ndim == 2 else image[..., ::-1]
     _, encoded = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, 101])
     return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+
+
+def _problems(result: JobResult) -> list[str]:
+    """What is wrong with a folder; the images that it lacks are named in one line."""
+    missing = [image.stem for image in result.images if image.problem and not image.restored]
+    others = [image.problem for image in result.images if image.problem and image.restored]
+    lines = [result.problem] if result.problem else []
+    if len(missing) == 1:
+        lines += [image.problem for image in result.images if image.stem == missing[0]]
+    elif missing:
+        names = ", ".join(missing[:NAMES_IN_SIGHT])
+        more = len(missing) - NAMES_IN_SIGHT
+        lines.append(
+            f"{result.job.method} on {result.job.dataset}: {len(missing)} images missing in "
+            f"{result.job.results}: {names}" + (f" and {more} more" if more > 0 else "")
+        )
+    return lines + others
 
 
 def _problems_html(problems: list[str], num_left_out: int) -> str:

@@ -130,13 +130,16 @@ def test_what_is_missing_stands_in_plain_sight(tmp_path: Path):
     results = results_in(tmp_path, [str(i) for i in range(1, 31)])
     for image in range(20):
         without(results, 1, image)
+    for image in results[2].images[:14]:
+        image.scores, image.problem = None, f"{image.restored} is no image"
     path = write_page(tmp_path / "out", results, unmatched=["extra: results/m/nowhere"])
     page = path.read_text(encoding="utf-8")
     above, _, folded = page.partition("<details>")
-    assert "INCOMPLETE: 20 images not scored" in above
-    assert "missing: first has no result named 12<" in above
-    assert "missing: first has no result named 13<" not in above and "named 13<" in folded
-    assert "extra: results/m/nowhere" in folded
+    assert "INCOMPLETE: 34 images not scored" in above
+    names = ", ".join(str(i) for i in range(1, 21))
+    assert f"first on wet: 20 images missing in {tmp_path / 'first'}: {names}<" in above
+    assert "second/11.png is no image" in above and "second/12.png is no image" in folded
+    assert "second/12.png is no image" not in above and "extra: results/m/nowhere" in folded
     assert "†: this mean leaves images out" in page
 
 
