@@ -7,17 +7,14 @@ before (data/results.py), and nothing is skipped without being named.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from utils.errors import UserError
 from utils.evaluation.quality import PSNR, SSIM, Metric, Scorer
@@ -26,9 +23,6 @@ from utils.images import as_uint8, decode_gray_or_rgb, jpeg_damage, read_bytes, 
 from utils.metrics import PROTOCOLS, score, size_text
 
 NIQE = "niqe"  # the protocol without clean images, beside those of utils.metrics
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -135,13 +129,17 @@ def score_jobs(
     threads_before = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one image a core; OpenCV's own threads would only get in the way
     try:
-        done = map_on_cores(run, tasks, workers or available_cores())
-        # disable=None: no bar where nobody looks, as in a log file
-        bar = tqdm(
-            done, "scoring", len(tasks), unit="image", leave=False, dynamic_ncols=True, disable=None
+        # Decoding and filtering run outside the interpreter's lock, so threads use all cores.
+        thread_map(
+            run,
+            tasks,
+            max_workers=workers or available_cores(),
+            desc="scoring",
+            unit="image",
+            leave=False,
+            dynamic_ncols=True,
+            disable=None,  # no bar where nobody looks, as in a log file
         )
-        for _ in bar:
-            pass
     finally:
         cv2.setNumThreads(threads_before)
     return paired
@@ -266,20 +264,3 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def map_on_cores(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
-    """Results of ``function`` in order, from threads; few items are under way at any time.
-
-    Decoding and filtering run outside the interpreter's lock, so threads use all cores.
-    """
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[Result]] = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= 4 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
