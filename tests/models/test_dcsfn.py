@@ -73,6 +73,7 @@ def plain_fusion(fusion: FusionConv, parts: list[Tensor]) -> Tensor:
         [(22, 31), (11, 15), (5, 7), (2, 3)],  # here it is not
         [(34, 50), (17, 25), (8, 12), (4, 6)],
         [(16, 31), (8, 15), (4, 7), (2, 3)],  # nor here, in one direction
+        [(66, 64), (66, 64), (33, 32), (33, 32)],  # large ones apart, small ones joined
     ],
 )
 def test_fusion_is_a_convolution_over_the_concatenation(sizes: list[tuple[int, int]]) -> None:
