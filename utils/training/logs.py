@@ -8,10 +8,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
 from utils.files import atomic_write, write_text
 from utils.images import write_png
+from utils.training.tensorboard import SummaryWriter
 
 matplotlib.use("Agg")  # pictures go to files; a training machine has no display
 from matplotlib import pyplot as plt
