@@ -58,6 +58,7 @@ def test_a_stray_name_is_not_pressed_into_a_pair() -> None:
     assert found.pop("3_old") is None and found.pop("003") is None
     assert found == {str(i): str(i) for i in NUMBERS}
     assert pair_names(["a", "b"], ["1", "2"]) == {"a": None, "b": None}
+    assert pair_names(["a1", "b1"], ["a2", "b2"]) == {"a1": None, "b1": None}
     # 01 and 1 are one number, so nothing but the names themselves can be meant
     assert pair_names(["1", "01"], ["1", "2", "3"]) == {"1": "1", "01": None}
 
@@ -79,3 +80,10 @@ def test_a_pattern_says_what_counts() -> None:
 def test_words_in_names() -> None:
     assert has_word("1_GT", ["gt"]) and has_word("norain-1x2", ["norain"])
     assert not has_word("height", ["gt"]) and not has_word("rain-1", ["norain"])
+
+
+def test_the_longest_beginning_wins() -> None:
+    partners = ["1", "1_2", "3"]
+    expected = {"1_2_derained": "1_2", "1_derained": "1", "3_derained": "3"}
+    # read as they are: another reading would strip the common end and see no beginnings
+    assert pair_names([*expected, "4"], partners) == expected | {"4": None}
