@@ -56,6 +56,7 @@ def default_config() -> CfgNode:
     c.DATA.SYNTHESIS.SHARE_LAYERS = 0.0  # of the patches that get rain of LAYERS
     c.DATA.SYNTHESIS.SHARE_LIGHT = 0.1  # that get light rain, 24 to 30 dB
     c.DATA.SYNTHESIS.SHARE_DRY = 0.05  # that get none; the rest: synthetic rain of any strength
+    c.DATA.SYNTHESIS.SHARE_DOWNPOURS = 0.0  # of the synthetic rain, like the data sets' heaviest
     c.DATA.SYNTHESIS.SHARE_RELIT = 0.0  # whose scene gets other light or colours first
     c.DATA.SYNTHESIS.SHARE_PATTERNS = 0.0  # that get lattices, blinds, fur, text; half stay dry
 

@@ -144,7 +144,12 @@ def build_synthesis(node: CfgNode, augmentation: Augmentation, seed: int) -> Syn
     return SyntheticPatches(
         [path for stem, path in photos.items() if stem not in held_out],
         layers,
-        Mixture(layers=node.SHARE_LAYERS, light=node.SHARE_LIGHT, dry=node.SHARE_DRY),
+        Mixture(
+            layers=node.SHARE_LAYERS,
+            light=node.SHARE_LIGHT,
+            dry=node.SHARE_DRY,
+            downpours=node.SHARE_DOWNPOURS,
+        ),
         augmentation,
         seed,
         relit=node.SHARE_RELIT,

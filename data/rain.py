@@ -25,9 +25,6 @@ import numpy as np
 # up where they cross, those of different levels do.
 _BRIGHTNESS_LEVELS = np.linspace(0.4, 1.0, 5)
 
-# Share of the rains of any strength that are drawn like the heaviest layers of the data sets.
-DOWNPOURS = 0.35
-
 
 @dataclass(frozen=True)
 class Rain:
@@ -71,7 +68,7 @@ def random_rain(rng: np.random.Generator) -> Rain:
     length = _log_uniform(rng, 18, 140)
     crossing = rng.random() < 0.25
     gale = rng.random() < 0.25
-    rain = Rain(
+    return Rain(
         density=0.04 * 40**heaviness,
         length=length,
         width=min(_log_uniform(rng, 1, 4), max(1.0, length / 14)),
@@ -88,24 +85,28 @@ def random_rain(rng: np.random.Generator) -> Rain:
         screen=rng.choice((0.0, 0.0, rng.random())),
         jpeg_quality=int(rng.integers(70, 97)) if rng.random() < 0.15 else 0,
     )
-    if rng.random() < DOWNPOURS:
-        # The data sets' kind of heavy rain: sharp streaks of even brightness cover nearly all of
-        # the picture, and hide what they cover where it is bright.
-        density = _log_uniform(rng, 0.5, 2.5)
-        rain = replace(
-            rain,
-            density=density,
-            length=_log_uniform(rng, 20, 90),
-            width=rng.uniform(1, 3),
-            # the real layers' mean is a third of white at most
-            brightness=min(rng.uniform(0.25, 0.9), 0.6 / density),
-            num_layers=int(rng.integers(2, 6)),
-            depth=rng.uniform(1, 2),
-            taper=0.0,
-            blur=0.45,
-            screen=0.0,
-        )
-    return rain
+
+
+def random_downpour(rng: np.random.Generator) -> Rain:
+    """A rain like the heaviest of the data sets' layers (``tools/rain_statistics.py``).
+
+    Sharp streaks of even brightness cover nearly all of the picture, and hide what they cover
+    where it is bright.
+    """
+    density = _log_uniform(rng, 0.5, 2.5)
+    return replace(
+        random_rain(rng),
+        density=density,
+        length=_log_uniform(rng, 20, 90),
+        width=rng.uniform(1, 3),
+        # the real layers' mean is a third of white at most
+        brightness=min(rng.uniform(0.25, 0.9), 0.6 / density),
+        num_layers=int(rng.integers(2, 6)),
+        depth=rng.uniform(1, 2),
+        taper=0.0,
+        blur=0.45,
+        screen=0.0,
+    )
 
 
 def add_rain(clean: np.ndarray, rain: Rain, rng: np.random.Generator) -> np.ndarray:

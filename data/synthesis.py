@@ -25,6 +25,7 @@ from data.rain import (
     extract_layer,
     fade_layer,
     lay_over,
+    random_downpour,
     random_rain,
     streak_layer,
     vary_layer,
@@ -51,6 +52,8 @@ class Mixture:
     """Rain of either kind, faded to ``LIGHT_RAIN``."""
     dry: float = 0.0
     """No rain."""
+    downpours: float = 0.0
+    """How much of the synthetic rain is a downpour like those of the data sets."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``Rain`` that are not drawn at random."""
 
@@ -73,7 +76,9 @@ def make_rainy(
         return clean
     kind -= mixture.dry
 
-    rain = replace(random_rain(rng), **mixture.fixed)
+    downpour = mixture.downpours > 0 and rng.random() < mixture.downpours
+    rain = random_downpour(rng) if downpour else random_rain(rng)
+    rain = replace(rain, **mixture.fixed)
     light = kind < mixture.light
     if light:
         # Light rain of the data sets' kind and of ours, in the same proportion as heavy rain.

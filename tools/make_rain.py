@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         layers=options.share_layers,
         light=options.share_light,
         dry=options.share_dry,
+        downpours=options.share_downpours,
         fixed={name: value for name, value in given.items() if value is not None},
     )
     photos = skimage_photos() if options.clean == "skimage" else images_by_stem(Path(options.clean))
@@ -189,12 +190,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--layers", type=Path, help="folder of rainy/clean pairs whose rain is laid over")
     add("--skip-layers", type=_stems, default=[], help="STEM,STEM,... of pairs to leave out")
     for kind, meaning in (
-        ("layers", "with rain taken from --layers"),
-        ("light", f"faded to {LIGHT_RAIN[0]:g}-{LIGHT_RAIN[1]:g} dB"),
-        ("dry", "without any rain"),
+        ("layers", "of pairs with rain taken from --layers"),
+        ("light", f"of pairs faded to {LIGHT_RAIN[0]:g}-{LIGHT_RAIN[1]:g} dB"),
+        ("dry", "of pairs without any rain"),
+        ("downpours", "of the synthetic rain that is like the data sets' heaviest"),
     ):
         share = number(float, 0, 1)
-        add(f"--share-{kind}", type=share, default=0.0, help=f"share of pairs {meaning} (0)")
+        add(f"--share-{kind}", type=share, default=0.0, help=f"share {meaning} (0)")
     for name, (low, high, meaning) in FIXABLE.items():
         kind_of = int if name.startswith("num_") else float
         add(f"--{name.replace('_', '-')}", type=number(kind_of, low, high), help=meaning)

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
-from data.rain import random_rain, streak_layer
+from data.rain import random_downpour, random_rain, streak_layer
 from data.synthesis import read_layers
 from utils.errors import run_main
 
@@ -54,11 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="STEM,STEM,... of pairs to leave out",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the drawn rain (0)")
+    parser.add_argument(
+        "--share-downpours", type=float, default=0.35, help="of the drawn rain (0.35)"
+    )
     options = parser.parse_args(arguments)
 
     layers = read_layers(options.layers, options.skip_layers, "--skip-layers")
     rng = np.random.default_rng(options.seed)
-    drawn = [streak_layer(HEIGHT, WIDTH, random_rain(rng), rng) for _ in range(NUM_DRAWN)]
+    kinds = (
+        random_downpour if rng.random() < options.share_downpours else random_rain
+        for _ in range(NUM_DRAWN)
+    )
+    drawn = [streak_layer(HEIGHT, WIDTH, kind(rng), rng) for kind in kinds]
     print(f"{len(layers)} layers of {options.layers}, {NUM_DRAWN} drawn; 10 / 50 / 90%")
     rows = [[statistics(layer) for layer in kind] for kind in (layers, drawn)]
     print(f"{'':9} {'layers':>24} {'drawn':>24}")

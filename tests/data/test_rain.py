@@ -11,6 +11,7 @@ from data.rain import (
     extract_layer,
     fade_layer,
     lay_over,
+    random_downpour,
     random_rain,
     streak_layer,
     vary_layer,
@@ -228,7 +229,7 @@ def test_random_rain_reaches_from_drizzle_to_cloudburst():
     strengths = [
         psnr(add_rain(clean, rain, generator(seed)), clean) for seed, rain in enumerate(rains)
     ]
-    assert np.percentile(strengths, 5) < 12 and np.percentile(strengths, 95) > 23
+    assert np.percentile(strengths, 5) < 12 and np.percentile(strengths, 95) > 25
     # No gap: every 3 dB between them are somebody's weather.
     filled, _ = np.histogram(strengths, bins=np.arange(11, 26, 3))
     assert (filled >= 4).all()
@@ -238,3 +239,13 @@ def test_random_rain_reaches_from_drizzle_to_cloudburst():
     for name in ("veil", "screen", "jpeg_quality"):
         share = np.mean([getattr(rain, name) > 0 for rain in rains])
         assert 0.05 < share < 0.5, name
+
+
+def test_downpours_wet_nearly_everything_and_leave_the_scene_visible():
+    layers = []
+    for seed in range(30):
+        rain = random_downpour(generator(seed))
+        layers.append(streak_layer(120, 160, rain, generator(seed)))
+    assert np.mean([layer.mean() for layer in layers]) == pytest.approx(0.25, abs=0.1)
+    assert max(layer.mean() for layer in layers) < 0.5
+    assert np.median([(layer > 0.04).mean() for layer in layers]) > 0.7

@@ -105,6 +105,17 @@ def test_shares_decide_the_rain(photos: Path) -> None:
     assert flat / 240 == pytest.approx(0.4, abs=0.1)
 
 
+def test_downpours_are_a_share_of_the_synthetic_rain(photos: Path) -> None:
+    def wetness(share: float) -> float:
+        drawn = patches(photos, Mixture(downpours=share, fixed={"veil": 0.0}))
+        gains = [drawn[Draw(1, index, 32)] for index in range(60)]
+        return float(
+            np.median([(rainy - clean > 0.04).float().mean() for rainy, clean, _ in gains])
+        )
+
+    assert wetness(1) > 0.7 > wetness(0)
+
+
 def test_rain_falls_downwards_whatever_the_scene_is_turned_to(photos: Path) -> None:
     for path in photos.iterdir():
         write_png(path, np.full((80, 80, 3), 40, np.uint8))
