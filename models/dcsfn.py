@@ -45,7 +45,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, pairwise, repeat
+from itertools import pairwise, repeat
 
 import torch
 import torch.nn.functional as F
@@ -113,50 +113,24 @@ class FusionConv(nn.Conv2d):
         return super().forward(torch.cat([resize(part, parts[0]) for part in parts], dim=1))
 
 
-# Maps of at most so many pixels lie in the cache, where the number of steps counts most.
-_SMALL = 8192
-
-
 def fuse_part_by_part(conv: FusionConv, parts: tuple[Tensor, ...]) -> Tensor:
-    """``FusionConv.forward`` for CPUs, without the concatenation of large maps.
+    """``FusionConv.forward`` for CPUs, without the concatenation.
 
     A 1x1 convolution over a concatenation is the sum of the parts' own 1x1 convolutions, and a
     nearest upsampling may as well follow a 1x1 convolution as precede it: coarse parts are
-    convolved at their own size, and their sum is enlarged from part to part. Small parts of one
-    size are concatenated and multiplied by one matrix, which needs fewer steps.
+    convolved at their own size, and their sum is enlarged from part to part.
     """
     if not upsampling_composes(parts):
         parts = tuple(resize(part, parts[0]) for part in parts)
-    weight, end = conv.weight, conv.in_channels
+    weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
     total = None  # of the parts from the coarsest to the one before
-    for part in reversed(joined(parts)):
-        start = end - part.shape[1]
-        bias = conv.bias if start == 0 else None
-        term = pixelwise_of_few(part, weight[:, start:end], bias)
-        total = term if total is None else term + resize(total, term)
-        end = start
+    for i in reversed(range(len(parts))):
+        term = pixelwise(parts[i], weights[i], conv.bias if i == 0 else None)
+        if total is not None:
+            term += resize(total, term)
+        total = term
     assert total is not None
     return total
-
-
-def is_small(x: Tensor) -> bool:
-    return x.shape[0] * x.shape[2] * x.shape[3] <= _SMALL
-
-
-def joined(parts: tuple[Tensor, ...]) -> list[Tensor]:
-    """The parts, neighbours of one size concatenated where they are small."""
-    groups: list[Tensor] = []
-    for _, group in groupby(parts, key=lambda part: part.shape[2:]):
-        same = list(group)
-        groups += [torch.cat(same, dim=1)] if is_small(same[0]) and len(same) > 1 else same
-    return groups
-
-
-def pixelwise_of_few(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``pixelwise``, on small maps as a product of matrices, which takes less to begin with."""
-    if is_small(x):
-        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
-    return pixelwise(x, weight, bias)
 
 
 def upsampling_composes(parts: tuple[Tensor, ...]) -> bool:
