@@ -66,7 +66,7 @@ def survives(mutant: Mutant) -> str:
             "-q",
             "-m",
             "not gpu",
-            *mutant.tests.split(),
+            *shlex.split(mutant.tests),
         ]
         try:
             done = subprocess.run(
