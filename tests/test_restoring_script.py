@@ -533,6 +533,10 @@ def test_mistakes_are_sentences(
         ["--device", "meta"],
         ["--device", "warp"],
         ["--device", "cuda:99"],
+        pytest.param(
+            ["--device", "mps"],
+            marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="it is one"),
+        ),
         ["--ensemble", "3"],
         ["--quality", "80"],
         ["--quality", "0", "--format", "jpg"],
