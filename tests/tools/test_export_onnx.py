@@ -16,7 +16,12 @@ from tools import export_onnx
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 
-OPTIONS = {"dmsr_s": {"width": 4, "num_blocks": 1}, "dcsfn_t": {"width": 4, "num_units": 1}}
+OPTIONS: dict[str, dict[str, object]] = {
+    "dmsr_s": {"width": 4, "num_blocks": 1},
+    "nerd_rain_t": {"width": 4, "head_width": 8},
+    "dcsfn_t": {"width": 4, "num_units": 1},
+    "mspfn_t": {"width": 4, "num_units": 1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,34 +40,33 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     export_onnx.main()
 
 
-@pytest.mark.parametrize("name", ["dmsr_s", pytest.param("dcsfn_t", marks=pytest.mark.slow)])
+@pytest.mark.extras
+@pytest.mark.parametrize("any_size", [False, True])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_onnxruntime_computes_the_same(
-    folder: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    name: str,
+    any_size: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """One network of each class, also at sizes that it was not exported at."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="tools/requirements.txt is optional")
-    pytest.importorskip("onnxscript", reason="tools/requirements.txt is optional")
     weights, path = folder / f"{name}.safetensors", tmp_path / "network.onnx"
-    run(monkeypatch, "--weights", weights, "--output", path, "--size", 64, 80)
-    session = onnxruntime.InferenceSession(path)
-    rainy = np.random.default_rng(0).random((1, 3, 64, 80), np.float32)
-    (restored,) = session.run(["restored"], {"rainy": rainy})
+    extra = ["--any-size"] if any_size else []
+    run(monkeypatch, "--weights", weights, "--output", path, "--size", 64, 96, *extra)
+    told = capsys.readouterr().out
+    assert "exported in" in told and "64 x 96: at most" in told
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     network = export_onnx.load_weights(weights)
-    with torch.inference_mode():
-        expected = network.restore(torch.from_numpy(rainy)).numpy()
-    np.testing.assert_allclose(restored, expected, atol=1e-5)
+    for height, width in [(64, 96), (160, 64), (96, 224)] if any_size else [(64, 96)]:
+        rainy = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+        (restored,) = session.run(["restored"], {"rainy": rainy})
+        with torch.inference_mode():
+            expected = network.restore(torch.from_numpy(rainy)).numpy()
+        np.testing.assert_allclose(restored, expected, atol=2e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["network.onnx"]
-
-
-@pytest.mark.slow
-def test_any_size(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="tools/requirements.txt is optional")
-    pytest.importorskip("onnxscript", reason="tools/requirements.txt is optional")
-    path = tmp_path / "network.onnx"
-    weights = folder / "dmsr_s.safetensors"
-    run(monkeypatch, "--weights", weights, "--output", path, "--size", 64, 80, "--any-size")
-    session = onnxruntime.InferenceSession(path)
-    (restored,) = session.run(None, {"rainy": np.zeros((1, 3, 96, 128), np.float32)})
-    assert restored.shape == (1, 3, 96, 128)
 
 
 class Sorting(DerainingNetwork):
@@ -72,18 +76,20 @@ class Sorting(DerainingNetwork):
         return torch.linalg.qr(rainy)[0]
 
 
+@pytest.mark.extras
 def test_what_cannot_be_exported_is_a_sentence(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="tools/requirements.txt is optional")
+    pytest.importorskip("onnx", reason="tools/requirements.txt is optional")
     with pytest.raises(UserError, match=r"cannot export Sorting to ONNX; run it with test\.py"):
         export_onnx.export(Sorting(), tmp_path / "a.onnx", (16, 16), any_size=False)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("size", [(64, 65), (48, 64)])
 def test_sizes_that_the_network_does_not_take_are_refused(
     folder: Path, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxscript", reason="tools/requirements.txt is optional")
+    pytest.importorskip("onnxruntime", reason="tools/requirements.txt is optional")
     arguments = ("--weights", folder / "dmsr_s.safetensors", "--output", tmp_path / "a.onnx")
     with pytest.raises(UserError, match="multiples of 16 from 64 on"):
         run(monkeypatch, *arguments, "--size", *size)
