@@ -239,3 +239,20 @@ def test_a_folder_of_rainy_photographs_is_no_set_of_pairs(tmp_path: Path) -> Non
     assert set(results) == {("real", True), ("real", False), ("x2", True), ("x2", False)}
     assert not any(result.problems for result in results.values())
     assert [len(result.images) for result in results.values()] == [5, 5, 3, 3]
+
+
+def test_a_linked_folder_is_called_as_the_link(tmp_path: Path) -> None:
+    """Data sets often lie on another disk."""
+    (tmp_path / "disk" / "set_7" / "target").mkdir(parents=True)
+    (tmp_path / "datasets" / "Rain100H").mkdir(parents=True)
+    link = tmp_path / "datasets" / "Rain100H" / "target"
+    link.symlink_to(tmp_path / "disk" / "set_7" / "target")
+    assert dataset_name(link) == "Rain100H"
+    (tmp_path / "results" / "dmsr").mkdir(parents=True)
+    results = tmp_path / "results" / "dmsr" / "Rain100H"
+    results.symlink_to(tmp_path / "disk" / "set_7")
+    assert method_name(results, "Rain100H") == "dmsr"
+    assert (
+        method_name(tmp_path / "results" / "dmsr" / "Rain100H" / ".." / "Rain100H", "Rain100H")
+        == "dmsr"
+    )

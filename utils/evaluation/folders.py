@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -116,7 +117,7 @@ def dataset_name(folder: Path) -> str:
 
     A set that is one split of nothing else, as in ``datasets/val/target``, is called that.
     """
-    names = [name for name in folder.resolve().parts[1:] if name.lower() not in SIDES]
+    names = [name for name in _named_parts(folder) if name.lower() not in SIDES]
     split = ""
     while names and names[-1].lower() in SPLITS:
         split = names.pop()
@@ -131,11 +132,16 @@ def method_name(results: Path, dataset: str) -> str:
     Its folder is the last but those of the set and its split; results that lie in no folder of a
     method's own are called "restored".
     """
-    parts = list(results.resolve().parts[1:])
+    parts = _named_parts(results)
     own = known_name(dataset) or dataset
     while parts and (parts[-1].lower() in SPLITS or (known_name(parts[-1]) or parts[-1]) == own):
         parts.pop()
     return parts[-1] if parts and parts[-1].lower() not in CONTAINERS else "restored"
+
+
+def _named_parts(folder: Path) -> list[str]:
+    """The names on the way to a folder; a link is called as the user calls it."""
+    return list(Path(os.path.abspath(folder)).parts[1:])
 
 
 def _folders(root: Path) -> list[Path]:
