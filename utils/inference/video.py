@@ -184,7 +184,8 @@ class VideoReader:
         """What is shared, how frames are stored (None: as RGB), and the turn that makes upright."""
         turn = _turn(frame)
         width, height = (frame.height, frame.width) if turn[0] else (frame.width, frame.height)
-        tags = Tags(frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
+        told = self._stream.codec_context
+        tags = Tags(frame.color_range, frame.colorspace, told.color_primaries, told.color_trc)
         if _is_rgb(frame.format):
             stored = None
             deep = max(component.bits for component in frame.format.components) > 8

@@ -119,7 +119,7 @@ def read(path: Path) -> Content:
             for frame in shown
         ]
         tags = (shown[0].color_range, shown[0].colorspace)
-        tags += (shown[0].color_primaries, shown[0].color_trc)
+        tags += (stream.codec_context.color_primaries, stream.codec_context.color_trc)
         codecs = [part.codec_context.name for part in container.streams]
         aspect, seconds = stream.sample_aspect_ratio, (container.duration or 0) / 1e6
         times = [frame.pts * frame.time_base for frame in shown]
