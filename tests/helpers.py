@@ -90,11 +90,11 @@ def start_script(script: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def read_until(process: subprocess.Popen[str], beginning: str) -> None:
-    """Read a started script's output up to a line that begins so; fail where it ends before."""
+def read_until(process: subprocess.Popen[str], beginning: str) -> str:
+    """Read a started script's output up to the line that begins so; fail where it ends before."""
     lines = []
     for line in process.stdout:
         lines.append(line)
         if line.startswith(beginning):
-            return
+            return line
     raise AssertionError(f"no line begins with {beginning!r} in:\n{''.join(lines)}")

@@ -98,15 +98,17 @@ def test_identity_keeps_pictures_times_and_sound(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("tagged", [False, True])
-def test_grays_keep_their_level(full: bool, tagged: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "tagged"), [(Kind(".mp4"), False), (Kind(".mp4"), True), (LOSSLESS, True)]
+)
+def test_grays_keep_their_level(full: bool, kind: Kind, tagged: bool, tmp_path: Path) -> None:
     """A ramp of all grays, one level every four columns: no shift, no tint."""
     levels = np.arange(256) if full else np.arange(16, 236)
     luma = np.repeat(levels, 4)[None].repeat(32, 0).astype(np.uint8)
     colours = np.full((16, luma.shape[1] // 2), 128, np.uint8)
     matrix = 1 if tagged else 2
     tags = (2 if full else 1, matrix, matrix, matrix)
-    source = write(tmp_path / "a", Kind(".mp4"), [[luma, colours, colours]] * 4, tags=tags)
+    source = write(tmp_path / "a", kind, [[luma, colours, colours]] * 4, tags=tags)
     restore(source, tmp_path / "out.mp4")
     after = read(tmp_path / "out.mp4")
     error = np.stack([planes[0] for planes in after.frames]).astype(float) - luma
