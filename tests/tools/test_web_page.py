@@ -128,13 +128,15 @@ def test_the_page_in_a_browser(address: str, weights: Path, tmp_path: Path) -> N
         set_screen(browser, 1200, 900)
         browser.get(address)
         wait(browser, "document.querySelectorAll('#examples img').length == 3")
-        network = browser.find_element("css selector", "#network input")
-        network.click()
-        network.send_keys(str(weights), "\n")
+        browser.find_element("css selector", "#network input").click()
+        wait(browser, "document.querySelectorAll('[role=option]').length == 2")
+        browser.find_elements("css selector", "[role=option]")[1].click()
+        chosen = "document.querySelector('#network input').value"
+        wait(browser, f"{chosen}.includes('small.safetensors')")
 
         # An example, restored as test.py would.
         browser.find_element("css selector", "#examples button").click()
-        wait(browser, "document.querySelector('#photo').innerText.includes('astronaut.png')")
+        wait(browser, "document.querySelector('#photo').innerText.includes('astronaut')")
         derain(browser, 480)
         addresses = browser.execute_script(f"return {PICTURES}.map(picture => picture.src)")
         before, after = map(fetch, addresses)
@@ -190,7 +192,7 @@ def derain(browser: Any, width: int) -> None:
 def upload(browser: Any, path: Path) -> None:
     wait(browser, "document.querySelector('#photo input[type=file]')")
     browser.find_element("css selector", "#photo input[type=file]").send_keys(str(path))
-    wait(browser, f"document.querySelector('#photo').innerText.includes('{path.name}')")
+    wait(browser, f"document.querySelector('#photo').innerText.includes('{path.stem}')")
 
 
 def fetch(url: str) -> np.ndarray:
