@@ -14,7 +14,8 @@
 # sets and runs are mounted, for training with --shm-size=2g: processes that load data share memory.
 
 FROM python:3.12-slim-bookworm AS base
-# hadolint ignore=DL3008 (versions that Debian replaces by security updates would not be found)
+# No versions: those that Debian has replaced by security updates could not be found.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ git make \
     && rm -rf /var/lib/apt/lists/*

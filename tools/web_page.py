@@ -17,7 +17,7 @@ import sys
 import tempfile
 import webbrowser
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 
 from data.rain import Rain, add_rain
 from models import load_published, load_weights
+from models.network import DerainingNetwork
 from tools.make_rain import skimage_photos
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
@@ -56,13 +57,12 @@ POLICY = (
 
 def main() -> None:
     args = parse_arguments()
-    weights = {SHIPPED: lambda: load_weights(SHIPPED_WEIGHTS)} if SHIPPED_WEIGHTS.is_file() else {}
-    for path in args.weights:
-        weights[str(path)] = lambda path=path: load_weights(path)
+    weights: dict[str, Callable[[], DerainingNetwork]] = {}
+    if SHIPPED_WEIGHTS.is_file():
+        weights[SHIPPED] = partial(load_weights, SHIPPED_WEIGHTS)
+    weights |= {str(path): partial(load_weights, path) for path in args.weights}
     for name, path in args.official:
-        weights[f"{name}, official: {path}"] = lambda name=name, path=path: load_published(
-            name, path
-        )
+        weights[f"{name}, official: {path}"] = partial(load_published, name, path)
     if not weights:
         raise UserError(f"{SHIPPED_WEIGHTS} is missing; name a file with --weights.")
     keep_freed_memory()
@@ -111,7 +111,9 @@ class Deraining:
     weights: what the visitor picks from -> a function that loads that network.
     """
 
-    def __init__(self, weights: dict[str, Callable[[], Any]], device: str, max_pixels: int) -> None:
+    def __init__(
+        self, weights: dict[str, Callable[[], DerainingNetwork]], device: str, max_pixels: int
+    ) -> None:
         self.weights, self.device, self.max_pixels = weights, device, max_pixels
         self._restorer = lru_cache(maxsize=1)(self._load)  # one network's memory at a time
 
@@ -179,7 +181,11 @@ def serve(deraining: Deraining, folder: Path, args: argparse.Namespace) -> None:
     (folder / "examples").mkdir()
     page = build_page(gr, deraining, folder, make_examples(folder / "examples"))
     # Fonts of the system; Gradio's own themes load theirs from Google.
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
     try:
         _, address, _ = page.queue(
             max_size=MOST_VISITORS, default_concurrency_limit=1, api_open=False
@@ -187,7 +193,7 @@ def serve(deraining: Deraining, folder: Path, args: argparse.Namespace) -> None:
             server_name="127.0.0.1",
             server_port=args.port or None,
             max_file_size=f"{max(deraining.max_pixels * 6 // 10**6, 1)}mb",  # 16-bit RGB
-            theme=gr.themes.Default(primary_hue="blue", **fonts),
+            theme=theme,
             footer_links=[],
             quiet=True,
             ssr_mode=False,
