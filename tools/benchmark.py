@@ -301,6 +301,8 @@ def ratio_note(job: BenchmarkJob, reference: Reference | None) -> str:
         return "Ratio: to the plain float32 row."
     if reference is None:
         return "No ratio: no release was measured on a machine of this kind and speed."
+    if job.size != RELEASE_SIZE or job.threads not in reference.units:
+        return "No ratio: no release was measured at this size with so many threads."
     return f"Ratio: to the releases on {reference.machine}."
 
 

@@ -108,6 +108,7 @@ def test_a_line_of_the_table() -> None:
     assert "Ratio: to the releases on an AMD EPYC" in " ".join(lines)
     elsewhere = table([row()], None)
     assert elsewhere.splitlines()[2].split("|")[5].strip() == "-" and "No ratio" in elsewhere
+    assert "at this size" in " ".join(table([row(size=(64, 64))], FIRST).split())
 
 
 def test_a_row_is_measured_in_its_mode(tmp_path: Path) -> None:
