@@ -46,8 +46,12 @@ def remove_unfinished(*paths: Path) -> None:
         for temporary in folder.glob(".*") if folder.is_dir() else ():
             # .STEM.RANDOM.SUFFIX, where mkstemp's random part is 8 characters
             prefix = temporary.name[: -len(temporary.suffix) - 8]
-            if (prefix, temporary.suffix) in wanted:
+            if (prefix, temporary.suffix) not in wanted or not temporary.is_file():
+                continue
+            try:
                 temporary.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(f"Cannot remove {temporary}: {error.strerror or error}.") from error
 
 
 def _prefix(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files import atomic_write, write_text
+from utils.files import atomic_write, remove_unfinished, write_text
 
 
 def test_folders_are_made_and_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
@@ -44,3 +44,15 @@ def test_a_refusing_disk_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Cannot write .*folder"):
         write_text(tmp_path / "folder", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_left_overs_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".a.folder8_.txt").mkdir()
+    kept = [".a.folder8_.txt", ".a.txt", ".a.12345678.png", ".b.12345678.txt", "a.12345678.txt"]
+    for name in kept[1:]:
+        (tmp_path / name).touch()
+    long = "n" * 200
+    for name in (".a.12345678.txt", f".{long[:40]}.abc_efgh.txt"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path / "a.txt", tmp_path / f"{long}.txt", tmp_path / "absent" / "a.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
