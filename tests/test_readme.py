@@ -115,7 +115,9 @@ def test_the_python_of_the_readme_runs_as_it_stands(folder: Path) -> None:
     shutil.copy(folder / "datasets/val/input/1.png", folder / "photo.jpg")
     (folder / "weights").mkdir(exist_ok=True)
     shutil.copy(ROOT / "weights/petrichor.safetensors", folder / "weights")
-    check = "rainy = read_rgb(Path('photo.jpg')); assert restored.shape == rainy.shape == (72, 88, 3)"
+    check = (
+        "rainy = read_rgb(Path('photo.jpg')); assert restored.shape == rainy.shape == (72, 88, 3)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{check}"],
         cwd=folder,

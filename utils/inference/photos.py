@@ -23,7 +23,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.images import decode_bytes, read_bytes
+from utils.images import TYPES, decode_bytes, read_bytes
 
 # The case of a suffix does not matter; what a file really is, its content tells.
 SUFFIXES = (
@@ -145,6 +145,11 @@ def _is_deep(header: Image.Image, encoded: bytes) -> bool:
 
 
 def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
+    """Pixels with 16 bits or floats; those of a TIFF are upright."""
+    if encoded.startswith((b"II*\0", b"MM\0*")):
+        planes = _separate_planes(path, encoded)
+        if planes is not None:
+            return planes
     image = decode_bytes(path, encoded, cv2.IMREAD_UNCHANGED)
     if image.ndim == 2:
         return image
@@ -152,6 +157,23 @@ def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
         raise UserError(f"{path} has {image.shape[2]} channels; 1, 3 and 4 are read.")
     order = [2, 1, 0, 3][: image.shape[2]]  # OpenCV's is BGR
     return np.ascontiguousarray(image[..., order])
+
+
+def _separate_planes(path: Path, encoded: bytes) -> np.ndarray | None:
+    """The pixels of a TIFF that stores its channels one after another, which OpenCV mixes up."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+            page = file.pages.first
+            if page.planarconfig != tifffile.PLANARCONFIG.SEPARATE or page.samplesperpixel == 1:
+                return None
+            planes, orientation = page.asarray(), page.tags.valueof(274, default=1)
+    except (*PILLOW_ERRORS, tifffile.TiffFileError) as error:
+        raise UserError(f"{path} is a TIFF of a kind that is not read; store it as PNG.") from error
+    if planes.dtype not in TYPES:
+        raise UserError(f"{path} holds {planes.dtype} values; 8, 16 bits and float32 are read.")
+    return _upright(np.moveaxis(planes, 0, -1), orientation)
 
 
 def _decode_8_bit(path: Path, header: Image.Image) -> tuple[np.ndarray, bytes | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from utils.errors import UserError
@@ -88,8 +89,6 @@ def test_deep_photos_stand_upright(
     if suffix == ".png":
         write_photo(tmp_path / "a.png", Photo(deep, exif=exif(orientation).tobytes()))
     else:
-        import tifffile
-
         tag = (ExifTags.Base.Orientation, "H", 1, orientation, True)
         tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", extratags=[tag])
     Image.fromarray(rgb).save(tmp_path / "b.png", exif=exif(orientation))
@@ -165,7 +164,7 @@ def test_float_images_are_stored_in_16_bits(tmp_path: Path) -> None:
     image = np.random.default_rng(0).uniform(-0.1, 1.1, (4, 4, 3)).astype(np.float32)
     cv2.imwrite(str(tmp_path / "a.tif"), image[..., ::-1])
     read = pixels_of(tmp_path / "a.tif")
-    np.testing.assert_array_equal(read, image)
+    np.testing.assert_array_equal(read, image.clip(0, 1))
     write_photo(tmp_path / "a.png", Photo(read))
     stored = pixels_of(tmp_path / "a.png")
     np.testing.assert_allclose(stored / 65535, image.clip(0, 1), atol=0.51 / 65535)
@@ -344,6 +343,24 @@ def test_lossy_formats_come_close_and_quality_counts(
     assert sizes[1] > 2 * sizes[0]
     error = pixels_of(tmp_path / f"a{suffix}") / 255 - image
     assert np.sqrt((error**2).mean()) < 0.03
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiffs_whose_channels_follow_one_another(
+    tmp_path: Path, dtype: type, orientation: int
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (5, 7, 3))
+    image = (values / 255).astype(dtype) if dtype == np.float32 else values.astype(dtype)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.moveaxis(image, -1, 0).copy(),
+        photometric="rgb",
+        planarconfig="separate",
+        extratags=[(ExifTags.Base.Orientation, "H", 1, orientation, True)],
+    )
+    expected = np.rot90(image, -1) if orientation == 6 else image
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), expected)
 
 
 def test_webp_at_100_loses_nothing(tmp_path: Path, rgb: np.ndarray) -> None:
