@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import math
-import resource
+import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,417 +24,439 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from configs import changed_settings, load_config
+from configs import changed_settings, load_config, loss_recipe, shipped_recipes
 from data.loaders import Loaders, build_loaders
 from losses import build_criterion
 from losses.criteria import Criterion
-from models import build_model, load_state
-from models.network import DerainingNetwork
-from utils.checkpoints import Weights, write_weights
-from utils.errors import UserError, run_main
-from utils.files import remove_unfinished, write_text
+from models import NETWORKS, build_model, load_initial
+from utils.errors import run_main
+from utils.files import write_text
 from utils.inference.restorer import Restorer
-from utils.metrics import PROTOCOLS, score
-from utils.training.distributed import (
-    Processes,
-    StopSignal,
-    destroy_distributed,
-    init_distributed,
-    seed_everything,
-)
+from utils.metrics import score
+from utils.training.checks import check_all_are_trained, check_best, check_patches, refuse_step
+from utils.training.data_identity import check_same_files, stamp_files, write_list
+from utils.training.distributed import Processes, destroy_distributed, init_distributed
 from utils.training.ema import ModelEma
-from utils.training.logs import Record, RunLog, epoch_line
+from utils.training.logs import RunLog, summary
+from utils.training.optim import (
+    PRECISIONS,
+    build_optimizer,
+    checkpoint_blocks,
+    clip_gradients,
+    set_backends,
+)
+from utils.training.plan import Pace, Plan, is_every, peak_memory
+from utils.training.run_folder import RunFolder
 from utils.training.schedule import Schedule
-from utils.training.state import Progress, TrainingState
+from utils.training.state import Record, TrainingState, read_state, seed_everything
+from utils.training.stopping import EXIT_STOPPED, RunStopped, StopSignal, explained_failures
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DRY_STEPS = 3
+
+Batch = tuple[Tensor, Tensor, Tensor]  # rainy and clean, (B, 3, H, W) in [0, 1]; pair numbers (B,)
 
 
 @dataclass(frozen=True)
 class Run:
     """What ``main`` builds and the functions below share."""
 
-    config: CfgNode
-    folder: Path
+    cfg: CfgNode
+    folder: RunFolder
     processes: Processes
+    stop: StopSignal
     loaders: Loaders
-    parallel: nn.Module  # the network, or what keeps its copies in all processes equal
+    model: nn.Module  # the network, behind DistributedDataParallel where there are several
     criterion: Criterion
     schedule: Schedule
     state: TrainingState
-    stop: StopSignal
+    pace: Pace
+    log: RunLog | None = None  # of the main process
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a deraining network.")
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train a deraining network.",
+        epilog="All settings with their defaults are listed in configs/__init__.py. "
+        "A run that SIGINT, SIGTERM or SIGUSR1 ends is saved and exits with status "
+        f"{EXIT_STOPPED}: the same command with --resume goes on. Mistakes exit with 1.",
+    )
     default = Path(__file__).with_name("training.yml")
     parser.add_argument("--config", type=Path, default=default, help="YAML file of settings")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's latest.pth")
-    parser.add_argument("--resume-from", type=Path, metavar="CHECKPOINT", help="or from another")
-    parser.add_argument(
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--resume", action="store_true", help="go on with the run, or start it if it never began"
+    )
+    start.add_argument(
+        "--resume-from", type=Path, metavar="CHECKPOINT", help="go on from another latest.pth"
+    )
+    start.add_argument(
         "--dry-run", action="store_true", help="take a few steps, print the plan, write nothing"
     )
+    parser.add_argument(
+        "--accept-changed-data", action="store_true", help="resume although files have changed"
+    )
+    parser.add_argument(
+        "--stop-after-epoch", action="store_true", help="end after the epoch under way"
+    )
     parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="OPTIM.BATCH_SIZE 8 ...")
-    args = parser.parse_intermixed_args()
+    return parser.parse_intermixed_args()
 
-    config = load_config(args.config, args.settings)
-    if args.dry_run:
-        config = load_config(args.config, [*args.settings, "DATA.CACHE", ""])
-    processes = init_distributed()
-    is_resumed = args.resume or args.resume_from is not None
-    checked = None if args.dry_run else Path(config.RUN.FOLDER) / ".checked"
-    run = build_run(config, processes, is_resumed, checked)
-    if args.dry_run:
-        dry_run(run)
-    else:
-        if is_resumed:
-            resume(run, args.resume_from or run.folder / "latest.pth")
-        elif processes.is_main:
-            start_folder(run)
-        train(run)
+
+def main() -> int | None:
+    args = parse_arguments()
+    cfg = load_config(args.config, args.settings)
+    checked: Path | None = Path(cfg.RUN.FOLDER) / ".checked"
+    if args.dry_run:  # writes nothing
+        cfg, checked = load_config(args.config, [*args.settings, "DATA.CACHE", ""]), None
+    processes = init_distributed(cfg.RUN.BACKEND)
+    if processes.is_main:
+        note_other_recipe(args, cfg)
+    folder = RunFolder(Path(cfg.RUN.FOLDER) / cfg.RUN.NAME)
+    explained = explained_failures(processes.world_size > 1, folder.way_on)
+    with explained, StopSignal(processes.is_main) as stop:
+        try:
+            checkpoint = None
+            with processes.all_or_none():
+                if processes.is_main and not args.dry_run:
+                    checkpoint = folder.checkpoint_to_resume(args.resume, args.resume_from)
+            checkpoint = processes.gather(checkpoint)[0]
+            with processes.all_or_none():
+                run = build_run(cfg, folder, processes, stop, checkpoint is not None, checked)
+            run = dataclasses.replace(run, model=processes.in_step(run.model))
+            if args.dry_run:
+                dry_run(run)
+            else:
+                with processes.all_or_none():
+                    run = begin(run, checkpoint, args.accept_changed_data)
+                train(run, args.stop_after_epoch)
+        except RunStopped:
+            return EXIT_STOPPED
+        finally:
+            folder.unlock()
     destroy_distributed()
+    return 0
 
 
-def build_run(config: CfgNode, processes: Processes, is_resumed: bool, checked: Path | None) -> Run:
+def note_other_recipe(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Say so where loss, rate and patch were chosen for a network of another kind."""
+
+    def kind(name: str) -> type | None:
+        return NETWORKS[name][0] if name in NETWORKS else None
+
+    name, found = cfg.MODEL.NAME, loss_recipe(args.config, args.settings)
+    if found and kind(found[1]) is not kind(name):
+        fitting = [path for path, model in shipped_recipes() if kind(model) is kind(name)]
+        advice = f"; take --config {fitting[0]} for its own" if fitting else ""
+        print(
+            f"note: MODEL.NAME is {name}, but loss, learning rate and patch are those of "
+            f"{found[0]} for {found[1]}{advice}"
+        )
+
+
+def build_run(
+    cfg: CfgNode,
+    folder: RunFolder,
+    processes: Processes,
+    stop: StopSignal,
+    is_resumed: bool,
+    checked: Path | None,
+) -> Run:
     """Everything that training needs, at its start; ``checked`` remembers sound images."""
-    optim = config.OPTIM
-    if optim.PRECISION not in PRECISIONS:
-        raise UserError(
-            f"OPTIM.PRECISION is {optim.PRECISION!r}; it must be one of {', '.join(PRECISIONS)}."
-        )
-    if config.VALIDATION.PROTOCOL not in PROTOCOLS:
-        raise UserError(
-            f"VALIDATION.PROTOCOL is {config.VALIDATION.PROTOCOL!r}; it must be one of "
-            f"{', '.join(PROTOCOLS)}."
-        )
     device, on_cuda = processes.device, processes.device.type == "cuda"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = optim.TF32
-    seed_everything(config.RUN.SEED)
-    network = build_model(config.MODEL.NAME, config.MODEL.OPTIONS)
-    check_patches(config, network)
-    criterion = build_criterion(config.LOSS, network.implicit_outputs)
-    check_outputs(config, criterion)
-    loaders = build_loaders(config, processes.rank, processes.world_size, index=checked)
-    if config.MODEL.INIT and not is_resumed:
-        load_state(network, config.MODEL.INIT)
-    if processes.world_size > 1 and on_cuda:
+    set_backends(cfg)
+    seed_everything(cfg.RUN.SEED)
+    network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
+    check_patches(cfg, network)
+    criterion = build_criterion(cfg.LOSS, network.implicit_outputs)
+    check_outputs(cfg, criterion)
+    loaders = build_loaders(cfg, processes.rank, processes.world_size, index=checked)
+    check_best(cfg, list(loaders.validation))
+    if cfg.MODEL.INIT and not is_resumed:
+        left = load_initial(network, cfg.MODEL.NAME, cfg.MODEL.INIT, cfg.MODEL.INIT_PARTIAL)
+        if left and processes.is_main:
+            print(f"note: MODEL.INIT gave {left}")
+    if processes.world_size > 1 and on_cuda:  # PyTorch has it for GPUs alone
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     network.to(device)
-    if optim.CHANNELS_LAST:
+    if cfg.OPTIM.CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)
-    average = ModelEma(network, optim.EMA)
-    if optim.COMPILE:
+    ema = ModelEma(network, cfg.OPTIM.EMA)
+    if cfg.OPTIM.GRADIENT_CHECKPOINTING:
+        checkpoint_blocks(network, network.checkpointed_blocks)
+    if cfg.OPTIM.COMPILE:
         network.compile()
-    parallel: nn.Module = network
-    if processes.world_size > 1:
-        parallel = DistributedDataParallel(network, device_ids=[device.index] if on_cuda else None)
-    optimizer = torch.optim.Adam(
-        network.parameters(), optim.LR, tuple(optim.BETAS), optim.EPS, fused=on_cuda
-    )
-    schedule = Schedule(optimizer, config.SCHEDULE, optim.EPOCHS, total_steps(config, loaders))
-    scaler = torch.amp.GradScaler(device.type, enabled=optim.PRECISION == "fp16")
+    optimizer = build_optimizer(cfg, network, fused=on_cuda)
+    plan = Plan(cfg, loaders.sampler.num_samples)
+    scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")
+    files = {}
+    if processes.is_main:  # the one that writes checkpoints
+        sets = {"TRAIN": loaders.train_pairs, **{n: s.pairs for n, s in loaders.validation.items()}}
+        for name, pairs in sets.items():
+            files[name] = stamp_files(path for pair in pairs for path in (pair.rainy, pair.clean))
     return Run(
-        config=config,
-        folder=Path(config.RUN.FOLDER) / config.RUN.NAME,
+        cfg=cfg,
+        folder=folder,
         processes=processes,
+        stop=stop,
         loaders=loaders,
-        parallel=parallel,
+        model=network,
         criterion=criterion,
-        schedule=schedule,
-        state=TrainingState(network, average, optimizer, scaler, Progress()),
-        stop=StopSignal(),
+        schedule=Schedule(optimizer, cfg.SCHEDULE, cfg.OPTIM.EPOCHS, plan.total_steps),
+        state=TrainingState(cfg, network, ema, optimizer, scaler, plan, files),
+        pace=Pace(plan),
     )
 
 
-def patch_and_batch(config: CfgNode, epoch: int) -> tuple[int, int]:
-    """Patch and batch size of an epoch: the last stage of AUGMENT.PROGRESSIVE that has begun."""
-    patch, batch = config.AUGMENT.PATCH, config.OPTIM.BATCH_SIZE
-    for first_epoch, stage_patch, stage_batch in sorted(config.AUGMENT.PROGRESSIVE):
-        if epoch >= first_epoch:
-            patch, batch = stage_patch, stage_batch
-    return patch, batch
-
-
-def check_patches(config: CfgNode, network: DerainingNetwork) -> None:
-    """Refuse patches that the network cannot take, also those of later epochs."""
-    for patch in (config.AUGMENT.PATCH, *(stage[1] for stage in config.AUGMENT.PROGRESSIVE)):
-        if patch < network.min_size or patch % network.size_multiple:
-            raise UserError(
-                f"{config.MODEL.NAME} cannot train on patches of {patch} pixels; it takes "
-                f"multiples of {network.size_multiple} from {network.min_size} on."
-            )
-
-
-def check_outputs(config: CfgNode, criterion: Criterion) -> None:
+def check_outputs(cfg: CfgNode, criterion: Criterion) -> None:
     """Refuse outputs that the loss cannot take, before any data are read.
 
     The network runs on the meta device: shapes without values.
     """
     with torch.device("meta"):
-        network = build_model(config.MODEL.NAME, config.MODEL.OPTIONS)
-        rainy = torch.empty(1, 3, config.AUGMENT.PATCH, config.AUGMENT.PATCH)
+        network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
+        rainy = torch.empty(1, 3, cfg.AUGMENT.PATCH, cfg.AUGMENT.PATCH)
     criterion.check(network(rainy), rainy)
 
 
-def total_steps(config: CfgNode, loaders: Loaders) -> int:
-    """Optimiser steps of the whole run; an epoch's incomplete last batch is left out."""
-    epochs = range(1, config.OPTIM.EPOCHS + 1)
-    return sum(loaders.sampler.num_samples // patch_and_batch(config, e)[1] for e in epochs)
-
-
-def start_folder(run: Run) -> None:
-    """Make a new run's folder; never write into one that holds results."""
-    remove_unfinished(run.folder / "latest.pth")
-    if any((run.folder / name).exists() for name in ("latest.pth", "previous.pth", "log.jsonl")):
-        raise UserError(
-            f"The run {run.folder} exists; go on with it by --resume, or choose another RUN.NAME."
-        )
-    write_text(run.folder / "config.yml", run.config.dump())
-
-
-def resume(run: Run, path: Path) -> None:
-    """Take up a run where a checkpoint left it, with the settings given now."""
-    if not path.exists() and (run.folder / "config.yml").exists():
-        if run.processes.is_main:
-            print(f"{run.folder} has no checkpoint yet; starting from its beginning")
-        return
-    before = run.state.load(path, run.config, run.processes)
+def begin(run: Run, checkpoint: Path | None, accept_changed_data: bool) -> Run:
+    """Take the run's folder, take up the run from ``checkpoint`` where there is one."""
+    cfg, state, folder = run.cfg, run.state, run.folder
     if run.processes.is_main:
-        remove_unfinished(run.folder / "latest.pth")
-        for line in changed_settings(before, run.config):
-            print(f"changed setting {line}")
-        write_text(run.folder / "config.yml", run.config.dump())
-        print(f"resuming {path} in epoch {run.state.progress.epoch}", flush=True)
+        folder.lock(is_new=checkpoint is None)
+    if checkpoint is not None:
+        saved = read_state(checkpoint)
+        state.load(saved, checkpoint)
+        if run.processes.is_main:
+            if not accept_changed_data:
+                check_same_files(checkpoint.parent, saved["data"], state.files)
+            for line in changed_settings(CfgNode.load_cfg(saved["config"]), cfg):
+                print(f"changed setting {line}")
+            print(f"resuming {checkpoint} in epoch {state.progress.epoch}", flush=True)
+    if not run.processes.is_main:
+        return run
+    write_text(folder.config, cfg.dump())
+    write_list(folder.path, state.files)
+    return dataclasses.replace(
+        run, log=RunLog(folder.path, cfg, state.progress.history, state.progress.step)
+    )
 
 
-def train(run: Run) -> None:
-    """All epochs that are left, then a summary."""
-    config, progress, is_main = run.config, run.state.progress, run.processes.is_main
-    log = RunLog(run.folder, progress.history) if is_main else None
-    if log:
+def train(run: Run, is_one_epoch: bool) -> None:
+    """All epochs that are left, or the one under way, then a summary.
+
+    Raises RunStopped after a signal, when everything is saved.
+    """
+    cfg, progress = run.cfg, run.state.progress
+    if run.log:
         count = sum(p.numel() for p in run.state.network.parameters())
-        print(f"{config.MODEL.NAME}: {count:,} parameters on {run.processes.device}")
+        print(f"{cfg.MODEL.NAME}: {count:,} parameters on {run.processes.device}")
         print(run.loaders.description, flush=True)
-    for epoch in range(progress.epoch, config.OPTIM.EPOCHS + 1):
-        if is_early(run):
+    run.stop.begin("finishing the step or image under way, then saving; go on with --resume")
+    for epoch in range(progress.epoch, cfg.OPTIM.EPOCHS + 1):
+        if progress.is_early(cfg.VALIDATION.PATIENCE):
             break
         started = time.perf_counter()
-        if not train_one_epoch(run):
-            run.state.save(run.folder, config, run.processes)
-            if log:
-                print(f"{run.stop.received}: saved {run.folder}/latest.pth; go on with --resume")
-            return
-        record = epoch_record(run)
-        is_due = epoch % config.VALIDATION.EVERY == 0 or epoch == config.OPTIM.EPOCHS
-        if run.loaders.validation and is_due:
-            record |= validate(run, log)
-            if record["psnr"] > progress.best_psnr:
-                progress.best_psnr, progress.best_epoch = record["psnr"], epoch
-                if log:
-                    write_weights(run.folder / "best.safetensors", weights(run, record))
+        train_one_epoch(run)
+        # The last step's rate; a run resumed behind it has not set it yet.
+        lr = run.schedule.set(epoch, progress.step - 1)
+        record: Record = {"kind": "epoch", "epoch": epoch, "step": progress.step, "at": epoch}
+        record |= {"lr": lr} | progress.means()
+        if is_every(cfg.VALIDATION.EVERY, epoch) or epoch == cfg.OPTIM.EPOCHS:
+            record |= validate(run)
         record["seconds"] = time.perf_counter() - started
-        if log:
-            log.add(record)
-            print(epoch_line(record, config.OPTIM.EPOCHS, progress.best_epoch), flush=True)
-        else:
-            progress.history.append(record)
-        progress.epoch, progress.step_in_epoch, progress.sums = epoch + 1, 0, {}
-        run.state.save(run.folder, config, run.processes)
-    if log:
-        log.close()
-        print(summary(run))
+        progress.history.append(record)
+        if run.log:
+            run.log.add(record)
+            run.log.draw(progress.history, f"{cfg.RUN.NAME}: {cfg.MODEL.NAME}")
+            if is_every(cfg.CHECKPOINT.SNAPSHOT_EVERY, epoch):
+                run.folder.keep_snapshot(run.state.weights({}), epoch)
+        progress.end_epoch()
+        save(run)
+        if is_one_epoch:
+            break
+    if run.log:
+        run.log.close()
+        pairs = [*(s.pairs for s in run.loaders.validation.values()), run.loaders.train_pairs][0]
+        print(summary(progress, cfg, run.folder, pairs[0].rainy.parent))
 
 
-def train_one_epoch(run: Run, limit: int | None = None) -> bool:
-    """The steps that are left of the epoch, ``limit`` at most; False where a signal ended it."""
-    config, progress, state = run.config, run.state.progress, run.state
-    patch, batch_size = patch_and_batch(config, progress.epoch)
+def train_one_epoch(run: Run) -> None:
+    """The steps that are left of the epoch, with the checkpoints and validations among them."""
+    cfg, progress, state = run.cfg, run.state.progress, run.state
+    stage, steps = state.plan.stage(progress.epoch), state.plan.steps(progress.epoch)
     run.loaders.sampler.set_epoch(
-        progress.epoch, patch=patch, batch_size=batch_size, first_step=progress.step_in_epoch
+        progress.epoch,
+        patch=stage.patch,
+        batch_size=stage.batch_size,
+        first_step=progress.step_in_epoch,
     )
-    bar = tqdm(
-        total=run.loaders.sampler.num_samples // batch_size,
+    micro_batches = iter(run.loaders.train)
+    state.network.train()
+    run.pace.start()
+    with tqdm(
+        total=steps,
         initial=progress.step_in_epoch,
-        desc=f"epoch {progress.epoch}/{config.OPTIM.EPOCHS}",
+        desc=f"epoch {progress.epoch}/{cfg.OPTIM.EPOCHS}",
         unit="step",
         leave=False,
-        disable=not run.processes.is_main,
-    )
-    state.network.train()
-    rate = run.schedule.set(progress.epoch, progress.step)
-    for number, (rainy, clean, which) in enumerate(run.loaders.train, start=1):
-        is_last_pass = number % config.OPTIM.ACCUMULATE == 0
-        loss = backward(run, rainy, clean, which, is_last_pass)
-        if not is_last_pass:
-            continue
-        step(run, which)
-        progress.step += 1
-        progress.step_in_epoch += 1
-        state.average.update(state.network, progress.step)
-        bar.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.2e}", refresh=False)
-        bar.update()
-        if progress.step == limit:
-            break
-        # A signal may reach the processes at different steps; they stop together.
-        if run.processes.sum([bool(run.stop.received)])[0]:
-            bar.close()
-            return False
-        if config.CHECKPOINT.EVERY_STEPS and progress.step % config.CHECKPOINT.EVERY_STEPS == 0:
-            state.save(run.folder, config, run.processes)
-        rate = run.schedule.set(progress.epoch, progress.step)
-    bar.close()
-    return True
+        disable=None if run.log else True,  # None: no bar where the output is no terminal
+    ) as bar:
+        while progress.step_in_epoch < steps:
+            if is_every(cfg.VALIDATION.EVERY_STEPS, progress.step, progress.validated_step):
+                validate_within_epoch(run, progress.step_in_epoch / steps)
+            lr = run.schedule.set(progress.epoch, progress.step)
+            values, is_stopped = train_one_step(run, micro_batches)
+            progress.add_step(values)
+            state.ema.update(progress.step)
+            run.pace.count(stage)
+            hours = run.pace.hours_left(progress.epoch, progress.step_in_epoch)
+            bar.set_postfix_str(f"loss {values['loss']:.4f}, {hours:.1f} h left", refresh=False)
+            bar.update()
+            if run.log and is_every(cfg.LOG.EVERY_STEPS, progress.step):
+                record = {"kind": "step", "epoch": progress.epoch, "step": progress.step, "lr": lr}
+                record |= {"images_per_second": run.pace.images_per_second(), "hours_left": hours}
+                run.log.add(record | values | {"memory_gib": peak_memory(run.processes.device)})
+            if is_stopped or is_every(cfg.CHECKPOINT.EVERY_STEPS, progress.step):
+                save(run)
+            if is_stopped:
+                run.processes.barrier()  # the others would be killed with the first one to end
+                raise RunStopped
 
 
-def backward(run: Run, rainy: Tensor, clean: Tensor, which: Tensor, is_last_pass: bool) -> float:
-    """One pass of a step: add its share to the gradients and return its loss."""
-    optim, device = run.config.OPTIM, run.processes.device
+def train_one_step(run: Run, micro_batches: Iterator[Batch]) -> tuple[dict[str, float], bool]:
+    """One step over ACCUMULATE micro-batches: its values, and whether a signal asks for the end.
+
+    The values are loss, its parts and the gradient norm, means over all processes. The host waits
+    for the device once, after the gradients.
+    """
+    optim, state, device = run.cfg.OPTIM, run.state, run.processes.device
     layout = torch.channels_last if optim.CHANNELS_LAST else torch.preserve_format
-    rainy = rainy.to(device, non_blocking=True, memory_format=layout)
-    clean = clean.to(device, non_blocking=True)
     dtype = PRECISIONS[optim.PRECISION]
-    # Only the last pass of a step exchanges gradients between processes.
-    waits = run.processes.world_size > 1 and not is_last_pass
-    with run.parallel.no_sync() if waits else contextlib.nullcontext():
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            outputs = run.parallel(rainy)
-        loss, parts = run.criterion(outputs, clean)
-        run.state.scaler.scale(loss / optim.ACCUMULATE).backward()
-    # One transfer from the device for all values.
-    values = torch.stack([loss.detach(), *parts.values()]).tolist()
-    if not math.isfinite(values[0]):
-        refuse_step(run, f"The loss is {values[0]}", which)
-    share = 1 / (optim.ACCUMULATE * run.processes.world_size)
-    names = ("loss", *parts)
-    run.state.progress.add({name: share * v for name, v in zip(names, values, strict=True)})
-    return values[0]
+    losses, parts, indices = [], {}, []
+    for number in range(1, optim.ACCUMULATE + 1):
+        rainy, clean, which = next(micro_batches)
+        indices += which.tolist()
+        rainy = rainy.to(device, non_blocking=True, memory_format=layout)
+        clean = clean.to(device, non_blocking=True)
+        exchange: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if number < optim.ACCUMULATE and isinstance(run.model, DistributedDataParallel):
+            exchange = run.model.no_sync()  # only a step's last micro-batch exchanges gradients
+        with exchange:
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                outputs = run.model(rainy)
+            loss, parts = run.criterion(outputs, clean)
+            state.scaler.scale(loss / optim.ACCUMULATE).backward()
+        losses.append(torch.stack([loss.detach(), *parts.values()]))
+    if run.processes.world_size > 1:
+        check_all_are_trained(state.network)
+    state.scaler.unscale_(state.optimizer)
+    norm = clip_gradients(state.network, optim.CLIP_NORM)
+    # A signal may reach the processes at different steps; they stop together.
+    is_stopped = torch.tensor([float(bool(run.stop.received))]).to(device, non_blocking=True)
+    means = torch.cat([torch.stack(losses).mean(0), norm.reshape(1), is_stopped])
+    *numbers, stopped = run.processes.mean_tensor(means).tolist()
+    values = dict(zip(("loss", *parts, "grad_norm"), numbers, strict=True))
+    # In fp16 an overflow of the gradients is expected now and then; the scaler skips that step.
+    is_finite = math.isfinite(values["grad_norm"]) or state.scaler.is_enabled()
+    if not (math.isfinite(values["loss"]) and is_finite):
+        where = f"step {state.progress.step + 1} (epoch {state.progress.epoch})"
+        everywhere = [i for share in run.processes.gather(indices) for i in share]
+        images = [run.loaders.train_pairs[i].rainy for i in everywhere]
+        refuse_step(where, values, state.network, images, run.cfg, run.folder.way_on())
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    return values, stopped > 0
 
 
-def step(run: Run, which: Tensor) -> None:
-    """Move the weights along the gradients of the step's passes."""
-    optimizer, scaler, network = run.state.optimizer, run.state.scaler, run.state.network
-    unused = [name for name, p in network.named_parameters() if p.grad is None]
-    if unused and run.processes.world_size > 1:
-        raise UserError(
-            f"The loss does not reach {len(unused)} parameters such as {unused[0]}, which several "
-            "processes cannot train; set LOSS.SCALES to the network's number of outputs."
-        )
-    scaler.unscale_(optimizer)
-    largest_norm = run.config.OPTIM.CLIP_NORM or math.inf
-    norm = nn.utils.clip_grad_norm_(network.parameters(), largest_norm)
-    # In fp16 an overflow is expected now and then; the scaler skips that step.
-    if not norm.isfinite() and not scaler.is_enabled():
-        refuse_step(run, f"The gradient's norm is {norm.item()}", which)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def refuse_step(run: Run, what: str, which: Tensor) -> None:
-    """Stop at a value that is not finite, before it reaches the weights."""
-    largest = {
-        name: p.grad.abs().nan_to_num(math.inf).max().item()
-        for name, p in run.state.network.named_parameters()
-        if p.grad is not None
-    }
-    worst = max(largest, key=largest.__getitem__)
-    files = ", ".join(str(run.loaders.train_pairs[i].rainy) for i in which.tolist())
-    raise UserError(
-        f"{what} in step {run.state.progress.step + 1} (epoch {run.state.progress.epoch}); the "
-        f"images are {files}; the largest gradient, {largest[worst]:g}, is that of {worst}. "
-        "The last checkpoint is untouched; try a lower OPTIM.LR or OPTIM.CLIP_NORM."
-    )
-
-
-def epoch_record(run: Run) -> Record:
-    """The finished epoch's mean loss and parts over all steps and processes."""
+def validate_within_epoch(run: Run, fraction: float) -> None:
+    """A validation between two steps, with a record of its own."""
     progress = run.state.progress
-    totals = progress.total_sums(run.processes)
-    means = {name: total / progress.step_in_epoch for name, total in totals.items()}
-    rate = run.state.optimizer.param_groups[0]["lr"]
-    return {"epoch": progress.epoch, "step": progress.step, "rate": rate} | means
+    record: Record = {"kind": "validation", "epoch": progress.epoch, "step": progress.step}
+    record |= {"at": progress.epoch - 1 + fraction} | validate(run)
+    progress.history.append(record)
+    if run.log:
+        run.log.add(record)
+    save(run)
+    run.state.network.train()
+    run.pace.start()
+
+
+def validate(run: Run) -> Record:
+    """PSNR (dB) and SSIM of each validation set, and of what VALIDATION.BEST says of them.
+
+    Empty without validation data. Keeps the weights where they are among the best. Raises
+    RunStopped after a signal; what was trained is on the disk before it begins.
+    """
+    sets, decides, network = run.loaders.validation, run.cfg.VALIDATION.BEST, run.state.ema.network
+    if not sets:
+        return {}
+    save(run)
+    network.eval()
+    restorer = Restorer(network, device=run.processes.device)  # as test.py with its defaults
+    scores = {name: score_set(run, restorer, name) for name in sets}
+    deciding = scores.values() if decides == "mean" else [scores[decides]]
+    psnr, ssim = (statistics.mean(values) for values in zip(*deciding, strict=True))
+    record = {"psnr": psnr, "ssim": ssim}
+    if len(sets) > 1:
+        record |= {f"psnr_{name}": values[0] for name, values in scores.items()}
+        record |= {f"ssim_{name}": values[1] for name, values in scores.items()}
+    if run.log:
+        weights, keep = run.state.weights(record), run.cfg.CHECKPOINT.KEEP_BEST
+        run.state.progress.kept = run.folder.keep_best(weights, run.state.progress.kept, keep)
+    return record | {"is_best": run.state.progress.note_validation(psnr)}
 
 
 @torch.inference_mode()
-def validate(run: Run, log: RunLog | None) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM of whole validation images, scored as evaluate.py scores files."""
-    node, network, epoch = (
-        run.config.VALIDATION,
-        run.state.average.network,
-        run.state.progress.epoch,
-    )
-    network.eval()
-    restorer = Restorer(network, device=run.processes.device)  # as test.py with its defaults
+def score_set(run: Run, restorer: Restorer, name: str) -> tuple[float, float]:
+    """Mean PSNR and SSIM of a set's whole images, scored as evaluate.py scores files."""
+    node, epoch = run.cfg.VALIDATION, run.state.progress.epoch
+    pairs, images = run.loaders.validation[name].pairs, iter(run.loaders.validation[name].loader)
+    # All processes take the same number of rounds; in the last one some may have no image left.
+    rounds = range(math.ceil(len(pairs) / run.processes.world_size))
     sums = [0.0, 0.0, 0.0]  # PSNR, SSIM, images
-    images = itertools.chain.from_iterable(s.loader for s in run.loaders.validation.values())
-    loader = tqdm(images, "validation", unit="image", leave=False, disable=not log)
-    for number, (rainy, clean) in enumerate(loader):
-        restored = restorer(rainy.numpy())
-        result = score(restored, clean.numpy(), node.PROTOCOL)
-        sums = [a + b for a, b in zip(sums, (result.psnr, result.ssim, 1), strict=True)]
-        if log and number == 0 and node.SAMPLES_EVERY and epoch % node.SAMPLES_EVERY == 0:
-            name = next(iter(run.loaders.validation.values())).pairs[0].rainy.stem
-            log.add_sample(name, [rainy.numpy(), restored, clean.numpy()], epoch)
+    for number in tqdm(rounds, name, unit="image", leave=False, disable=None if run.log else True):
+        for rainy, clean in itertools.islice(images, 1):
+            restored = restorer(rainy.numpy())
+            result = score(restored, clean.numpy(), node.PROTOCOL)
+            sums = [a + b for a, b in zip(sums, (result.psnr, result.ssim, 1), strict=True)]
+            if run.log and not number and is_every(node.SAMPLES_EVERY, epoch):
+                prefix = f"{name}_" if len(run.loaders.validation) > 1 else ""
+                pictures = [rainy.numpy(), restored, clean.numpy()]
+                run.log.add_sample(f"{prefix}{pairs[0].rainy.stem}", pictures, epoch)
+        if run.processes.any(bool(run.stop.received)):
+            raise RunStopped
     psnr, ssim, count = run.processes.sum(sums)
-    return {"psnr": psnr / count, "ssim": ssim / count}
+    return psnr / count, ssim / count
 
 
-def weights(run: Run, record: Record) -> Weights:
-    """The weights to use, with where they come from."""
-    return Weights(
-        model=run.config.MODEL.NAME,
-        options=dict(run.config.MODEL.OPTIONS),
-        state=run.state.average.network.state_dict(),
-        info={key: record[key] for key in ("epoch", "step", "psnr", "ssim")}
-        | {"config": run.config.dump()},
-    )
-
-
-def is_early(run: Run) -> bool:
-    """Whether PATIENCE epochs have passed without a better PSNR."""
-    patience, progress = run.config.VALIDATION.PATIENCE, run.state.progress
-    validated = [record["epoch"] for record in progress.history if "psnr" in record]
-    return bool(patience and validated) and validated[-1] - progress.best_epoch >= patience
-
-
-def summary(run: Run) -> str:
-    """The last words of a run: its best epoch and the command to test it."""
-    progress, folder = run.state.progress, run.folder
-    lines = [f"{len(progress.history)} epochs, {progress.step:,} steps: {folder}"]
-    if is_early(run) and progress.epoch <= run.config.OPTIM.EPOCHS:
-        lines.append(f"stopped early: no better PSNR in {run.config.VALIDATION.PATIENCE} epochs")
-    best = folder / "latest.pth"
-    sets = [validation.pairs for validation in run.loaders.validation.values()]
-    source = [*sets, run.loaders.train_pairs][0][0].rainy.parent
-    if progress.best_epoch:
-        best = folder / "best.safetensors"
-        lines.append(f"best epoch {progress.best_epoch}: {progress.best_psnr:.2f} dB")
-    lines.append(f"test it: python test.py --weights {best} --input {source} --output results")
-    return "\n".join(lines)
+def save(run: Run) -> None:
+    """Write latest.pth, from the one process that writes."""
+    if run.log:
+        run.state.save(run.folder.latest)
 
 
 def dry_run(run: Run) -> None:
-    """Take a few steps without keeping anything and print what the whole run would be."""
-    config, device = run.config, run.processes.device
-    train_one_epoch(run, limit=1)  # the first step also starts workers and compiles
-    run.state.progress.step_in_epoch = 0  # an epoch may have one step only
-    started = time.perf_counter()
-    train_one_epoch(run, limit=DRY_STEPS)
-    seconds = (time.perf_counter() - started) / max(run.state.progress.step - 1, 1)
-    if not run.processes.is_main:
-        return
-    patch, batch_size = patch_and_batch(config, 1)
-    steps = total_steps(config, run.loaders)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated() / 2**30
-    print(run.loaders.description)
-    print(f"network  {config.MODEL.NAME} on {device}, {run.processes.world_size} process(es)")
-    print(f"a step   {batch_size} patches of {patch} x {patch}: {seconds:.2f} s")
-    hours = steps * seconds / 3600
-    print(f"the run  {config.OPTIM.EPOCHS} epochs, {steps:,} steps, {hours:.1f} h, and validation")
-    print(f"memory   {memory:.1f} GiB at most in this process")
+    """Take a few steps of every stage, keep nothing, and print what the whole run would be."""
+    plan, seconds = run.state.plan, {}
+    run.state.network.train()
+    for stage in plan.stages:
+        run.loaders.sampler.set_epoch(
+            stage.first_epoch, patch=stage.patch, batch_size=stage.batch_size
+        )
+        micro_batches = iter(run.loaders.train)
+        times = []
+        for _ in range(min(1 + DRY_STEPS, plan.steps(stage.first_epoch))):
+            started = time.perf_counter()
+            train_one_step(run, micro_batches)
+            times.append(time.perf_counter() - started)
+        # The first step also starts workers and compiles.
+        seconds[stage] = statistics.mean(times[1:] or times)
+    if run.processes.is_main:
+        print(run.loaders.description)
+        num = run.processes.world_size
+        print(f"network  {run.cfg.MODEL.NAME} on {run.processes.device}, {num} process(es)")
+        print(plan.report(seconds, peak_memory(run.processes.device)))
 
 
 if __name__ == "__main__":

@@ -30,11 +30,14 @@ def default_config() -> CfgNode:
     c.RUN.NAME = "run"  # the run's folder is FOLDER/NAME
     c.RUN.FOLDER = "runs"
     c.RUN.SEED = 0  # decides weights, order and augmentation; on a CPU to the last bit
+    c.RUN.DETERMINISTIC = False  # the same bits on CUDA too, more slowly; no autotuner of cuDNN
+    c.RUN.BACKEND = "auto"  # of several processes: NCCL on CUDA; or gloo, which can share a GPU
 
     c.MODEL = CfgNode()
     c.MODEL.NAME = "dmsr"  # a name that models.build_model knows
     c.MODEL.OPTIONS = CfgNode(new_allowed=True)  # fields of its configuration, e.g. width: 32
-    c.MODEL.INIT = ""  # weights of this project to start from (fine-tuning); empty: random
+    c.MODEL.INIT = ""  # weights to start from, of this project or the authors'; empty: random
+    c.MODEL.INIT_PARTIAL = False  # take what fits of INIT and tell what did not; or refuse
 
     c.DATA = CfgNode()
     # A folder of pairs, or a list of folders and of [folder, weight]: 2 = twice an epoch. A text
@@ -91,15 +94,18 @@ def default_config() -> CfgNode:
     c.OPTIM.BATCH_SIZE = 12  # images a step, over all processes and ACCUMULATE
     c.OPTIM.ACCUMULATE = 1  # passes that a step's batch is split into
     c.OPTIM.EPOCHS = 300
+    c.OPTIM.NAME = "adam"  # or adamw
     c.OPTIM.LR = 2e-4
     c.OPTIM.BETAS = [0.9, 0.999]
     c.OPTIM.EPS = 1e-8
+    c.OPTIM.WEIGHT_DECAY = 0.0  # of convolutions and linear layers, not of biases and norms
     c.OPTIM.CLIP_NORM = 0.0  # largest gradient norm, 0 = off
     c.OPTIM.EMA = 0.0  # decay of the averaged weights a step, 0 = off
     c.OPTIM.PRECISION = "float32"  # or bf16, fp16: autocast; Fourier parts stay float32
     c.OPTIM.TF32 = False  # faster, coarser float32 products on CUDA
     c.OPTIM.CHANNELS_LAST = False
     c.OPTIM.COMPILE = False  # torch.compile
+    c.OPTIM.GRADIENT_CHECKPOINTING = False  # compute blocks twice to keep less of them in memory
 
     c.SCHEDULE = CfgNode()
     c.SCHEDULE.NAME = "warmup_cosine"  # or multi_step, exponential
@@ -111,12 +117,21 @@ def default_config() -> CfgNode:
 
     c.VALIDATION = CfgNode()
     c.VALIDATION.EVERY = 1  # epochs
+    c.VALIDATION.EVERY_STEPS = 0  # besides, for epochs that last days; 0 = never
+    c.VALIDATION.BEST = "mean"  # what decides which weights are best: the sets' mean, or one's name
     c.VALIDATION.PROTOCOL = "rain13k"  # as evaluate.py's
     c.VALIDATION.PATIENCE = 0  # epochs without a better PSNR before stopping, 0 = never
     c.VALIDATION.SAMPLES_EVERY = 10  # epochs between sample pictures in the run folder, 0 = none
 
     c.CHECKPOINT = CfgNode()
     c.CHECKPOINT.EVERY_STEPS = 0  # besides the end of each epoch, 0 = only then
+    c.CHECKPOINT.KEEP_BEST = 1  # weights kept; from 2 on in best/ too, named by step and PSNR
+    c.CHECKPOINT.SNAPSHOT_EVERY = 0  # epochs between weights kept for good in snapshots/, 0 = none
+
+    c.LOG = CfgNode()
+    c.LOG.EVERY_STEPS = 50  # steps between lines of log.jsonl and, without a bar, of the console
+    c.LOG.WANDB = False  # Weights & Biases too; needs its package (WANDB_MODE=offline: no network)
+    c.LOG.WANDB_PROJECT = "petrichor"
     return c
 
 
@@ -126,9 +141,9 @@ def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
     Returns a frozen configuration. Raises UserError for an unknown key (naming the nearest), a
     value of the wrong type, a file that is missing or no YAML.
     """
-    config = default_config()
+    cfg = default_config()
     for source, values in _read_with_bases(Path(path), ()):
-        _merge(config, values, source)
+        _merge(cfg, values, source)
     overrides = overrides or []
     if len(overrides) % 2:
         raise UserError(
@@ -140,10 +155,10 @@ def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
             nested = _yaml_list(key, value)
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        _merge(config, nested, "the command line")
-    check_values(config)
-    config.freeze()
-    return config
+        _merge(cfg, nested, "the command line")
+    check_values(cfg)
+    cfg.freeze()
+    return cfg
 
 
 def changed_settings(old: CfgNode, new: CfgNode, prefix: str = "") -> list[str]:
@@ -157,12 +172,46 @@ def changed_settings(old: CfgNode, new: CfgNode, prefix: str = "") -> list[str]:
     return lines
 
 
+def loss_recipe(path: Path, overrides: list[str]) -> tuple[str, str] | None:
+    """The file that decides the loss of a run, and the network it was written for.
+
+    None where the command line sets a part of the loss itself.
+    """
+    if any(key.startswith("LOSS.") for key in overrides[::2]):
+        return None
+    cfg, found = default_config(), None
+    for source, values in _read_with_bases(Path(path), ()):
+        _merge(cfg, values, source)
+        if "LOSS" in values:
+            found = (source, cfg.MODEL.NAME)
+    return found
+
+
+def shipped_recipes() -> list[tuple[Path, str]]:
+    """The published recipes of this folder and their networks, by name."""
+    paths = sorted(Path(__file__).parent.glob("*_*.yml"))
+    return [(path, load_config(path).MODEL.NAME) for path in paths]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key stands once; PyYAML lets the last of several win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key} stands twice; put its settings together", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def _read_with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[str, Mapping[str, Any]]]:
     """A YAML file's values behind those of the files it builds on; ``above`` build on it."""
     if path.resolve() in above:
         raise UserError(f"{path} builds on itself; look at BASE in {above[-1]}.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader) or {}
     except OSError as error:
         raise UserError(f"Cannot read the settings {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

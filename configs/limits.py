@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from yacs.config import CfgNode
 
 from utils.errors import UserError
+from utils.metrics import PROTOCOLS
+from utils.training.optim import OPTIMIZERS, PRECISIONS
+from utils.training.schedule import SCHEDULES
 
 POSITIVE = 1e-300  # the least of what must be above zero
 NO_LIMIT = float("inf")
@@ -37,6 +41,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "OPTIM.LR": (POSITIVE, NO_LIMIT),
     "OPTIM.BETAS": (0, 1 - 1e-12),
     "OPTIM.EPS": (0, NO_LIMIT),
+    "OPTIM.WEIGHT_DECAY": (0, NO_LIMIT),
     "OPTIM.CLIP_NORM": (0, NO_LIMIT),
     "OPTIM.EMA": (0, 1 - 1e-12),
     "SCHEDULE.WARMUP_EPOCHS": (0, NO_LIMIT),
@@ -45,9 +50,22 @@ RANGES: dict[str, tuple[float, float]] = {
     "SCHEDULE.GAMMA": (POSITIVE, 1),
     "SCHEDULE.DECAY_STEPS": (1, NO_LIMIT),
     "VALIDATION.EVERY": (1, NO_LIMIT),
+    "VALIDATION.EVERY_STEPS": (0, NO_LIMIT),
     "VALIDATION.PATIENCE": (0, NO_LIMIT),
     "VALIDATION.SAMPLES_EVERY": (0, NO_LIMIT),
     "CHECKPOINT.EVERY_STEPS": (0, NO_LIMIT),
+    "CHECKPOINT.KEEP_BEST": (1, NO_LIMIT),
+    "CHECKPOINT.SNAPSHOT_EVERY": (0, NO_LIMIT),
+    "LOG.EVERY_STEPS": (1, NO_LIMIT),
+}
+
+# Setting -> the words it may be.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "RUN.BACKEND": ("auto", "gloo"),
+    "OPTIM.NAME": tuple(OPTIMIZERS),
+    "OPTIM.PRECISION": tuple(PRECISIONS),
+    "SCHEDULE.NAME": tuple(SCHEDULES),
+    "VALIDATION.PROTOCOL": tuple(PROTOCOLS),
 }
 
 # Lists of two numbers in ascending order; AUGMENT.CROP may be empty too.
@@ -55,38 +73,50 @@ ASCENDING = ("AUGMENT.SATURATION", "AUGMENT.CROP", "LOSS.RANGE")
 TWO_NUMBERS = (*ASCENDING, "OPTIM.BETAS")
 
 
-def check_values(config: CfgNode) -> None:
+def check_values(cfg: CfgNode) -> None:
     """Raise UserError for the first setting whose value cannot be meant."""
-    for name, (least, largest) in RANGES.items():
-        value = _get(config, name)
+    for name, choices in CHOICES.items():
+        if _get(cfg, name) not in choices:
+            raise UserError(
+                f"{name} is {_get(cfg, name)!r}; it must be one of {', '.join(choices)}."
+            )
+    terms = {f"LOSS.TERMS.{name}": (0.0, NO_LIMIT) for name in cfg.LOSS.TERMS}
+    for name, (least, largest) in (RANGES | terms).items():
+        value = _get(cfg, name)
         elements = value if isinstance(value, list) else [value]
         if not all(_is_number(x) and least <= x <= largest for x in elements):
             raise UserError(f"{name} is {value!r}; {_allowed(least, largest)}.")
     for name in TWO_NUMBERS:
-        value = _get(config, name)
+        value = _get(cfg, name)
         if len(value) != 2 and not (name == "AUGMENT.CROP" and not value):
             raise UserError(f"{name} is {value!r}; it must hold two numbers.")
         if name in ASCENDING and value != sorted(value):
             raise UserError(f"{name} is {value!r}; the smaller number comes first.")
-    for stage in config.AUGMENT.PROGRESSIVE:
+    for stage in cfg.AUGMENT.PROGRESSIVE:
         is_stage = isinstance(stage, (list, tuple)) and len(stage) == 3
         if not is_stage or not all(isinstance(x, int) and x >= 1 for x in stage):
             raise UserError(
                 f"AUGMENT.PROGRESSIVE holds {stage!r}; each stage is [first epoch, patch, batch]."
             )
-    if not config.RUN.NAME:
+    if cfg.SCHEDULE.NAME == "warmup_cosine" and cfg.OPTIM.LR < cfg.SCHEDULE.LR_MIN:
+        raise UserError(
+            f"OPTIM.LR is {cfg.OPTIM.LR:g}, below SCHEDULE.LR_MIN, {cfg.SCHEDULE.LR_MIN:g}, "
+            "where the cosine is to end; raise the one or lower the other."
+        )
+    if not cfg.RUN.NAME:
         raise UserError("RUN.NAME is empty; it names the run's folder.")
 
 
-def _get(config: CfgNode, name: str) -> Any:
-    node: Any = config
-    for key in name.split("."):
-        node = node[key]
-    return node
+def _get(cfg: CfgNode, name: str) -> Any:
+    value: Any = cfg
+    for part in name.split("."):
+        value = value[part]
+    return value
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 def _allowed(least: float, largest: float) -> str:

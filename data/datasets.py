@@ -120,6 +120,8 @@ class PatchLoader(DataLoader[Patch]):
             persistent_workers=num_workers > 0,
             worker_init_fn=prepare_worker,
             collate_fn=_stack,
+            # Its own: what a loader draws at its start must not move training's random numbers.
+            generator=torch.Generator(),
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # PyTorch names its own class

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
@@ -234,6 +235,7 @@ def _validation_loader(pairs: list[Pair], workers: int) -> DataLoader:
         batch_size=None,
         num_workers=min(workers, 2),
         worker_init_fn=prepare_worker,
+        generator=torch.Generator(),  # as in PatchLoader
     )
 
 

@@ -261,6 +261,7 @@ class DCSFN(DerainingNetwork):
     """DCSFN (module docstring). ``forward`` returns one image, the restored one."""
 
     min_size = 32  # two halvings in the network, three more in a unit
+    checkpointed_blocks = (InnerScaleUnit,)
     published_key = "net"
 
     def __init__(self, config: DCSFNConfig) -> None:

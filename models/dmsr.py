@@ -268,6 +268,7 @@ class DMSR(DerainingNetwork):
     """DMSR (module docstring). ``forward`` returns the images at 1, 1/2 and 1/4 of the size."""
 
     size_multiple = 16  # two halvings in the network, two more in MPSRM
+    checkpointed_blocks = (DualDomainBlock,)
     tile_step = 16
     released_window = 128
     published_key = "state_dict"

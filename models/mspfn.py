@@ -326,6 +326,7 @@ class MSPFN(DerainingNetwork):
 
     size_multiple = 4  # two halvings by pools; the convolutions below take any size
     min_size = 4
+    checkpointed_blocks = (URAB,)
     published_in_tensorflow = True
 
     def __init__(self, config: MSPFNConfig) -> None:

@@ -426,6 +426,7 @@ class NeRDRain(DerainingNetwork):
 
     size_multiple = 16  # two halvings of the image, two more in the coarsest U-Net
     min_size = 16
+    checkpointed_blocks = (MDTA, GDFN)
     released_window = 256
     implicit_outputs = ((3, 1), (5, 2))  # the guesses for 1/2 and 1/4
     published_key = "state_dict"

@@ -34,6 +34,9 @@ class DerainingNetwork(nn.Module):
     # Whether the authors publish TensorFlow 1 checkpoints instead.
     published_in_tensorflow: ClassVar[bool] = False
 
+    # Classes of the blocks that OPTIM.GRADIENT_CHECKPOINTING computes twice to save memory.
+    checkpointed_blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
+
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """All images that the training loss looks at, in the release's order.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.network import DerainingNetwork
 from models.registry import build_model
-from utils.checkpoints import read_torch_file, read_weights, save_torch_file
+from utils.checkpoints import ForeignFileError, read_torch_file, read_weights, save_torch_file
 from utils.errors import UserError
 from utils.files import atomic_write
 
@@ -40,9 +40,32 @@ def load_weights(path: str | Path) -> DerainingNetwork:
     return network.eval()
 
 
-def load_state(network: DerainingNetwork, path: str | Path) -> None:
-    """Put the weights of a file of this project into a network of the same structure."""
-    _load_checked(network, read_weights(Path(path)).state, str(path))
+def load_initial(
+    network: DerainingNetwork, name: str, path: str | Path, is_partial: bool = False
+) -> str:
+    """Start a network from the weights of a file: this project's, or the official ones of ``name``.
+
+    Raises UserError where they do not fit. With ``is_partial`` those that fit are taken, and the
+    result tells in words which entries of the network were not found; it is empty if all were.
+    """
+    path = Path(path)
+    try:
+        if is_tensorflow_checkpoint(path):
+            raise ForeignFileError
+        state = read_weights(path).state
+    except ForeignFileError:
+        state = load_published(name, path).state_dict()
+    if not is_partial:
+        _load_checked(network, state, f"MODEL.INIT {path}")
+        return ""
+    own = network.state_dict()
+    fits = {key: x for key, x in state.items() if key in own and own[key].shape == x.shape}
+    if not fits:
+        raise UserError(f"MODEL.INIT {path} holds nothing that fits {name}.")
+    network.load_state_dict(fits, strict=False)
+    missing = [key for key in own if key not in fits]
+    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    return f"{len(fits)} of {len(own)} entries from {path}, not {shown}" if missing else ""
 
 
 def load_published(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 # Small tensors gain nothing from more threads, and sums keep one order: bit-equal on any machine
 # and in the scripts that tests start (tests/helpers.py).
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Figures that must agree to the last bit are those of a CPU; `-m gpu` alone sees a GPU.
+    if "gpu" not in config.getoption("-m"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

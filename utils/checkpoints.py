@@ -6,13 +6,15 @@ options in its metadata; and ``latest.pth``, everything a training run needs to 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
 import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
@@ -20,9 +22,14 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import UNFINISHED, atomic_write
 
 FORMAT = "petrichor-1"
+SEAL_LENGTH = 32  # bytes of a SHA-256
+
+
+class ForeignFileError(UserError):
+    """The file was not written by this project."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def _read_safetensors(path: Path) -> Weights:
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is not a complete safetensors file: {error}.") from error
     if metadata.get("format") != FORMAT:
-        raise UserError(
+        raise ForeignFileError(
             f"{path} was not written by this project; for an author's checkpoint name the network "
             "with --model."
         )
@@ -109,9 +116,10 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None =
 
     def write(file: Path) -> None:
         save_torch_file({"format": FORMAT, **checkpoint}, file)
+        _seal(file)
         if keep and path.exists():
             # A second name for the old file; renaming it would leave a moment without any.
-            link = keep.with_name(f".{keep.name}.link")
+            link = keep.with_name(f"{UNFINISHED}{keep.name}")
             link.unlink(missing_ok=True)
             try:
                 link.hardlink_to(path)
@@ -127,18 +135,66 @@ def save_torch_file(content: Any, file: Path) -> None:
     try:
         torch.save(content, file)
     except RuntimeError as error:  # what its zip writer makes of it
+        if "DataLoader worker" in str(error):  # raised wherever the trainer is when one is killed
+            raise
         raise OSError(f"the disk is full or refuses ({error})") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what ``write_checkpoint`` wrote, tensors on the CPU."""
+    """Read what ``write_checkpoint`` wrote, tensors on the CPU.
+
+    Raises UserError for a file that is missing, foreign, or not byte for byte what was written.
+    """
+    require_file(path)
+    damaged = UserError(f"{path} is damaged, or of an older version of this project.")
+    if _has_seal(path) and not _is_sealed(path):
+        raise damaged
     checkpoint = read_torch_file(path)
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        raise UserError(
+        raise ForeignFileError(
             f"{path} is not a checkpoint of this project; for an author's checkpoint name the "
             "network with --model."
         )
+    if not _has_seal(path):
+        raise damaged
     return checkpoint
+
+
+def _seal(path: Path) -> None:
+    """Append a sum over the whole file, as the comment that every zip archive may end with."""
+    with path.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)  # the length of the comment, 0 so far
+        file.write(SEAL_LENGTH.to_bytes(2, "little"))
+        file.seek(0)
+        digest = _digest(file, path.stat().st_size)
+        file.seek(0, os.SEEK_END)
+        file.write(digest)
+
+
+def _has_seal(path: Path) -> bool:
+    """Whether a file ends as ``_seal`` leaves it, whatever the sum says."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) < SEAL_LENGTH + 22:  # the least size of a zip archive
+            return False
+        file.seek(-SEAL_LENGTH - 22, os.SEEK_END)
+        end = file.read(22)
+    return end.startswith(b"PK\5\6") and end.endswith(SEAL_LENGTH.to_bytes(2, "little"))
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a file ends with the right sum."""
+    length = path.stat().st_size - SEAL_LENGTH
+    with path.open("rb") as file:
+        return _digest(file, length) == file.read()
+
+
+def _digest(file: BinaryIO, length: int) -> bytes:
+    """The SHA-256 of the next ``length`` bytes."""
+    digest = hashlib.sha256()
+    while length > 0 and (chunk := file.read(min(length, 1 << 20))):
+        digest.update(chunk)
+        length -= len(chunk)
+    return digest.digest()
 
 
 def read_torch_file(path: Path) -> Any:

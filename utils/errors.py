@@ -12,12 +12,6 @@ class UserError(Exception):
     The message is shown as it is, so it says what was given, what is allowed and what to do next.
     """
 
-    def __init__(self, message: str) -> None:
-        # A loader process's error reaches the trainer with that process's traceback as text.
-        if "Original Traceback" in message:
-            message = message.rsplit("UserError: ", 1)[-1].strip()
-        super().__init__(message)
-
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and end the process with its exit status.

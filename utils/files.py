@@ -9,6 +9,8 @@ from pathlib import Path
 
 from utils.errors import UserError
 
+UNFINISHED = ".partial-"  # how the names of files being written begin
+
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary name beside ``path``, flush it to disk, rename it.
@@ -37,14 +39,19 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def remove_unfinished(*paths: Path) -> None:
     """Remove what processes that were killed while writing ``paths`` have left beside them."""
     by_folder: dict[Path, set[tuple[str, str]]] = {}
     for path in paths:
         by_folder.setdefault(path.parent, set()).add((_prefix(path), path.suffix))
     for folder, wanted in by_folder.items():
-        for temporary in folder.glob(".*") if folder.is_dir() else ():
-            # .STEM.RANDOM.SUFFIX, where mkstemp's random part is 8 characters
+        for temporary in folder.glob(f"{UNFINISHED}*"):
+            # mkstemp puts eight characters between prefix and suffix.
             prefix = temporary.name[: -len(temporary.suffix) - 8]
             if (prefix, temporary.suffix) not in wanted or not temporary.is_file():
                 continue
@@ -54,11 +61,12 @@ def remove_unfinished(*paths: Path) -> None:
                 raise UserError(f"Cannot remove {temporary}: {error.strerror or error}.") from error
 
 
+def remove_all_unfinished(folder: Path) -> None:
+    """Remove what killed writers have left in ``folder`` and below; no other may be at work."""
+    for temporary in folder.rglob(f"{UNFINISHED}*"):
+        temporary.unlink(missing_ok=True)
+
+
 def _prefix(path: Path) -> str:
     """How temporary names of ``path`` begin; a long name would leave no room for what follows."""
-    return f".{path.stem[:40]}."
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return f"{UNFINISHED}{path.stem[:40]}-"

@@ -55,22 +55,6 @@ def test_every_file_of_settings_loads_and_its_parts_fit_together(path: Path) -> 
         criterion.check(network(rainy), rainy)
 
 
-def test_recipes_are_the_published_ones() -> None:
-    """The numbers of spec tables, once more by hand: a slip in a YAML would train for days."""
-    dmsr = load_config(ROOT / "configs" / "dmsr_rain13k.yml")
-    assert (dmsr.AUGMENT.PATCH, dmsr.OPTIM.BATCH_SIZE, dmsr.OPTIM.EPOCHS) == (64, 12, 300)
-    assert (dmsr.OPTIM.LR, dmsr.SCHEDULE.LR_MIN, dmsr.VALIDATION.PATIENCE) == (2e-4, 1e-6, 40)
-    nerd = load_config(ROOT / "configs" / "nerd_rain_s_spa.yml")
-    assert (nerd.AUGMENT.PATCH, nerd.OPTIM.BATCH_SIZE, nerd.OPTIM.EPOCHS) == (256, 1, 3000)
-    assert (nerd.OPTIM.LR, nerd.RUN.SEED, nerd.MODEL.NAME) == (1e-4, 1234, "nerd_rain_s")
-    dcsfn = load_config(ROOT / "configs" / "dcsfn_rain1200.yml")
-    assert (dcsfn.AUGMENT.PATCH, dcsfn.OPTIM.BATCH_SIZE, dcsfn.OPTIM.EPOCHS) == (64, 24, 800)
-    assert (dcsfn.OPTIM.LR, dcsfn.SCHEDULE.NAME, dcsfn.RUN.SEED) == (5e-4, "multi_step", 66)
-    mspfn = load_config(ROOT / "configs" / "mspfn_n1_rain13k.yml")
-    assert (mspfn.AUGMENT.PATCH, mspfn.OPTIM.BATCH_SIZE, mspfn.OPTIM.LR) == (96, 12, 5e-4)
-    assert (mspfn.SCHEDULE.NAME, mspfn.SCHEDULE.GAMMA) == ("exponential", 0.8)
-
-
 def test_the_command_line_overrides_the_file() -> None:
     overrides = ["OPTIM.BATCH_SIZE", "8", "OPTIM.LR", "1e-3", "LOSS.RANGE", "[-1, 1]"]
     overrides += ["MODEL.OPTIONS.width", "24", "OPTIM.TF32", "true", "RUN.NAME", "mine"]
@@ -101,6 +85,14 @@ def test_a_file_builds_on_its_base(tmp_path) -> None:
         (["OPTIM.EMA", "1.5"], r"from 0|at least 0 and below 1"),
         (["OPTIM.LR", "0"], r"must be above 0"),
         (["OPTIM.LR", "nan"], r"must be above 0"),
+        (["OPTIM.LR", "inf"], r"OPTIM\.LR is inf; it must be above 0"),
+        (["OPTIM.LR", "1e-7"], r"OPTIM\.LR is 1e-07, below SCHEDULE\.LR_MIN, 1e-06"),
+        (["LOSS.TERMS.L1", "-1"], r"LOSS\.TERMS\.L1 is -1\.0; it must be at least 0"),
+        (["LOSS.IMPLICIT", "-1"], r"LOSS\.IMPLICIT is -1\.0; it must be at least 0"),
+        (["OPTIM.PRECISION", "int8"], r"must be one of float32, bf16, fp16"),
+        (["OPTIM.NAME", "sgd"], r"must be one of adam, adamw"),
+        (["SCHEDULE.NAME", "linear"], r"one of warmup_cosine, multi_step, exponential"),
+        (["VALIDATION.PROTOCOL", "y"], r"VALIDATION\.PROTOCOL is 'y'; it must be one of"),
         (["OPTIM.EPOCHS", "0"], r"must be at least 1"),
         (["OPTIM.BETAS", "[0.9]"], r"must hold two numbers"),
         (["LOSS.RANGE", "['a', 'b']"], r"must hold numbers"),
@@ -136,6 +128,13 @@ def test_files_that_are_no_settings_are_refused(tmp_path) -> None:
     (tmp_path / "list.yml").write_text("- 1\n")
     with pytest.raises(UserError, match="holds no settings"):
         load_config(tmp_path / "list.yml")
+
+
+def test_a_group_that_stands_twice_is_refused(tmp_path) -> None:
+    """PyYAML would take the second alone and forget the first in silence."""
+    (tmp_path / "twice.yml").write_text("OPTIM: {LR: 1e-3}\nRUN: {NAME: a}\nOPTIM: {EPOCHS: 3}\n")
+    with pytest.raises(UserError, match="OPTIM stands twice"):
+        load_config(tmp_path / "twice.yml")
 
 
 def test_every_setting_is_read_somewhere() -> None:

@@ -1,25 +1,32 @@
-"""The processes of one training run, as torchrun starts them, and what they share."""
+"""The processes of one training run, as torchrun or SLURM starts them, and what they share."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-import random
-import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's number, how many there are, and its device."""
+    """This process's number, how many there are, and its device.
+
+    Every method is called by all processes together; none may stand behind a condition that can
+    differ between them.
+    """
 
     rank: int
     world_size: int
@@ -30,6 +37,13 @@ class Processes:
         """Whether this is the one process that writes files and prints."""
         return self.rank == 0
 
+    def mean_tensor(self, values: Tensor) -> Tensor:
+        """The element-wise mean over all processes, in float64 and the same on every one."""
+        values = values.double()
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values / self.world_size
+
     def sum(self, values: list[float]) -> list[float]:
         """The element-wise sum over all processes, in float64 and the same on every one."""
         if self.world_size == 1:
@@ -38,27 +52,78 @@ class Processes:
         dist.all_reduce(total)
         return total.tolist()
 
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` holds on one process at least."""
+        return self.sum([float(flag)])[0] > 0
 
-def init_distributed() -> Processes:
-    """Join the other processes that torchrun started, or be the only one.
+    def in_step(self, network: nn.Module) -> nn.Module:
+        """The network, behind what averages its gradients over all processes if there are several.
 
-    CUDA devices are taken by local rank where there are any; otherwise everything runs on the CPU
-    and the processes talk through gloo.
+        Compares the copies, which makes it something that all processes do together.
+        """
+        if self.world_size == 1:
+            return network
+        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=device_ids)
+
+    def barrier(self) -> None:
+        """Go on when all processes have come here."""
+        self.sum([0.0])
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, by rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    @contextlib.contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """What the block does succeeds on all processes, or all of them end with status 1.
+
+        The block itself must not call other methods of this class. A process that raises
+        UserError prints it at once; the others would wait for it for ever.
+        """
+        if self.world_size == 1:
+            yield
+            return
+        is_failed = False
+        try:
+            yield
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            is_failed = True
+        if self.any(is_failed):
+            destroy_distributed()
+            sys.exit(1)
+
+
+def init_distributed(backend: str = "auto") -> Processes:
+    """Join the other processes that torchrun or srun started, or be the only one.
+
+    They say who is who by the variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+    CUDA devices are taken by local rank where there are any; otherwise everything runs on the CPU.
+    ``backend`` is auto (NCCL on CUDA, gloo on the CPU) or gloo, with which several processes may
+    share one GPU. Raises UserError where a process is left without a GPU.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        if local_rank >= torch.cuda.device_count():
+        local_rank, num_gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local_rank >= num_gpus and backend != "gloo":
             raise UserError(
-                f"Process {local_rank} of this machine has no GPU; start at most "
-                f"{torch.cuda.device_count()} with torchrun --nproc_per_node."
+                f"Process {local_rank} of this machine has no GPU; start at most {num_gpus} with "
+                "torchrun --nproc_per_node, or let them share with RUN.BACKEND gloo."
             )
-        device = torch.device("cuda", local_rank)
+        device = torch.device("cuda", local_rank % num_gpus)
         torch.cuda.set_device(device)
+    if "RANK" in os.environ:
+        _end_with_launcher()
     if world_size > 1:
+        if backend == "auto":
+            backend = "nccl" if device.type == "cuda" else "gloo"
         # Long enough for one process to build the cache of a large data set.
-        backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(hours=2))
     return Processes(rank, world_size, device)
 
@@ -69,47 +134,18 @@ def destroy_distributed() -> None:
         dist.destroy_process_group()
 
 
-class StopSignal:
-    """Notes SIGINT and SIGTERM, so that the step under way is finished and saved first.
+def _end_with_launcher() -> None:
+    """End this process within seconds of the end of the one that started it.
 
-    A second SIGINT interrupts at once.
+    torchrun and srun take their processes with them, but not where they are killed themselves;
+    these would go on training, unseen, and hold their GPUs and the run's folder.
     """
+    launcher = os.getppid()
 
-    def __init__(self) -> None:
-        self.received: str | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        os.write(2, b"error: The process that started this one has ended, and so does this one.\n")
+        os._exit(1)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators of Python, NumPy and PyTorch, which decide the initial weights."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  (libraries may use the global generator)
-    torch.manual_seed(seed)
-
-
-def random_states() -> dict[str, Any]:
-    """The states of all global random generators as plain values and tensors."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
-    return {
-        "python": random.getstate(),
-        "numpy": [name, keys.tolist(), position, has_gauss, gauss],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what ``random_states`` returned."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    threading.Thread(target=watch, daemon=True).start()

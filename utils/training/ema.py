@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class ModelEma:
+
+class ModelEma(Generic[Network]):
     """The averaged copy ``network`` of a network in training; with decay 0 the network itself.
 
     After update n the average is d * average + (1 - d) * weights with d = min(decay, n / (n + 9)):
@@ -16,21 +19,23 @@ class ModelEma:
     norm's statistics are averaged too, counters copied.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.decay = decay
         self.network = network
         if decay:
             self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        current, averages = network.state_dict(), self.network.state_dict()
+        floats = [name for name, value in averages.items() if value.is_floating_point()]
+        counters = [name for name in averages if name not in set(floats)]
+        self._floats = [averages[name] for name in floats], [current[name] for name in floats]
+        self._counters = [(averages[name], current[name]) for name in counters]
 
     @torch.no_grad()
-    def update(self, network: nn.Module, updates: int) -> None:
+    def update(self, updates: int) -> None:
         """Take in the weights after optimiser step number ``updates``, counted from 1."""
         if not self.decay:
             return
         decay = min(self.decay, updates / (updates + 9))
-        current = network.state_dict()
-        for name, average in self.network.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(current[name], 1 - decay)
-            else:
-                average.copy_(current[name])
+        torch._foreach_lerp_(*self._floats, 1 - decay)  # as torch.optim.swa_utils does
+        for average, current in self._counters:
+            average.copy_(current)

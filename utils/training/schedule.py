@@ -12,6 +12,8 @@ from yacs.config import CfgNode
 
 from utils.errors import UserError
 
+SCHEDULES = ("warmup_cosine", "multi_step", "exponential")
+
 
 class Schedule:
     """Sets an optimiser's learning rate before each step, from the SCHEDULE settings.
@@ -28,8 +30,9 @@ class Schedule:
             self.scheduler = _warmup_cosine(optimizer, node, epochs)
         elif node.NAME == "multi_step":
             milestones = [math.floor(fraction * total_steps) for fraction in node.MILESTONES]
+            # One step behind the milestone, as in DCSFN's release.
             self.scheduler = LambdaLR(
-                optimizer, lambda step: node.GAMMA ** sum(step >= m for m in milestones)
+                optimizer, lambda step: node.GAMMA ** sum(step > m for m in milestones)
             )
         elif node.NAME == "exponential":
             floor = node.LR_MIN / optimizer.param_groups[0]["lr"]

@@ -4,107 +4,205 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from utils.checkpoints import read_checkpoint, write_checkpoint
+from utils.checkpoints import Weights, read_checkpoint, write_checkpoint
 from utils.errors import UserError
-from utils.training.distributed import Processes, random_states, set_random_states
+from utils.training.data_identity import FileStamps, digest
 from utils.training.ema import ModelEma
-from utils.training.logs import Record
+from utils.training.plan import Plan
+
+# One line of log.jsonl: "kind" (step, validation, epoch), epoch, step, and the values of that kind.
+Record = dict[str, Any]
 
 
 @dataclass
 class Progress:
-    """How far a run is; all that a checkpoint holds besides tensors."""
+    """How far a run is; all that a checkpoint holds besides tensors. Equal on all processes."""
 
     epoch: int = 1  # the one under way, counted from 1
     step_in_epoch: int = 0  # steps of it that are done
     step: int = 0  # steps of the whole run that are done
-    # Of the epoch under way: this process's share of each step's loss and its parts, summed.
+    validated_step: int = 0  # the step of the last finished validation
+    # Of the epoch under way: each step's loss, its parts and the gradient norm, summed.
     sums: dict[str, float] = field(default_factory=dict)
     best_psnr: float = -math.inf
     best_epoch: int = 0
-    history: list[Record] = field(default_factory=list)
+    history: list[Record] = field(default_factory=list)  # finished epochs and validations
+    # PSNR and name of the best files, known to the main process.
+    kept: list[tuple[float, str]] = field(default_factory=list)
 
-    def add(self, values: dict[str, float]) -> None:
-        """Add to the sums of the epoch under way."""
+    def add_step(self, values: dict[str, float]) -> None:
+        """Count a step of the epoch under way and add its values to the sums."""
+        self.step += 1
+        self.step_in_epoch += 1
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
-    def total_sums(self, processes: Processes) -> dict[str, float]:
-        """The sums over all processes."""
-        names = sorted(self.sums)
-        totals = processes.sum([self.sums[name] for name in names])
-        return dict(zip(names, totals, strict=True))
+    def means(self) -> dict[str, float]:
+        """The mean values of the steps of the epoch under way."""
+        return {name: total / self.step_in_epoch for name, total in self.sums.items()}
+
+    def note_validation(self, psnr: float) -> bool:
+        """A validation is done after the last step; whether its PSNR is the best so far."""
+        self.validated_step = self.step
+        is_best = psnr > self.best_psnr
+        if is_best:
+            self.best_psnr, self.best_epoch = psnr, self.epoch
+        return is_best
+
+    def is_early(self, patience: int) -> bool:
+        """Whether ``patience`` epochs (0: for ever) have passed without a better PSNR."""
+        validated = [record["epoch"] for record in self.history if "psnr" in record]
+        return bool(patience and validated) and validated[-1] - self.best_epoch >= patience
+
+    def end_epoch(self) -> None:
+        """Go over to the next epoch."""
+        self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, {}
 
 
 @dataclass
 class TrainingState:
-    """The parts of a run that change while it trains."""
+    """The parts of a run that change while it trains, and what a checkpoint says beside them."""
 
+    cfg: CfgNode
     network: nn.Module
-    average: ModelEma
+    ema: ModelEma[Any]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    progress: Progress
+    plan: Plan
+    files: dict[str, FileStamps]  # the data by the names TRAIN and VAL
+    progress: Progress = field(default_factory=Progress)
 
-    def save(self, folder: Path, config: CfgNode, processes: Processes) -> None:
-        """Write latest.pth from process 0; the one before becomes previous.pth."""
-        sums = self.progress.total_sums(processes)
-        if not processes.is_main:
-            return
+    def save(self, path: Path) -> None:
+        """Write the checkpoint ``path``, latest.pth; the one before becomes previous.pth.
+
+        Called by one process; the others hold the same.
+        """
         checkpoint: dict[str, Any] = {
-            "model": config.MODEL.NAME,
-            "options": dict(config.MODEL.OPTIONS),
+            "model": self.cfg.MODEL.NAME,
+            "options": dict(self.cfg.MODEL.OPTIONS),
             "network": self.network.state_dict(),
-            "ema": self.average.network.state_dict() if self.average.decay else None,
+            "ema": self.ema.network.state_dict() if self.ema.decay else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_states(),
-            "progress": dataclasses.asdict(self.progress) | {"sums": sums},
-            "config": config.dump(),
+            "progress": dataclasses.asdict(self.progress),
+            "epoch_plan": self._epoch_plan(),
+            "data": {name: digest(stamps) for name, stamps in self.files.items()},
+            "config": self.cfg.dump(),
         }
-        write_checkpoint(folder / "latest.pth", checkpoint, keep=folder / "previous.pth")
+        write_checkpoint(path, checkpoint, keep=path.with_name("previous.pth"))
 
-    def load(self, path: Path, config: CfgNode, processes: Processes) -> CfgNode:
-        """Take everything back from a checkpoint and return the settings it was saved with.
+    def load(self, checkpoint: dict[str, Any], path: Path) -> None:
+        """Take everything back from the checkpoint that ``path`` held.
 
-        Raises UserError where the checkpoint is missing, broken or of another network.
+        Raises UserError where it is of another network, or in the middle of an epoch of another
+        number of steps.
         """
-        if not path.exists():
-            raise UserError(f"There is no {path} to resume from; start the run without --resume.")
-        try:
-            checkpoint = read_checkpoint(path)
-        except UserError as error:
-            previous = path.with_name("previous.pth")
-            hint = ""
-            if path.name == "latest.pth" and previous.exists():
-                hint = f" Take the one before it with --resume-from {previous}."
-            raise UserError(f"{error}{hint}") from error
-        model = (config.MODEL.NAME, dict(config.MODEL.OPTIONS))
-        if model != (checkpoint["model"], checkpoint["options"]):
+        own = (self.cfg.MODEL.NAME, dict(self.cfg.MODEL.OPTIONS))
+        if own != (checkpoint["model"], checkpoint["options"]):
             raise UserError(
-                f"{path} holds {checkpoint['model']} {checkpoint['options']}, not {model[0]} "
-                f"{model[1]}; resume with the run's own settings."
+                f"{path} holds {checkpoint['model']} {checkpoint['options']}, not {own[0]} "
+                f"{own[1]}; resume with the run's own settings."
             )
+        progress = Progress(**checkpoint["progress"])
+        progress.kept = [(psnr, name) for psnr, name in progress.kept]
         self.network.load_state_dict(checkpoint["network"])
-        if self.average.decay:
-            self.average.network.load_state_dict(checkpoint["ema"] or checkpoint["network"])
+        if self.ema.decay:
+            self.ema.network.load_state_dict(checkpoint["ema"] or checkpoint["network"])
         saved_groups = checkpoint["optimizer"]["param_groups"]
-        for saved, own in zip(saved_groups, self.optimizer.param_groups, strict=True):
+        if len(saved_groups) != len(self.optimizer.param_groups):
+            raise UserError(
+                f"{path} was trained with other groups of parameters; OPTIM.WEIGHT_DECAY cannot be "
+                "turned on or off in the middle of a run."
+            )
+        for saved, own_group in zip(saved_groups, self.optimizer.param_groups, strict=True):
             # Settings are those of this run and device, not of the one that saved.
-            saved.update({key: own[key] for key in own if key != "params"})
+            saved.update({key: own_group[key] for key in own_group if key != "params"})
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.scaler.is_enabled() and checkpoint["scaler"]:
             self.scaler.load_state_dict(checkpoint["scaler"])
         set_random_states(checkpoint["random"])
-        self.progress = Progress(**checkpoint["progress"])
-        if not processes.is_main:
-            self.progress.sums = {}  # the saved sums are those of all processes
-        return CfgNode.load_cfg(checkpoint["config"])
+        self.progress = progress
+        before, now = checkpoint["epoch_plan"], self._epoch_plan()
+        if progress.step_in_epoch and before != now:
+            changes = [
+                f"{name} from {before[name]} to {now[name]}"
+                for name in now
+                if before[name] != now[name]
+            ]
+            raise UserError(
+                f"{path} is in the middle of epoch {progress.epoch}, after step "
+                f"{progress.step_in_epoch}, where {' and '.join(changes)} cannot change. Finish "
+                "the epoch with the old settings first: --resume --stop-after-epoch."
+            )
+
+    def weights(self, scores: dict[str, float]) -> Weights:
+        """The (averaged) weights to use, with where they come from."""
+        return Weights(
+            model=self.cfg.MODEL.NAME,
+            options=dict(self.cfg.MODEL.OPTIONS),
+            state=self.ema.network.state_dict(),
+            info={"epoch": self.progress.epoch, "step": self.progress.step}
+            | scores
+            | {"config": self.cfg.dump()},
+        )
+
+    def _epoch_plan(self) -> dict[str, int]:
+        """What decides which images the steps of the epoch under way see."""
+        stage = self.plan.stage(self.progress.epoch)
+        return {
+            "the batch size": stage.batch_size,
+            "the number of samples an epoch": self.plan.num_samples,
+        }
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The checkpoint to go on from. Raises UserError with the way out where it is broken."""
+    try:
+        return read_checkpoint(path)
+    except UserError as error:
+        previous = path.with_name("previous.pth")
+        if path.name == "latest.pth" and previous.exists():
+            hint = f" Take the one before it with --resume-from {previous}."
+            raise UserError(f"{error}{hint}") from error
+        raise
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and PyTorch, which decide the initial weights."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (libraries may use the global generator)
+    torch.manual_seed(seed)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all global random generators as plain values and tensors."""
+    state: Any = np.random.get_state()  # noqa: NPY002
+    name, keys, position, has_gauss, gauss = state
+    return {
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), position, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put back what ``random_states`` returned."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -18,7 +18,7 @@ def test_weights_and_statistics_are_averaged_and_counters_copied() -> None:
             network.weight.fill_(value)
             network.running_mean.fill_(10 * value)
             network.num_batches_tracked.fill_(update)
-        average.update(network, update)
+        average.update(update)
         decay = min(0.9, update / (update + 9))
         expected_weight = decay * expected_weight + (1 - decay) * value
         expected_mean = decay * expected_mean + (1 - decay) * 10 * value
@@ -34,12 +34,12 @@ def test_late_updates_use_the_given_decay() -> None:
     with torch.no_grad():
         average.network.weight.fill_(0.0)
         network.weight.fill_(1.0)
-    average.update(network, 10**6)
+    average.update(10**6)
     assert average.network.weight.item() == pytest.approx(0.001, rel=1e-3)
 
 
 def test_without_decay_the_average_is_the_network() -> None:
     network = nn.Linear(1, 1)
     average = ModelEma(network, 0.0)
-    average.update(network, 1)
+    average.update(1)
     assert average.network is network

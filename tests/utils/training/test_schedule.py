@@ -37,10 +37,10 @@ def test_warmup_and_cosine_follow_the_closed_form_in_every_epoch(epochs, warmup)
     assert rates.set(epochs, 10**6) == pytest.approx(1e-6)  # where the release ends above it
 
 
-def test_multi_step_falls_at_fractions_of_all_steps() -> None:
+def test_multi_step_falls_one_step_behind_fractions_of_all_steps() -> None:
     rates = schedule(5e-4, 10, 100, NAME="multi_step")
     for step in range(100):
-        drops = (step >= 60) + (step >= 80)
+        drops = (step > 60) + (step > 80)
         assert rates.set(1 + step // 10, step) == pytest.approx(5e-4 * 0.1**drops)
 
 

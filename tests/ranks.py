@@ -1,0 +1,121 @@
+"""Several training processes as torchrun would start them, without its seconds of start-up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import train
+from losses.criteria import Criterion
+from utils.errors import run_main
+
+# Forked from the tests' own process: PyTorch is imported already.
+FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class At:
+    """A signal that a training process sends to itself, in its n-th step or validation image."""
+
+    signal: signal.Signals
+    step: int = 0
+    image: int = 0
+    rank: int | None = None  # None: all of them
+    to_loaders: bool = False  # to its loader processes instead
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes of a run ended: exit statuses (-9: killed) and what each printed."""
+
+    statuses: list[int | None]
+    outputs: list[str]
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.outputs)
+
+
+def run_ranks(
+    folder: Path, world_size: int, *arguments: object, at: At | None = None, timeout: float = 60
+) -> Ended:
+    """``train.py ARGUMENTS`` on ``world_size`` processes; fails where one is left hanging."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    outputs = [folder / f"rank{rank}.txt" for rank in range(world_size)]
+    environment = {"WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        FORK.Process(
+            target=_train,
+            args=([str(a) for a in arguments], {**environment, "RANK": rank}, output, at),
+        )
+        for rank, output in enumerate(outputs)
+    ]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + timeout
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    hanging = [rank for rank, process in enumerate(processes) if process.is_alive()]
+    for process in processes:
+        process.kill()
+        process.join()
+    texts = [path.read_text() for path in outputs]
+    if hanging:
+        pytest.fail(f"processes {hanging} of {world_size} hang:\n" + "\n".join(texts))
+    return Ended([process.exitcode for process in processes], texts)
+
+
+def _train(arguments: list[str], environment: dict, output: Path, at: At | None) -> None:
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout = open(1, "w", closefd=False, buffering=1)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    if environment["WORLD_SIZE"] == 1:
+        del os.environ["RANK"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if at and at.rank in (None, environment["RANK"]):
+        # No stand-ins: the real functions, after the signal.
+        Criterion.forward = _after_signal(Criterion.forward, at, at.step)
+        train.score = _after_signal(train.score, at, at.image)
+    sys.argv = ["train.py", *arguments]
+    run_main(train.main)
+
+
+def _after_signal(function: Callable, at: At, when: int) -> Callable:
+    count = 0
+
+    def call(*args: object, **kwargs: object) -> object:
+        nonlocal count
+        count += 1
+        if count == when:
+            loaders = [process.pid for process in multiprocessing.active_children()]
+            for pid in loaders if at.to_loaders else [os.getpid()]:
+                os.kill(pid, at.signal)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def train_here(folder: Path, name: str, *arguments: str, status: int = 0) -> Path:
+    """``train.py ARGUMENTS`` in this process; returns the run's folder, ``folder``/``name``."""
+    argv = sys.argv
+    sys.argv = ["train.py", *arguments, "RUN.FOLDER", str(folder), "RUN.NAME", name]
+    try:
+        assert train.main() == status
+    finally:
+        sys.argv = argv
+    return folder / name

@@ -1,0 +1,173 @@
+"""Training and restoring on CUDA: `make test-gpu` on a machine with one GPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from models import build_model
+from tests.helpers import ROOT, run_script, write_pairs
+from tests.ranks import train_here
+from tests.reference import golden_weights, read_arrays
+from tests.tiny_network import register
+from utils.checkpoints import read_checkpoint
+from utils.inference.restorer import Restorer
+
+pytestmark = pytest.mark.gpu
+
+# The smallest variant of each network, and a recipe of it.
+TINY = {
+    "dmsr_s": "dmsr_rain13k",
+    "nerd_rain_t": "nerd_rain_rain200l",
+    "dcsfn_t": "dcsfn_rain100h",
+    "mspfn_t": "mspfn_rain13k",
+}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), 8)
+
+
+def settings_of(network: str, pairs: Path, *more: str) -> list[str]:
+    """The network's own recipe at its smallest, two epochs of four steps."""
+    return [
+        "--config",
+        str(ROOT / "configs" / f"{TINY[network]}.yml"),
+        *f"""
+        MODEL.NAME {network} DATA.TRAIN {pairs} DATA.VAL {pairs} DATA.WORKERS 0 DATA.REPEAT 1
+        AUGMENT.PATCH 64 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 2 SCHEDULE.WARMUP_EPOCHS 0
+        VALIDATION.PATIENCE 0 VALIDATION.SAMPLES_EVERY 0 LOG.EVERY_STEPS 1 OPTIM.LR 1e-3
+        """.split(),
+        *more,
+    ]
+
+
+def epochs_of(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "epoch"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+@pytest.mark.parametrize("network", TINY)
+def test_every_network_trains(pairs, tmp_path, network, precision) -> None:
+    """Finite losses that fall, and in half precision those of float32 to some percent."""
+    folder = train_here(tmp_path, "run", *settings_of(network, pairs, "OPTIM.PRECISION", precision))
+    losses = [line["loss"] for line in epochs_of(folder)]
+    assert all(math.isfinite(loss) for loss in losses) and losses[1] < losses[0]
+    assert all(
+        value.isfinite().all()
+        for value in read_checkpoint(folder / "latest.pth")["network"].values()
+    )
+    if precision != "float32":
+        exact = train_here(tmp_path, "exact", *settings_of(network, pairs))
+        assert losses[0] == pytest.approx(epochs_of(exact)[0]["loss"], rel=0.1)
+
+
+@pytest.mark.parametrize("key", ["COMPILE", "CHANNELS_LAST", "GRADIENT_CHECKPOINTING"])
+def test_faster_and_leaner_ways_take_the_same_steps(pairs, tmp_path, key) -> None:
+    plain = train_here(tmp_path, "plain", *settings_of("nerd_rain_t", pairs))
+    other = train_here(
+        tmp_path, "other", *settings_of("nerd_rain_t", pairs, f"OPTIM.{key}", "True")
+    )
+    for a, b in zip(epochs_of(plain), epochs_of(other), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+def test_the_fused_optimiser_takes_the_steps_of_the_plain_one() -> None:
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(8, 8).cuda()
+        optimizer = torch.optim.Adam(layer.parameters(), 1e-2, fused=fused)
+        for _ in range(5):
+            optimizer.zero_grad()
+            layer(torch.ones(2, 8, device="cuda")).square().mean().backward()
+            optimizer.step()
+        results.append(layer.weight.detach())
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_a_resumed_run_goes_on(pairs, tmp_path, precision) -> None:
+    more = ["RUN.DETERMINISTIC", "True", "OPTIM.PRECISION", precision, "OPTIM.EMA", "0.9"]
+    settings = settings_of("dcsfn_t", pairs, *more)
+    straight = train_here(tmp_path, "straight", *settings)
+    halves = train_here(tmp_path, "halves", *settings, "--stop-after-epoch")
+    train_here(tmp_path, "halves", *settings, "--resume")
+    one, other = (read_checkpoint(folder / "latest.pth") for folder in (straight, halves))
+    for part in ("network", "ema"):
+        for name, value in one[part].items():
+            torch.testing.assert_close(other[part][name], value, rtol=1e-4, atol=1e-6)
+    assert one["scaler"] == other["scaler"]
+
+
+def test_the_host_waits_for_the_device_once_a_step(pairs, tmp_path, monkeypatch) -> None:
+    waits = []
+    one_step = train.train_one_step
+
+    def watched(*args: object) -> object:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                return one_step(*args)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+                waits.append(sum("synchronizing" in str(w.message) for w in caught))
+
+    monkeypatch.setattr(train, "train_one_step", watched)
+    for precision in ("float32", "fp16"):
+        more = ["OPTIM.PRECISION", precision, "OPTIM.CLIP_NORM", "1", "OPTIM.EMA", "0.9"]
+        train_here(tmp_path, precision, *settings_of("nerd_rain_t", pairs, *more))
+    assert max(waits[1:8] + waits[9:]) <= 1  # the first steps set up libraries
+
+
+def test_two_processes_on_one_gpu_equal_one(pairs, tmp_path) -> None:
+    """Through gloo, and with batch norm: SyncBatchNorm joins the statistics."""
+    settings = settings_of("dmsr_s", pairs, "RUN.FOLDER", str(tmp_path), "OPTIM.BATCH_SIZE", "4")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    one = run_script("train.py", *settings, "RUN.NAME", "one")
+    two = run_script(
+        "train.py", *settings, "RUN.NAME", "two", "RUN.BACKEND", "gloo", launcher=launcher
+    )
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    for a, b in zip(epochs_of(tmp_path / "one"), epochs_of(tmp_path / "two"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
+        assert a["psnr"] == pytest.approx(b["psnr"], abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["dmsr", "nerd_rain", "nerd_rain_s", "dcsfn"])
+def test_golden_outputs_in_float32_without_tf32(name) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    golden = read_arrays(f"{name}_forward.npz")
+    network = build_model(name)
+    network.load_state_dict(network.from_published(golden_weights(name)))
+    rainy, expected = golden["input"], golden["output0"]
+    if name == "dcsfn":  # its release reads BGR
+        rainy, expected = rainy.flip(1), expected.flip(1)
+    with torch.inference_mode():
+        restored = network.eval().cuda()(rainy.cuda())[0].cpu()
+    torch.testing.assert_close(restored, expected, rtol=0, atol=5e-5)
+
+
+def test_restoring_falls_back_to_smaller_tiles_where_memory_ends(monkeypatch) -> None:
+    register(monkeypatch)
+    network = build_model("tiny", {"width": 64}).eval()
+    image = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), np.uint8)
+    expected = Restorer(network, device=torch.device("cpu"))(image)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.7 * 2**30 / total)
+    try:
+        restored = Restorer(network, device=torch.device("cuda"))(image)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert np.abs(restored.astype(int) - expected).max() <= 1

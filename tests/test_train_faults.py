@@ -1,0 +1,300 @@
+"""What goes wrong around a training: stops, lost and doubled processes, changed data, mistakes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from tests.helpers import ROOT, smooth_image, write_pairs
+from tests.ranks import FORK, At, run_ranks, train_here
+from tests.tiny_network import register
+from utils.checkpoints import read_checkpoint
+from utils.errors import UserError
+from utils.training.run_folder import RunFolder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two epochs of three steps of a network of two convolutions."""
+    register(monkeypatch)
+    write_pairs(tmp_path / "train", 6, 40, 48)
+    write_pairs(tmp_path / "val", 2, 40, 48)
+    return f"""
+        MODEL.NAME tiny DATA.TRAIN {tmp_path}/train DATA.VAL {tmp_path}/val DATA.WORKERS 0
+        AUGMENT.PATCH 32 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 2 OPTIM.LR 1e-2
+        LOSS.TERMS.L1 1 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1 SCHEDULE.WARMUP_EPOCHS 0
+        VALIDATION.SAMPLES_EVERY 0 LOG.EVERY_STEPS 1
+    """.split()
+
+
+def run_alone(tmp_path: Path, name: str, *arguments: str, at: At | None = None):
+    """One forked process, for what may not happen in the tests' own."""
+    return run_ranks(
+        tmp_path / "out", 1, *arguments, "RUN.FOLDER", tmp_path, "RUN.NAME", name, at=at
+    )
+
+
+def progress(folder: Path) -> dict:
+    return read_checkpoint(folder / "latest.pth")["progress"]
+
+
+# Stops.
+
+
+def test_dropout_goes_on_with_the_random_numbers_it_would_have_drawn(settings, tmp_path) -> None:
+    settings += ["MODEL.NAME", "tiny_dropout"]
+    straight = train_here(tmp_path, "straight", *settings)
+    stopped = run_alone(tmp_path, "stopped", *settings, at=At(signal.SIGTERM, step=2))
+    assert stopped.statuses == [75] and progress(tmp_path / "stopped")["step"] == 2
+    resumed = train_here(tmp_path, "stopped", *settings, "--resume")
+    one, other = (
+        read_checkpoint(folder / "latest.pth")["network"] for folder in (straight, resumed)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_checkpoint_lies_on_the_disk_before_validation(settings, tmp_path) -> None:
+    killed = run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, image=1))
+    assert killed.statuses == [-9]
+    assert progress(tmp_path / "run")["step_in_epoch"] == 3
+    folder = train_here(tmp_path, "run", *settings, "--resume")
+    assert [line["step"] for line in progress(folder)["history"]] == [3, 6]
+
+
+def test_a_signal_during_validation_is_heard_after_the_image(settings, tmp_path) -> None:
+    done = run_alone(tmp_path, "run", *settings, at=At(signal.SIGUSR1, image=1))
+    assert done.statuses == [75]
+    assert done.output.count("SIGUSR1: finishing the step or image under way") == 1
+    assert progress(tmp_path / "run")["history"] == []
+
+
+def test_checkpoints_are_written_between_epochs_ends(settings, tmp_path) -> None:
+    settings += ["CHECKPOINT.EVERY_STEPS", "2"]
+    run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, step=3))
+    assert progress(tmp_path / "run")["step"] == 2
+
+
+def test_resume_starts_a_run_that_never_began(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "new", *settings, "--resume", "OPTIM.EPOCHS", "1")
+    assert progress(folder)["step"] == 3
+
+
+# Results are never lost.
+
+
+def test_one_process_at_a_time_writes_into_a_run(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+    ready, hold = FORK.Event(), FORK.Event()
+
+    def train_elsewhere() -> None:
+        taken = RunFolder(folder)
+        taken.lock()
+        ready.set()
+        hold.wait()
+        taken.unlock()
+
+    holder = FORK.Process(target=train_elsewhere)
+    holder.start()
+    ready.wait()
+    before = (folder / "latest.pth").read_bytes()
+    with pytest.raises(UserError, match=f"is being trained by process {holder.pid} on .*, since"):
+        train_here(tmp_path, "run", *settings, "--resume")
+    assert (folder / "latest.pth").read_bytes() == before
+    holder.kill()  # and the lock goes with it
+    holder.join()
+    assert progress(train_here(tmp_path, "run", *settings, "--resume"))["step"] == 6
+
+
+def test_a_process_ends_when_its_launcher_is_killed() -> None:
+    """The grandchild keeps the pipe open until its end."""
+    reader, writer = os.pipe()
+
+    def rank() -> None:
+        os.environ.update(RANK="0", WORLD_SIZE="1")
+        from utils.training.distributed import init_distributed
+
+        init_distributed()
+        os.write(writer, b"training")
+        FORK.Event().wait()
+
+    def launcher() -> None:
+        process = FORK.Process(target=rank)
+        process.start()
+        process.join()
+
+    killed = FORK.Process(target=launcher)
+    killed.start()
+    os.close(writer)
+    assert os.read(reader, 8) == b"training"
+    killed.kill()
+    assert select.select([reader], [], [], 20)[0], "the orphan goes on"
+    assert os.read(reader, 8) == b""
+    os.close(reader)
+
+
+def test_resume_from_needs_a_checkpoint_and_a_folder_without_results(settings, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"There is no checkpoint .*nowhere\.pth"):
+        train_here(tmp_path, "run", *settings, "--resume-from", str(tmp_path / "nowhere.pth"))
+    assert not (tmp_path / "run").exists()
+    one = train_here(tmp_path, "one", *settings, "OPTIM.EPOCHS", "1")
+    two = train_here(tmp_path, "two", *settings, "--resume-from", str(one / "latest.pth"))
+    assert progress(two)["step"] == 6 and progress(one)["step"] == 3
+    with pytest.raises(UserError, match=r"two holds .*latest\.pth.* would overwrite"):
+        train_here(tmp_path, "two", *settings, "--resume-from", str(one / "latest.pth"))
+
+
+@pytest.mark.parametrize("name", ["latest.pth", "previous.pth", "best.safetensors", "log.jsonl"])
+def test_a_folder_with_any_result_is_a_run(settings, tmp_path, name) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("precious")
+    with pytest.raises(UserError, match=f"The run .* exists \\(it holds {name}\\)"):
+        train_here(tmp_path, "run", *settings)
+    assert (tmp_path / "run" / name).read_text() == "precious"
+
+
+def test_resume_takes_the_previous_checkpoint_where_the_latest_is_gone(
+    settings, tmp_path, capsys
+) -> None:
+    folder = train_here(tmp_path, "run", *settings)
+    (folder / "latest.pth").unlink()
+    train_here(tmp_path, "run", *settings, "--resume")
+    assert f"resuming {folder}/previous.pth" in capsys.readouterr().out
+    assert progress(folder)["step"] == 6
+
+
+def test_best_weights_alone_are_not_written_over(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "run", *settings)
+    for name in ("latest.pth", "previous.pth"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"best\.safetensors but no checkpoint"):
+        train_here(tmp_path, "run", *settings, "--resume")
+
+
+def test_the_best_psnr_is_remembered(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "run", *settings)
+    before, best = (folder / "best.safetensors").read_bytes(), progress(folder)["best_psnr"]
+    constant = ["SCHEDULE.NAME", "multi_step", "SCHEDULE.GAMMA", "1"]
+    worse = ["OPTIM.EPOCHS", "3", "OPTIM.LR", "0.3", *constant]
+    train_here(tmp_path, "run", *settings, *worse, "--resume")
+    assert progress(folder)["history"][-1]["psnr"] < best
+    assert (folder / "best.safetensors").read_bytes() == before
+
+
+def test_unfinished_files_are_removed_at_the_next_start(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+    killed = [
+        folder / ".partial-latest-abcdefgh.pth",
+        folder / "samples" / ".partial-1-12345678.png",
+    ]
+    (folder / "samples").mkdir()
+    for path in killed:
+        path.touch()
+    train_here(tmp_path, "run", *settings, "--resume")
+    assert not list(folder.rglob(".partial*"))
+
+
+@pytest.mark.parametrize("position", [0.01, 0.3, 0.6, 0.9, 0.9999])
+def test_a_flipped_byte_in_a_checkpoint_is_noticed(settings, tmp_path, position) -> None:
+    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+    content = bytearray((folder / "latest.pth").read_bytes())
+    content[int(position * len(content))] ^= 1
+    (folder / "latest.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"latest\.pth is .*--resume-from .*previous\.pth"):
+        train_here(tmp_path, "run", *settings, "--resume")
+
+
+# Changed data and settings.
+
+
+def test_changed_data_are_told_and_accepted_when_asked(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+    for name in ("input", "target"):
+        cv2.imwrite(str(tmp_path / "train" / name / "7.png"), smooth_image(1, 40, 48))
+        cv2.imwrite(str(tmp_path / "val" / name / "2.png"), smooth_image(9, 41, 48))
+    message = r"TRAIN: 2 added \(input/7\.png, \.\.\.\).*: 2 of another size \(input/2\.png"
+    with pytest.raises(UserError, match=message):
+        train_here(tmp_path, "run", *settings, "--resume")
+    train_here(tmp_path, "run", *settings, "--resume", "--accept-changed-data")
+    assert progress(folder)["step"] == 6
+    train_here(
+        tmp_path, "run", *settings, "--resume", "OPTIM.EPOCHS", "3"
+    )  # the new data are known
+
+
+def test_another_batch_size_waits_for_the_end_of_the_epoch(settings, tmp_path) -> None:
+    run_alone(tmp_path, "run", *settings, at=At(signal.SIGTERM, step=1))
+    other = [*settings, "OPTIM.BATCH_SIZE", "3"]
+    message = r"after step 1, where the batch size from 2 to 3 cannot change.*--stop-after-epoch"
+    with pytest.raises(UserError, match=message):
+        train_here(tmp_path, "run", *other, "--resume")
+    folder = train_here(tmp_path, "run", *settings, "--resume", "--stop-after-epoch")
+    assert (progress(folder)["epoch"], progress(folder)["step"]) == (2, 3)
+    train_here(tmp_path, "run", *other, "--resume")
+    assert progress(folder)["step"] == 5
+
+
+# True words.
+
+
+def test_a_killed_loader_is_called_one(settings, tmp_path) -> None:
+    at = At(signal.SIGKILL, step=2, to_loaders=True)
+    done = run_alone(tmp_path, "run", *settings, "DATA.WORKERS", "1", "DATA.REPEAT", "20", at=at)
+    assert done.statuses == [1]
+    last = done.output.strip().splitlines()[-1]
+    # PyTorch tells the signal, or only that the process is gone, as it happens.
+    assert last.startswith("error: A loader process ")
+    assert "out-of-memory killer" in last and "There is no checkpoint yet" in last
+    assert "Traceback" not in done.output and "disk" not in done.output
+
+
+def test_a_loss_that_is_not_finite_names_what_is_known(settings, tmp_path) -> None:
+    with pytest.raises(UserError) as caught:
+        train_here(tmp_path, "run", *settings, "LOSS.TERMS.L1", "1e39")
+    message = str(caught.value)
+    assert (
+        "In step 1 (epoch 1) the loss is inf" in message and "There is no checkpoint yet" in message
+    )
+    assert message.count(".png") == 2
+    assert "OPTIM.CLIP_NORM 1" in message and "PRECISION" not in message
+
+
+def test_all_processes_name_their_images(settings, tmp_path) -> None:
+    arguments = [*settings, "LOSS.TERMS.L1", "1e39", "RUN.FOLDER", tmp_path, "RUN.NAME", "two"]
+    done = run_ranks(tmp_path / "out", 2, *arguments)
+    assert done.statuses == [1, 1]
+    assert done.outputs[0].count(".png") == 2
+    assert "Traceback" not in done.output
+
+
+def test_a_stage_of_larger_patches_is_in_the_dry_run(settings, tmp_path, capsys) -> None:
+    stages = ["AUGMENT.PROGRESSIVE", "[[2, 40, 1]]", "--dry-run"]
+    train_here(tmp_path, "run", *settings, *stages)
+    printed = capsys.readouterr().out
+    assert "2 patches of 32 x 32" in printed and "1 patches of 40 x 40" in printed
+    assert "2 epochs, 9 steps" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_terminal_lines_take_the_place_of_the_bar(settings, tmp_path) -> None:
+    done = run_alone(tmp_path, "run", *settings, "LOG.EVERY_STEPS", "2")
+    steps = [line for line in done.output.splitlines() if " step " in line]
+    assert [line.split("  ")[0] for line in steps] == [
+        "epoch 1/2 step 2", "epoch 2/2 step 4", "epoch 2/2 step 6"
+    ]  # fmt: skip
+    assert "\r" not in done.output and "it/s" not in done.output
+
+
+def test_help_says_where_the_settings_are_and_what_a_stop_returns() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True
+    )
+    text = " ".join(done.stdout.split())
+    assert "configs/__init__.py" in text and "exits with status 75" in text

@@ -1,0 +1,195 @@
+"""What a researcher sets and looks at: several sets, best weights, logs, starting points."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from configs import load_config
+from models import build_model
+from tests.helpers import ROOT, write_pairs
+from tests.ranks import train_here
+from tests.tiny_network import TinyNetwork, register
+from utils.checkpoints import Weights, read_checkpoint, read_weights, write_weights
+from utils.errors import UserError
+from utils.training.optim import build_optimizer, set_backends
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two epochs of four steps of a network of two convolutions."""
+    register(monkeypatch)
+    write_pairs(tmp_path / "train", 8, 40, 48)
+    write_pairs(tmp_path / "easy", 1, 40, 48)
+    write_pairs(tmp_path / "hard", 2, 48, 40)
+    return f"""
+        MODEL.NAME tiny DATA.TRAIN {tmp_path}/train DATA.VAL {tmp_path}/easy DATA.WORKERS 0
+        AUGMENT.PATCH 32 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 2 OPTIM.LR 1e-2
+        LOSS.TERMS.L1 1 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1 SCHEDULE.WARMUP_EPOCHS 0
+        VALIDATION.SAMPLES_EVERY 0
+    """.split()
+
+
+def log_of(folder: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def test_validation_within_epochs_several_sets_and_the_best_weights(settings, tmp_path) -> None:
+    sets = f"[[{tmp_path}/easy, easy], [{tmp_path}/hard, hard]]"
+    more = ["VALIDATION.EVERY_STEPS", "3"]
+    more += ["CHECKPOINT.KEEP_BEST", "2", "CHECKPOINT.SNAPSHOT_EVERY", "2"]
+    folder = train_here(tmp_path, "run", *settings, *more, "DATA.VAL", sets)
+    within, ends = log_of(folder, "validation"), log_of(folder, "epoch")
+    assert [line["step"] for line in within] == [3, 6]
+    assert [line["step"] for line in ends] == [4, 8]
+    scored = [*within, *ends]
+    for line in scored:
+        assert line["psnr"] == pytest.approx((line["psnr_easy"] + line["psnr_hard"]) / 2)
+        assert line["ssim"] == pytest.approx((line["ssim_easy"] + line["ssim_hard"]) / 2)
+    kept = [read_weights(path) for path in (folder / "best").iterdir()]
+    best_two = sorted((line["psnr"] for line in scored), reverse=True)[:2]
+    assert sorted((weights.info["psnr"] for weights in kept), reverse=True) == best_two
+    assert read_weights(folder / "best.safetensors").info["psnr"] == best_two[0]
+    assert [path.name for path in (folder / "snapshots").iterdir()] == ["epoch0002.safetensors"]
+    hard = train_here(tmp_path, "hard_run", *settings, "DATA.VAL", sets, "VALIDATION.BEST", "hard")
+    for line in log_of(hard, "epoch"):
+        assert line["psnr"] == line["psnr_hard"] != line["psnr_easy"]
+    with pytest.raises(UserError, match=r"VALIDATION\.BEST is 'rain'; .* \(easy, hard\)"):
+        train_here(tmp_path, "none", *settings, "DATA.VAL", sets, "VALIDATION.BEST", "rain")
+
+
+def test_a_run_stopped_between_validations_resumes_with_the_same_log(settings, tmp_path) -> None:
+    settings += ["VALIDATION.EVERY_STEPS", "3", "LOG.EVERY_STEPS", "2"]
+    straight = train_here(tmp_path, "straight", *settings)
+    halves = train_here(tmp_path, "halves", *settings, "--stop-after-epoch")
+    # A line that a kill cut off, and one of a step that it undid.
+    with (halves / "log.jsonl").open("a") as file:
+        file.write('{"kind": "step", "epoch": 2, "step": 6, "loss": 0}\n{"kind": "st')
+    train_here(tmp_path, "halves", *settings, "--resume")
+    measured = ("seconds", "images_per_second", "hours_left", "memory_gib")
+    logs = [
+        [
+            {key: value for key, value in json.loads(line).items() if key not in measured}
+            for line in (folder / "log.jsonl").read_text().splitlines()
+        ]
+        for folder in (straight, halves)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_steps_tell_what_a_researcher_looks_at(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "run", *settings, "LOG.EVERY_STEPS", "2")
+    steps = log_of(folder, "step")
+    assert [line["step"] for line in steps] == [2, 4, 6, 8]
+    for line in steps:
+        assert {"loss", "L1", "grad_norm", "lr", "hours_left", "memory_gib"} <= line.keys()
+        assert line["images_per_second"] > 0 and line["memory_gib"] > 0
+    assert steps[0]["hours_left"] > steps[-1]["hours_left"] == 0
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_curves_are_a_picture_of_some_size(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "run", *settings)
+    assert (folder / "curves.png").stat().st_size > 10_000
+
+
+def test_weights_to_start_from(settings, tmp_path, capsys) -> None:
+    """This project's, the authors' own, and some that fit in part."""
+    torch.manual_seed(1)
+    start = build_model("tiny")
+    write_weights(tmp_path / "ours.safetensors", Weights("tiny", {}, start.state_dict(), {}))
+    torch.save(start.state_dict(), tmp_path / "theirs.pth")
+    still = ["OPTIM.LR", "1e-12", "SCHEDULE.LR_MIN", "0", "OPTIM.EPOCHS", "1", "RUN.SEED", "5"]
+    for name in ("ours.safetensors", "theirs.pth"):
+        folder = train_here(
+            tmp_path / "runs", name, *settings, *still, "MODEL.INIT", str(tmp_path / name)
+        )
+        after = read_checkpoint(folder / "latest.pth")["network"]
+        for key, value in start.named_parameters():
+            torch.testing.assert_close(after[key], value.detach(), rtol=0, atol=1e-9)
+    wide = ["MODEL.OPTIONS.width", "6", "MODEL.INIT", str(tmp_path / "ours.safetensors")]
+    with pytest.raises(UserError, match=r"MODEL\.INIT .* does not fit") as caught:
+        train_here(tmp_path, "wide", *settings, *wide)
+    assert "--model" not in str(caught.value)
+    folder = train_here(tmp_path, "wide", *settings, *still, *wide, "MODEL.INIT_PARTIAL", "True")
+    assert "MODEL.INIT gave 2 of 9 entries" in capsys.readouterr().out
+    after = read_checkpoint(folder / "latest.pth")["network"]
+    torch.testing.assert_close(after["body.4.bias"], start.body[4].bias.detach(), rtol=0, atol=1e-9)
+
+
+def test_gradient_checkpointing_takes_the_same_steps(settings, tmp_path, monkeypatch) -> None:
+    """Batch norm's statistics too, although every batch passes twice."""
+    monkeypatch.setattr(TinyNetwork, "checkpointed_blocks", (nn.Sequential,))
+    folders = [
+        train_here(
+            tmp_path, name, *settings, "OPTIM.GRADIENT_CHECKPOINTING", name, "OPTIM.EMA", "0.9"
+        )
+        for name in ("False", "True")
+    ]
+    plain, twice = (read_checkpoint(folder / "latest.pth") for folder in folders)
+    for part in ("network", "ema"):
+        for name, value in plain[part].items():
+            torch.testing.assert_close(twice[part][name], value, rtol=1e-5, atol=1e-7)
+    monkeypatch.setattr(TinyNetwork, "checkpointed_blocks", ())
+    with pytest.raises(UserError, match="names no blocks to compute twice"):
+        train_here(tmp_path, "none", *settings, "OPTIM.GRADIENT_CHECKPOINTING", "True")
+
+
+def test_weight_decay_shrinks_weights_but_no_biases_and_norms() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    overrides = ["OPTIM.NAME", "adamw", "OPTIM.WEIGHT_DECAY", "0.5", "OPTIM.LR", "0.1"]
+    cfg = load_config(ROOT / "training.yml", overrides)
+    optimizer = build_optimizer(cfg, network, fused=False)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # without gradients AdamW only decays: w -= lr * decay * w
+    for name, value in network.named_parameters():
+        factor = 1 - 0.1 * 0.5 if name == "0.weight" else 1.0
+        torch.testing.assert_close(value.detach(), factor * before[name])
+
+
+def test_backends_follow_the_settings(monkeypatch) -> None:
+    for value in (True, False):
+        overrides = ["OPTIM.TF32", str(value), "RUN.DETERMINISTIC", str(value)]
+        set_backends(load_config(ROOT / "training.yml", overrides))
+        assert torch.backends.cuda.matmul.allow_tf32 is value
+        assert torch.backends.cudnn.allow_tf32 is value
+        assert torch.are_deterministic_algorithms_enabled() is value
+        assert torch.backends.cudnn.benchmark is not value
+
+
+def test_another_networks_recipe_is_pointed_out(settings, tmp_path, capsys) -> None:
+    train_here(tmp_path, "run", *settings, "--dry-run")
+    assert "note: MODEL.NAME" not in capsys.readouterr().out  # the loss is this command's own
+    without_loss = ["MODEL.NAME", "nerd_rain_t", "DATA.TRAIN", f"{tmp_path}/train", "--dry-run"]
+    without_loss += ["DATA.VAL", "", "OPTIM.BATCH_SIZE", "2", "DATA.WORKERS", "0"]
+    train_here(tmp_path, "run", *without_loss)
+    printed = capsys.readouterr().out
+    assert "MODEL.NAME is nerd_rain_t, but loss, learning rate and patch are those of" in printed
+    assert "dmsr_rain13k.yml for dmsr; take --config" in printed and "nerd_rain_" in printed
+
+
+@pytest.mark.extras
+def test_weights_and_biases_offline(settings, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = train_here(tmp_path, "run", *settings, "LOG.WANDB", "True", "OPTIM.EPOCHS", "1")
+    first = (folder / "wandb-id.txt").read_text()
+    train_here(tmp_path, "run", *settings, "LOG.WANDB", "True", "--resume")
+    assert (folder / "wandb-id.txt").read_text() == first  # the same run there too
+    runs = list((folder / "wandb").glob("offline-run-*/*.wandb"))
+    assert runs and all(path.stat().st_size > 1000 for path in runs)
+
+
+def test_without_its_package_weights_and_biases_is_refused(settings, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        train_here(tmp_path, "run", *settings, "LOG.WANDB", "True")

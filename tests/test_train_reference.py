@@ -1,0 +1,123 @@
+"""train.py against a plain training loop that knows nothing of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from data.datasets import DecodedPairs, Draw, TrainingPatches
+from data.pairs import Pair, find_pairs
+from data.transforms import Augmentation
+from models import build_model
+from tests.helpers import write_pairs
+from tests.ranks import train_here
+from tests.tiny_network import register
+from utils.checkpoints import read_checkpoint, read_weights
+
+SEED, BATCH, PASSES, EPOCHS, LR, CLIP = 7, 4, 2, 2, 0.02, 0.05
+BETAS, EPS = (0.8, 0.95), 1e-4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Pair], list[Pair], Path]:
+    folder = tmp_path_factory.mktemp("data")
+    write_pairs(folder / "train", 12, 40, 48)
+    write_pairs(folder / "val", 2, 40, 48)
+    return find_pairs(folder / "train")[1], find_pairs(folder / "val")[1], folder
+
+
+def psnr(network: torch.nn.Module, pairs: list[Pair]) -> float:
+    """The mean over whole images, rounded to 8 bits, of all three channels."""
+    values = []
+    for pair in pairs:
+        rainy, clean = pair.read_uint8()
+        with torch.no_grad():
+            restored = network(torch.from_numpy(rainy / np.float32(255)).permute(2, 0, 1)[None])[0]
+        restored = restored[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().double().numpy()
+        values.append(10 * math.log10(255**2 / np.square(restored - clean).mean()))
+    return sum(values) / len(values)
+
+
+def reference(train: list[Pair], val: list[Pair], decay: float, dtype: torch.dtype) -> dict:
+    """The whole training, written down plainly."""
+    torch.manual_seed(SEED)
+    network = build_model("tiny").train()
+    ema = copy.deepcopy(network).eval() if decay else network
+    optimizer = torch.optim.Adam(network.parameters(), LR, BETAS, EPS)
+    patches = TrainingPatches(DecodedPairs(train), Augmentation(geometry="dihedral"), SEED)
+    step, losses, scores, best = 0, [], [], None
+    for epoch in range(1, EPOCHS + 1):
+        order, epoch_loss = np.random.default_rng((SEED, epoch)).permutation(12), 0.0
+        for first in range(0, 12, BATCH):
+            for group in optimizer.param_groups:
+                group["lr"] = LR * 0.8 ** (step / 2) + 1e-6
+            optimizer.zero_grad()
+            for part in np.split(order[first : first + BATCH], PASSES):
+                samples = [patches[Draw(epoch, int(i), 32)] for i in part]
+                rainy, clean = (torch.stack([s[i] for s in samples]) for i in (0, 1))
+                if rainy.dtype == torch.uint8:
+                    rainy, clean = rainy / 255, clean / 255
+                with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                    restored = network(rainy)[0].float()
+                loss = 0.5 * F.l1_loss(restored, clean) / PASSES
+                loss.backward()
+                epoch_loss += loss.item()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+            optimizer.step()
+            step += 1
+            d = min(decay, step / (step + 9))
+            for name, value in network.state_dict().items() if decay else ():
+                average = ema.state_dict()[name]
+                average.copy_(d * average + (1 - d) * value if value.is_floating_point() else value)
+        losses.append(epoch_loss / 3)
+        scores.append(psnr(ema.eval(), val))
+        if scores[-1] == max(scores):
+            best = copy.deepcopy(ema.state_dict())
+        network.train()
+    return {"losses": losses, "scores": scores, "best": best, "network": network.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("decay", "precision"), [(0.0, "float32"), (0.5, "float32"), (0.5, "bf16")]
+)
+def test_two_epochs_equal_a_plain_loop(monkeypatch, data, tmp_path, decay, precision) -> None:
+    register(monkeypatch)
+    train, val, folder = data
+    train_here(
+        tmp_path,
+        "run",
+        *f"""
+        MODEL.NAME tiny DATA.TRAIN {folder}/train DATA.VAL {folder}/val DATA.WORKERS 0
+        RUN.SEED {SEED} AUGMENT.PATCH 32 AUGMENT.GEOMETRY dihedral
+        OPTIM.EPOCHS {EPOCHS} OPTIM.BATCH_SIZE {BATCH}
+        OPTIM.ACCUMULATE {PASSES} OPTIM.LR {LR} OPTIM.CLIP_NORM {CLIP} OPTIM.EPS {EPS}
+        OPTIM.EMA {decay} OPTIM.PRECISION {precision}
+        LOSS.TERMS.L1 0.5 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1
+        SCHEDULE.NAME exponential SCHEDULE.DECAY_STEPS 2 SCHEDULE.GAMMA 0.8
+        VALIDATION.PROTOCOL rgb VALIDATION.SAMPLES_EVERY 0
+        """.split(),
+        "OPTIM.BETAS",
+        str(list(BETAS)),
+    )
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+    expected = reference(train, val, decay, dtype)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    epochs = [line for line in log if line["kind"] == "epoch"]
+    assert [line["loss"] for line in epochs] == pytest.approx(expected["losses"], rel=1e-5)
+    assert [line["psnr"] for line in epochs] == pytest.approx(expected["scores"], rel=1e-5)
+    assert [line["lr"] for line in epochs] == pytest.approx(
+        [LR * 0.8 ** (step / 2) + 1e-6 for step in (2, 5)]
+    )
+    latest = read_checkpoint(tmp_path / "run" / "latest.pth")
+    best = read_weights(tmp_path / "run" / "best.safetensors")
+    for name, value in expected["network"].items():
+        torch.testing.assert_close(latest["network"][name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(best.state[name], expected["best"][name], rtol=1e-4, atol=1e-6)
+    assert best.info["psnr"] == pytest.approx(max(expected["scores"]), rel=1e-5)

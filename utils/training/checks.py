@@ -1,0 +1,86 @@
+"""What a run refuses: patches, losses and steps that cannot train the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, NoReturn, Protocol
+
+from torch import nn
+from yacs.config import CfgNode
+
+from utils.errors import UserError
+
+
+class Sizes(Protocol):
+    """What a network says about the sizes it takes."""
+
+    size_multiple: ClassVar[int]
+    min_size: ClassVar[int]
+
+
+def check_patches(cfg: CfgNode, network: Sizes) -> None:
+    """Refuse patches that the network cannot take, also those of later epochs."""
+    for patch in (cfg.AUGMENT.PATCH, *(stage[1] for stage in cfg.AUGMENT.PROGRESSIVE)):
+        if patch < network.min_size or patch % network.size_multiple:
+            raise UserError(
+                f"{cfg.MODEL.NAME} cannot train on patches of {patch} pixels; it takes "
+                f"multiples of {network.size_multiple} from {network.min_size} on."
+            )
+
+
+def check_best(cfg: CfgNode, names: list[str]) -> None:
+    """Refuse a VALIDATION.BEST that is no validation set; ``names`` are those there are."""
+    decides = cfg.VALIDATION.BEST
+    if decides != "mean" and decides not in names:
+        raise UserError(
+            f"VALIDATION.BEST is {decides!r}; it must be mean or the name of a set of DATA.VAL "
+            f"({', '.join(names) or 'which has none'})."
+        )
+
+
+def check_all_are_trained(network: nn.Module) -> None:
+    """Refuse a loss that leaves parameters without a gradient."""
+    unused = [name for name, p in network.named_parameters() if p.grad is None]
+    if unused:
+        raise UserError(
+            f"The loss does not reach {len(unused)} parameters such as {unused[0]}, which several "
+            "processes cannot train; set LOSS.SCALES to the network's number of outputs."
+        )
+
+
+def refuse_step(
+    where: str,
+    values: dict[str, float],
+    network: nn.Module,
+    images: Sequence[Path],
+    cfg: CfgNode,
+    way_on: str,
+) -> NoReturn:
+    """Stop at a value that is not finite, before it reaches the weights.
+
+    ``images`` are those of the step on all processes; ``where`` names the step.
+    """
+    optim = cfg.OPTIM
+    advice = ["a lower OPTIM.LR"]
+    advice += ["a lower OPTIM.CLIP_NORM" if optim.CLIP_NORM else "OPTIM.CLIP_NORM 1"]
+    advice += ["OPTIM.PRECISION float32"] if optim.PRECISION != "float32" else []
+    raise UserError(
+        f"In {where} the loss is {values['loss']:g} and the gradient norm "
+        f"{values['grad_norm']:g}; {gradient_report(network)}. The images are "
+        f"{', '.join(map(str, images))}. Try {' or '.join(advice)}. {way_on}"
+    )
+
+
+def gradient_report(network: nn.Module) -> str:
+    """In words, which gradients are not finite, or else which is the largest."""
+    gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+    if len(bad) == len(gradients):
+        return "no gradient is finite, so none of them tells where it began"
+    if bad:
+        first = f"the first that of {bad[0]}"
+        return f"{len(bad)} of {len(gradients)} gradients are not finite, {first}"
+    largest = {name: gradient.abs().max().item() for name, gradient in gradients.items()}
+    worst = max(largest, key=largest.__getitem__)
+    return f"the largest gradient, {largest[worst]:.3g}, is that of {worst}"

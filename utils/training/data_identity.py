@@ -1,0 +1,106 @@
+"""Which files a run was trained on, so that a resume notices when they have changed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import atomic_write
+
+# Name below the set's own folder -> size in bytes and time of the last change in nanoseconds.
+FileStamps = dict[str, tuple[int, int]]
+
+LIST_NAME = "data_files.tsv.gz"  # in the run's folder
+
+
+def stamp_files(paths: Iterable[Path]) -> FileStamps:
+    """Names, sizes and times of files; names are relative to the deepest folder that holds all."""
+    absolute = sorted({os.path.abspath(path) for path in paths})
+    if not absolute:
+        return {}
+    root = os.path.commonpath([os.path.dirname(path) for path in absolute])
+    stamps = {}
+    for path in absolute:
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+        stamps[os.path.relpath(path, root)] = (stat.st_size, stat.st_mtime_ns)
+    return stamps
+
+
+def digest(stamps: FileStamps) -> str:
+    """One line that differs where any name, size or time does."""
+    return (
+        f"{len(stamps)} files {hashlib.sha256(repr(sorted(stamps.items())).encode()).hexdigest()}"
+    )
+
+
+def write_list(folder: Path, files: dict[str, FileStamps]) -> None:
+    """Keep all names, sizes and times in a run's folder, for ``describe_changes``."""
+    lines = (
+        f"{group}\t{size}\t{time}\t{name}\n"
+        for group, stamps in files.items()
+        for name, (size, time) in stamps.items()
+    )
+    content = gzip.compress("".join(lines).encode(errors="surrogateescape"), 1, mtime=0)
+    atomic_write(folder / LIST_NAME, lambda temporary: temporary.write_bytes(content))
+
+
+def read_list(folder: Path) -> dict[str, FileStamps]:
+    """What ``write_list`` kept; empty where there is no such list or a damaged one."""
+    files: dict[str, FileStamps] = {}
+    try:
+        text = gzip.decompress((folder / LIST_NAME).read_bytes()).decode(errors="surrogateescape")
+        for line in text.splitlines():
+            group, size, time, name = line.split("\t", 3)
+            files.setdefault(group, {})[name] = (int(size), int(time))
+    except (OSError, EOFError, ValueError):
+        return {}
+    return files
+
+
+def describe_changes(before: FileStamps, now: FileStamps) -> str:
+    """What differs between two lists of files, in a few words with an example of each kind."""
+    common = before.keys() & now.keys()
+    kinds = {
+        "added": now.keys() - before.keys(),
+        "gone": before.keys() - now.keys(),
+        "of another size": {name for name in common if before[name][0] != now[name][0]},
+        "of another time": {
+            name
+            for name in common
+            if before[name][0] == now[name][0] and before[name][1] != now[name][1]
+        },
+    }
+    return ", ".join(
+        f"{len(names)} {kind} ({min(names)}{', ...' if len(names) > 1 else ''})"
+        for kind, names in kinds.items()
+        if names
+    )
+
+
+def check_same_files(folder: Path, digests: dict[str, str], now: dict[str, FileStamps]) -> None:
+    """Raise UserError where the data are not those that a run in ``folder`` was trained on.
+
+    ``digests`` stand in its checkpoint.
+    """
+    changed = [name for name in now if digest(now[name]) != digests.get(name)]
+    if not changed:
+        return
+    before = read_list(folder)
+    known = {name for name in before if digest(before[name]) == digests.get(name)}
+    what = "; ".join(
+        f"{name}: {describe_changes(before[name], now[name])}"
+        if name in known
+        else f"{name}: {digests.get(name, '0').split()[0]} files before, {len(now[name])} now"
+        for name in changed
+    )
+    raise UserError(
+        f"The data differ from those of the checkpoint: {what}. Put them back, or go on all "
+        "the same with --accept-changed-data."
+    )

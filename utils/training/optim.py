@@ -1,0 +1,104 @@
+"""Optimisers, gradient clipping and the switches of PyTorch's backends, from the settings."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from utils.errors import UserError
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+def set_backends(cfg: CfgNode) -> None:
+    """TF32, cuDNN's autotuner, and determinism as the settings say."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.OPTIM.TF32
+    torch.backends.cudnn.benchmark = not cfg.RUN.DETERMINISTIC
+    torch.use_deterministic_algorithms(cfg.RUN.DETERMINISTIC)
+    if cfg.RUN.DETERMINISTIC:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+
+
+def build_optimizer(cfg: CfgNode, network: nn.Module, fused: bool) -> torch.optim.Optimizer:
+    """The optimiser that the OPTIM settings name.
+
+    Weight decay acts on the weights of convolutions and linear layers alone, not on biases, norms
+    and other vectors.
+    """
+    optim = cfg.OPTIM
+    parameters = list(network.parameters())
+    groups: list[dict[str, object]] = [{"params": parameters}]
+    if optim.WEIGHT_DECAY:
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.WEIGHT_DECAY},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    kind = OPTIMIZERS[optim.NAME]
+    return kind(
+        groups, lr=optim.LR, betas=tuple(optim.BETAS), eps=optim.EPS, weight_decay=0.0, fused=fused
+    )  # type: ignore[call-arg]
+
+
+def checkpoint_blocks(network: nn.Module, blocks: tuple[type[nn.Module], ...]) -> None:
+    """Let modules of the classes ``blocks`` keep only their inputs for the way back.
+
+    What lies in between is computed a second time when the gradients need it: the same values for
+    less memory and about a third more time. Raises UserError where a network names no blocks.
+    """
+    if not blocks:
+        raise UserError(
+            f"{type(network).__name__} names no blocks to compute twice (checkpointed_blocks in "
+            "its file); leave OPTIM.GRADIENT_CHECKPOINTING False."
+        )
+    for module in network.modules():
+        if isinstance(module, blocks):
+            module.forward = functools.partial(
+                torch.utils.checkpoint.checkpoint,
+                module.forward,
+                use_reentrant=False,
+                context_fn=functools.partial(_contexts, module),
+            )
+
+
+def _contexts(
+    module: nn.Module,
+) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    """What the first and the second computation of a checkpointed block run in."""
+    return contextlib.nullcontext(), _untracked_statistics(module)
+
+
+@contextlib.contextmanager
+def _untracked_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms count a batch once, although it passes a second time."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, num_batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches
+
+
+def clip_gradients(network: nn.Module, largest_norm: float) -> Tensor:
+    """The norm of all gradients together, before they are scaled to ``largest_norm`` (0: never).
+
+    Stays on the device; nothing waits for it.
+    """
+    parameters = [p for p in network.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if largest_norm:
+        nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)
+    return norm

@@ -1,0 +1,142 @@
+"""What the epochs of a run take: patches, batches, steps, and how long that will be."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from yacs.config import CfgNode
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Patch side in pixels and batch size (over all processes) from one epoch on."""
+
+    first_epoch: int
+    patch: int
+    batch_size: int
+
+
+class Plan:
+    """The stages of a run's epochs; an epoch's incomplete last batch is left out.
+
+    ``num_samples`` are the samples of one epoch.
+    """
+
+    def __init__(self, cfg: CfgNode, num_samples: int) -> None:
+        self.num_samples = num_samples
+        self.epochs: int = cfg.OPTIM.EPOCHS
+        first = Stage(1, cfg.AUGMENT.PATCH, cfg.OPTIM.BATCH_SIZE)
+        later = [Stage(*stage) for stage in sorted(cfg.AUGMENT.PROGRESSIVE)]
+        self._stages = [first, *later]
+        pixels = [self._pixels(epoch) for epoch in range(1, self.epochs + 1)]
+        self._pixels_before = [0, *accumulate(pixels)]  # of each epoch, counted from 1
+
+    def stage(self, epoch: int) -> Stage:
+        """The last stage that has begun in ``epoch``."""
+        return [stage for stage in self._stages if stage.first_epoch <= epoch][-1]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages that the run really reaches, each with its own first epoch."""
+        used = {self.stage(epoch): epoch for epoch in range(self.epochs, 0, -1)}
+        return [Stage(epoch, s.patch, s.batch_size) for s, epoch in reversed(used.items())]
+
+    def steps(self, epoch: int) -> int:
+        """Optimiser steps of an epoch."""
+        return self.num_samples // self.stage(epoch).batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return sum(self.steps(epoch) for epoch in range(1, self.epochs + 1))
+
+    def pixels_left(self, epoch: int, step_in_epoch: int) -> int:
+        """Pixels of the patches that are still to come: the work that is left."""
+        if epoch > self.epochs:
+            return 0
+        done = step_in_epoch * self._step_pixels(epoch)
+        return self._pixels_before[-1] - self._pixels_before[epoch - 1] - done
+
+    def report(self, seconds: dict[Stage, float], memory: float) -> str:
+        """A dry run's findings: seconds a step in each stage, and what the whole run comes to."""
+        lines = [
+            f"a step   {stage.batch_size} patches of {stage.patch} x {stage.patch}: {taken:.2f} s"
+            + (f" (from epoch {stage.first_epoch})" if len(seconds) > 1 else "")
+            for stage, taken in seconds.items()
+        ]
+        epochs = dict.fromkeys(seconds, 0)
+        for epoch in range(1, self.epochs + 1):
+            epochs[[s for s in seconds if s.first_epoch <= epoch][-1]] += 1
+        total = sum(n * self.steps(s.first_epoch) * seconds[s] for s, n in epochs.items()) / 3600
+        lines.append(
+            f"the run  {self.epochs} epochs, {self.total_steps:,} steps, {total:.1f} h, "
+            "and validation"
+        )
+        lines.append(f"memory   {memory:.1f} GiB at most in this process")
+        return "\n".join(lines)
+
+    def _step_pixels(self, epoch: int) -> int:
+        stage = self.stage(epoch)
+        return stage.batch_size * stage.patch**2
+
+    def _pixels(self, epoch: int) -> int:
+        return self.steps(epoch) * self._step_pixels(epoch)
+
+
+def is_every(interval: int, number: int, last: int = 0) -> bool:
+    """Whether what happens every ``interval`` (0: never) and last did at ``last`` is due."""
+    return bool(interval) and number > last and number % interval == 0
+
+
+class Pace:
+    """How fast a process trains: images a second lately, and the hours that are left.
+
+    Only steps count, measured from ``start``; other work lies between two starts.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._seconds = 0.0
+        self._pixels = 0
+        self.start()
+
+    def start(self) -> None:
+        """Steps begin, again; what has passed since the last of them was other work."""
+        self._mark = self._recent_mark = time.perf_counter()
+        self._recent_images = 0
+
+    def count(self, stage: Stage) -> None:
+        """A step is done."""
+        now = time.perf_counter()
+        self._seconds += now - self._mark
+        self._mark = now
+        self._pixels += stage.batch_size * stage.patch**2
+        self._recent_images += stage.batch_size
+
+    def images_per_second(self) -> float:
+        """Since the last call, or the last start."""
+        seconds = self._mark - self._recent_mark
+        rate = self._recent_images / seconds if seconds else 0.0
+        self._recent_mark, self._recent_images = self._mark, 0
+        return rate
+
+    def hours_left(self, epoch: int, step_in_epoch: int) -> float:
+        """Of the whole run's steps, at the speed so far; validation is not in it."""
+        if not self._pixels:
+            return 0.0
+        left = self._plan.pixels_left(epoch, step_in_epoch)
+        return left * self._seconds / self._pixels / 3600
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory this process has taken so far, in GiB: the GPU's, or else the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

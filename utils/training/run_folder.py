@@ -1,0 +1,144 @@
+"""The folder of one run: who may write into it, where a run goes on, the files of its weights."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from utils.checkpoints import Weights, write_weights
+from utils.errors import UserError
+from utils.files import remove_all_unfinished
+
+RESULTS = ("latest.pth", "previous.pth", "best.safetensors", "log.jsonl")
+
+
+class RunFolder:
+    """``path`` with the names of what lies in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.latest = path / "latest.pth"
+        self.previous = path / "previous.pth"
+        self.best = path / "best.safetensors"
+        self.config = path / "config.yml"
+        self._lock: IO[str] | None = None
+
+    def results(self) -> list[str]:
+        """The names of the results that lie here; with any of them the folder is a run."""
+        return [name for name in RESULTS if (self.path / name).exists()]
+
+    def checkpoint_to_resume(self, resume: bool, resume_from: Path | None) -> Path | None:
+        """The checkpoint to go on from; None for a new run.
+
+        Raises UserError rather than write over results, and for a checkpoint that is not there.
+        """
+        found = self.results()
+        if resume_from is not None:
+            if not resume_from.is_file():
+                raise UserError(
+                    f"There is no checkpoint {resume_from}; --resume-from takes a run's latest.pth "
+                    "or previous.pth."
+                )
+            if found and resume_from.resolve().parent != self.path.resolve():
+                raise UserError(
+                    f"{self.path} holds {', '.join(found)}, which a run that goes on from "
+                    f"{resume_from} would overwrite; choose another RUN.NAME."
+                )
+            return resume_from
+        if not resume:
+            if found:
+                raise UserError(
+                    f"The run {self.path} exists (it holds {', '.join(found)}); go on with it by "
+                    "--resume, or choose another RUN.NAME."
+                )
+            return None
+        for checkpoint in (self.latest, self.previous):
+            if checkpoint.exists():
+                return checkpoint
+        if self.best.exists():
+            raise UserError(
+                f"{self.path} holds best.safetensors but no checkpoint to go on from; choose "
+                "another RUN.NAME, and start from these weights with MODEL.INIT."
+            )
+        return None
+
+    def way_on(self) -> str:
+        """How to go on from what is saved, in one sentence."""
+        if self.latest.exists():
+            return f"The last checkpoint is untouched: {self.latest}."
+        return "There is no checkpoint yet."
+
+    def lock(self, is_new: bool = False) -> None:
+        """Make the folder this process's own until ``unlock`` or its end, however that comes.
+
+        Removes what killed processes left behind. Raises UserError where another one holds it, or,
+        for a new run, has trained here since ``checkpoint_to_resume`` looked.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # Not truncated before the lock is ours: its text says who holds it.
+            lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"Cannot write in {self.path}: {error.strerror}.") from error
+        try:
+            # Unlike flock's, this lock is not inherited by loader processes, which may live on for
+            # seconds after a trainer that was killed.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(
+                    f"{self.path} is being trained by {holder}; wait for its end, stop it, or "
+                    "choose another RUN.NAME."
+                ) from error
+            print(
+                f"warning: {self.path} lies on a file system without locks ({error.strerror}); "
+                "make sure that no second training writes into it",
+                file=sys.stderr,
+            )
+            return
+        lock.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {started}\n")
+        lock.flush()
+        self._lock = lock
+        if is_new and self.latest.exists():
+            raise UserError(f"Another process has trained {self.path} meanwhile; --resume goes on.")
+        remove_all_unfinished(self.path)
+
+    def unlock(self) -> None:
+        """Give the folder back, if this process holds it."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def keep_best(
+        self, weights: Weights, kept: list[tuple[float, str]], count: int
+    ) -> list[tuple[float, str]]:
+        """Keep ``weights`` if they are among the ``count`` best, and forget the one they push out.
+
+        ``kept`` and the result list PSNR and file name in best/, the best first. The very best is
+        also best.safetensors, and with a ``count`` of 1 that alone.
+        """
+        psnr, step = weights.info["psnr"], weights.info["step"]
+        name = f"step{step:07d}_{psnr:.2f}dB.safetensors"
+        kept = sorted([*kept, (psnr, name)], key=lambda entry: -entry[0])  # stable: the older first
+        if kept[0][1] == name:
+            write_weights(self.best, weights)
+        if count > 1 and name in [other for _, other in kept[:count]]:
+            write_weights(self.path / "best" / name, weights)
+        for _, dropped in kept[count:]:
+            (self.path / "best" / dropped).unlink(missing_ok=True)
+        return kept[:count]
+
+    def keep_snapshot(self, weights: Weights, epoch: int) -> None:
+        """Keep the weights of an epoch for good."""
+        write_weights(self.path / "snapshots" / f"epoch{epoch:04d}.safetensors", weights)
