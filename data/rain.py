@@ -176,7 +176,7 @@ def vary_layer(layer: np.ndarray, height: int, width: int, rng: np.random.Genera
         side = int(np.ceil(np.hypot(height, width) / scale)) + 2
         patch = _window(layer, side, side, rng)
         centre = ((side - 1) / 2, (side - 1) / 2)
-        turn = cv2.getRotationMatrix2D(centre, angle, scale)
+        turn = np.asarray(cv2.getRotationMatrix2D(centre, angle, scale), np.float64)
         turn[:, 2] += np.array([width - side, height - side]) / 2
         varied = cv2.warpAffine(patch, turn, (width, height), flags=cv2.INTER_LINEAR)
     else:
