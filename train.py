@@ -45,7 +45,7 @@ from utils.training.optim import (
     clip_gradients,
     set_backends,
 )
-from utils.training.plan import Pace, Plan, is_every, peak_memory
+from utils.training.plan import Pace, RunPlan, is_every, peak_memory
 from utils.training.run_folder import RunFolder
 from utils.training.schedule import Schedule
 from utils.training.state import Record, TrainingState, read_state, seed_everything
@@ -146,7 +146,7 @@ def note_other_recipe(args: argparse.Namespace, cfg: CfgNode) -> None:
     name, found = cfg.MODEL.NAME, loss_recipe(args.config, args.settings)
     if found and kind(found[1]) is not kind(name):
         fitting = [path for path, model in shipped_recipes() if kind(model) is kind(name)]
-        advice = f"; take --config {fitting[0]} for its own" if fitting else ""
+        advice = f"; take one of its own, such as configs/{fitting[0].name}" if fitting else ""
         print(
             f"note: MODEL.NAME is {name}, but loss, learning rate and patch are those of "
             f"{found[0]} for {found[1]}{advice}"
@@ -186,7 +186,7 @@ def build_run(
     if cfg.OPTIM.COMPILE:
         network.compile()
     optimizer = build_optimizer(cfg, network, fused=on_cuda)
-    plan = Plan(cfg, loaders.sampler.num_samples)
+    plan = RunPlan(cfg, loaders.sampler.num_samples)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")
     files = {}
     if processes.is_main:  # the one that writes checkpoints

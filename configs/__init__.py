@@ -92,7 +92,7 @@ def default_config() -> CfgNode:
 
     c.OPTIM = CfgNode()
     c.OPTIM.BATCH_SIZE = 12  # images a step, over all processes and ACCUMULATE
-    c.OPTIM.ACCUMULATE = 1  # passes that a step's batch is split into
+    c.OPTIM.ACCUMULATE = 1  # micro-batches that a step's batch is split into
     c.OPTIM.EPOCHS = 300
     c.OPTIM.NAME = "adam"  # or adamw
     c.OPTIM.LR = 2e-4

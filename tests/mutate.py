@@ -81,7 +81,7 @@ def survives(mutant: Mutant) -> str:
             return "killed (hangs)"
     if done.returncode == 0:
         return "SURVIVED"
-    # 1: a test failed. Anything else is a mistake in the list above, such as a missing file.
+    # 1: a test failed. Anything else is a mistake in the list, such as a missing file.
     return "killed" if done.returncode == 1 else f"NOT RUN ({done.stdout[-200:]})"
 
 

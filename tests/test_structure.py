@@ -68,5 +68,13 @@ def test_the_top_level_is_what_the_readme_says() -> None:
         *("Makefile", "pyproject.toml"),
     }
     optional = {"examples", "hubconf.py", "Dockerfile"}
-    made = {"demo", "runs", "results", "datasets", "evaluation", "benchmark"}  # by users
+    made = {
+        "demo",
+        "runs",
+        "results",
+        "datasets",
+        "evaluation",
+        "benchmark",
+        "comparison",
+    }  # by users
     assert named <= visible and visible <= named | optional | made, visible ^ named

@@ -8,9 +8,9 @@ time: the least of several runs; processor time on one thread of a CPU.
 units: the time as a multiple of a fixed convolution (64 to 64 channels, 3x3, 256 x 256 pixels,
     float32, the same number of threads), measured in processes of its own just before and after.
 ratio: the release's units over these. The releases' code is not here, and their units hold on the
-    kind of machine where they were taken alone (REFERENCES below): on another one there is no
-    ratio. On CUDA, where no release was measured, the time of the plain float32 row over this
-    one's.
+    kind of machine where they were taken alone (tools/references.py): on another one there is
+    no ratio. On CUDA, where no release was measured, the time of the plain float32 row over
+    this one's.
 peak: the share of the fastest matrix product that PyTorch has here in that precision.
 memory: of a fresh process for the weights and one image.
 agrees: PSNR between the result and that in float32, with random weights unless --weights is given.

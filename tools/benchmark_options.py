@@ -1,7 +1,7 @@
 """What tiles, precision and self-ensemble cost or bring, in dB and time, with trained weights.
 
     python tools/benchmark_options.py --weights weights/petrichor.safetensors \\
-        --input data/Rain100H/input --target data/Rain100H/target
+        --input datasets/Rain100H/test/input --target datasets/Rain100H/test/target
 
 Tiles change a result where a network looks at its whole map at once (spectra, attention over
 pixels, instance norms, channel means) and at their borders. Scores are PSNR and SSIM of the rain13k

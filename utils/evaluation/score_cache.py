@@ -19,7 +19,7 @@ VERSION = 2
 
 
 class Remark(NamedTuple):
-    """Something to know about an image that was scored: its kind (``table.REMARKS``), in words."""
+    """Something to know about an image that was scored: its kind, in words."""
 
     kind: str
     text: str

@@ -21,7 +21,7 @@ class Stage:
     batch_size: int
 
 
-class Plan:
+class RunPlan:
     """The stages of a run's epochs; an epoch's incomplete last batch is left out.
 
     ``num_samples`` are the samples of one epoch.
@@ -99,7 +99,7 @@ class Pace:
     Only steps count, measured from ``start``; other work lies between two starts.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RunPlan) -> None:
         self._plan = plan
         self._seconds = 0.0
         self._pixels = 0

@@ -18,7 +18,7 @@ from utils.checkpoints import Weights, read_checkpoint, write_checkpoint
 from utils.errors import UserError
 from utils.training.data_identity import FileStamps, digest
 from utils.training.ema import ModelEma
-from utils.training.plan import Plan
+from utils.training.plan import RunPlan
 
 # One line of log.jsonl: "kind" (step, validation, epoch), epoch, step, and the values of that kind.
 Record = dict[str, Any]
@@ -78,7 +78,7 @@ class TrainingState:
     ema: ModelEma[Any]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    plan: Plan
+    plan: RunPlan
     files: dict[str, FileStamps]  # the data by the names TRAIN and VAL
     progress: Progress = field(default_factory=Progress)
 
