@@ -52,6 +52,8 @@ def test_validation_within_epochs_several_sets_and_the_best_weights(settings, tm
     for line in scored:
         assert line["psnr"] == pytest.approx((line["psnr_easy"] + line["psnr_hard"]) / 2)
         assert line["ssim"] == pytest.approx((line["ssim_easy"] + line["ssim_hard"]) / 2)
+    # Every step was taken in training mode: batch norm counted it.
+    assert read_checkpoint(folder / "latest.pth")["network"]["body.1.num_batches_tracked"] == 8
     kept = [read_weights(path) for path in (folder / "best").iterdir()]
     best_two = sorted((line["psnr"] for line in scored), reverse=True)[:2]
     assert sorted((weights.info["psnr"] for weights in kept), reverse=True) == best_two
