@@ -18,6 +18,7 @@ from tests.tiny_network import TinyNetwork, register
 from utils.checkpoints import Weights, read_checkpoint, read_weights, write_weights
 from utils.errors import UserError
 from utils.training.optim import build_optimizer, set_backends
+from utils.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -64,6 +65,17 @@ def test_validation_within_epochs_several_sets_and_the_best_weights(settings, tm
         assert line["psnr"] == line["psnr_hard"] != line["psnr_easy"]
     with pytest.raises(UserError, match=r"VALIDATION\.BEST is 'rain'; .* \(easy, hard\)"):
         train_here(tmp_path, "none", *settings, "DATA.VAL", sets, "VALIDATION.BEST", "rain")
+
+
+def test_weights_that_are_no_longer_among_the_best_go(tmp_path) -> None:
+    folder, kept = RunFolder(tmp_path), []
+    for step, psnr in enumerate((20.0, 22.0, 21.0, 23.0, 19.0), start=1):
+        weights = Weights("tiny", {}, {"w": torch.ones(1)}, {"psnr": psnr, "step": step})
+        kept = folder.keep_best(weights, kept, 2)
+    assert [psnr for psnr, _ in kept] == [23.0, 22.0]
+    names = ["step0000002_22.00dB.safetensors", "step0000004_23.00dB.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == names
+    assert read_weights(tmp_path / "best.safetensors").info["step"] == 4
 
 
 def test_a_run_stopped_between_validations_resumes_with_the_same_log(settings, tmp_path) -> None:
