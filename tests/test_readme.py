@@ -61,7 +61,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("newcomer")
     write_pairs(folder / "datasets" / "train", 3)
     write_pairs(folder / "datasets" / "val", 2)
-    for name in ("Rain13K/train", "Rain13K/test/Rain100H", "Rain200H/train", "Rain200H/test"):
+    for name in (
+        "Rain13K/train",
+        "Rain13K/test/Rain100H",
+        "Rain13K/test/Rain100L",
+        "Rain200H/train",
+        "Rain200H/test",
+    ):
         write_pairs(folder / "datasets" / name, 2)
     shutil.copytree(folder / "datasets/val/input", folder / "benchmark/method/val")
     published = build_model("nerd_rain").to_published()
@@ -130,5 +136,5 @@ def test_the_python_of_the_readme_runs_as_it_stands(folder: Path) -> None:
 
 def test_every_link_of_the_readme_leads_to_a_file() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        if not target.startswith("http"):
+        if not target.startswith(("http", "#")):
             assert (ROOT / target).exists(), target

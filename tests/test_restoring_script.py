@@ -349,10 +349,20 @@ def test_problems_are_told_when_they_happen_and_again_after_ctrl_c(
 def test_left_overs_of_killed_runs_are_removed(run: Callable[..., int], tmp_path: Path) -> None:
     images.write_png(tmp_path / "in" / "a.png", smooth_image(1, 8, 8))
     (tmp_path / "out").mkdir()
-    for name in (".a.0b_x3c4d.png", ".other.0b_x3c4d.png", ".a.png", ".a.hidden.png"):
+    for name in (
+        ".partial-a-0b_x3c4d.png",
+        ".partial-b-0b_x3c4d.png",
+        ".a.png",
+        ".partial-a-b.png",
+    ):
         (tmp_path / "out" / name).touch()
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
-    assert files_in(tmp_path / "out") == [".a.hidden.png", ".a.png", ".other.0b_x3c4d.png", "a.png"]
+    assert files_in(tmp_path / "out") == [
+        ".a.png",
+        ".partial-a-b.png",
+        ".partial-b-0b_x3c4d.png",
+        "a.png",
+    ]
 
 
 @pytest.mark.parametrize("closed", ["small.safetensors", "in/a.png", "in", "out"])

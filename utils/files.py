@@ -21,7 +21,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The same suffix: writers such as OpenCV choose the format by it.
-        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=_suffix(path), dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -48,7 +48,7 @@ def remove_unfinished(*paths: Path) -> None:
     """Remove what processes that were killed while writing ``paths`` have left beside them."""
     by_folder: dict[Path, set[tuple[str, str]]] = {}
     for path in paths:
-        by_folder.setdefault(path.parent, set()).add((_prefix(path), path.suffix))
+        by_folder.setdefault(path.parent, set()).add((_prefix(path), _suffix(path)))
     for folder, wanted in by_folder.items():
         for temporary in folder.glob(f"{UNFINISHED}*"):
             # mkstemp puts eight characters between prefix and suffix.
@@ -70,3 +70,8 @@ def remove_all_unfinished(folder: Path) -> None:
 def _prefix(path: Path) -> str:
     """How temporary names of ``path`` begin; a long name would leave no room for what follows."""
     return f"{UNFINISHED}{path.stem[:40]}-"
+
+
+def _suffix(path: Path) -> str:
+    """How temporary names of ``path`` end; torch.save refuses hidden names without any suffix."""
+    return path.suffix or ".new"

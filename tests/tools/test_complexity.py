@@ -72,9 +72,9 @@ def test_the_figures_of_the_papers(name: str) -> None:
     assert released_parameters(network) == parameters
     macs = released_macs(network, 256, 256)
     assert macs is not None and f"{macs / 1e9:.1f}" == giga
-    # what has no effect is left out here
+    # what has no effect is left out here; in DCSFN no convolution is
     assert sum(p.numel() for p in network.parameters()) < parameters
-    assert count_macs(network, (256, 256)) < macs
+    assert count_macs(network, (256, 256)) <= macs
 
 
 def test_released_macs_follow_size_and_options() -> None:

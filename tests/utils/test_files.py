@@ -47,12 +47,15 @@ def test_a_refusing_disk_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_left_overs_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / ".a.folder8_.txt").mkdir()
-    kept = [".a.folder8_.txt", ".a.txt", ".a.12345678.png", ".b.12345678.txt", "a.12345678.txt"]
+    (tmp_path / ".partial-a-folder8_.txt").mkdir()
+    kept = [
+        *(".partial-a-folder8_.txt", ".partial-a.txt", ".partial-a-12345678.png"),
+        *(".partial-b-12345678.txt", "partial-a-12345678.txt"),
+    ]
     for name in kept[1:]:
         (tmp_path / name).touch()
     long = "n" * 200
-    for name in (".a.12345678.txt", f".{long[:40]}.abc_efgh.txt"):
+    for name in (".partial-a-12345678.txt", f".partial-{long[:40]}-abc_efgh.txt"):
         (tmp_path / name).touch()
     remove_unfinished(tmp_path / "a.txt", tmp_path / f"{long}.txt", tmp_path / "absent" / "a.txt")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
