@@ -24,7 +24,7 @@ from utils.errors import UserError
 from utils.inference.console import Problems
 from utils.inference.photos import read_photo
 from utils.inference.plan import RestoringJob
-from utils.inference.restorer import Restorer, restore_image
+from utils.inference.restorer import Restorer
 
 OPTIONS = {"width": 4, "num_blocks": 1}
 
@@ -90,7 +90,7 @@ def test_a_folder_becomes_a_folder_of_the_same_images(
     for name, image in inputs.items():
         restored = pixels_of(tmp_path / "out" / f"{name}.png")
         assert restored.dtype == image.dtype
-        np.testing.assert_array_equal(restored, restore_image(network, image))
+        np.testing.assert_array_equal(restored, Restorer(network)(image))
 
 
 def test_options_reach_the_restorer(run: Callable[..., int], weights: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_an_authors_checkpoint_gives_the_same_image(
     arguments = ("--weights", tmp_path / "authors.pth", "--input", tmp_path / "a.png")
     assert run(*arguments, "--model", "dmsr_s", "--output", tmp_path / "out") == 0
     restored = pixels_of(tmp_path / "out" / "a.png")
-    np.testing.assert_array_equal(restored, restore_image(network, image))
+    np.testing.assert_array_equal(restored, Restorer(network)(image))
     with pytest.raises(UserError, match="--model"):
         run(*arguments, "--output", tmp_path / "out")
 
@@ -301,7 +301,7 @@ def test_one_photo_in_another_format_with_what_belongs_to_it(
     assert run(*arguments, tmp_path / "y.jpg", "--quality", 10) == 0
     assert run(*arguments, tmp_path / "out", "--format", "tiff") == 0
     assert files_in(tmp_path) == ["a.webp", "out/a.tiff", "x.jpg", "y.jpg"]
-    restored = restore_image(load_weights(weights), image)
+    restored = Restorer(load_weights(weights))(image)
     np.testing.assert_array_equal(pixels_of(tmp_path / "out" / "a.tiff"), restored)
     assert np.abs(pixels_of(tmp_path / "x.jpg").astype(int) - restored).mean() < 2
     assert (tmp_path / "y.jpg").stat().st_size < (tmp_path / "x.jpg").stat().st_size / 2

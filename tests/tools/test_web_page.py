@@ -23,7 +23,7 @@ from tools import web_page
 from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
-from utils.inference.restorer import restore_image
+from utils.inference.restorer import Restorer
 
 OPTIONS = {"width": 4, "num_blocks": 1}
 
@@ -59,7 +59,7 @@ def test_a_photograph_before_and_after(
         )
         assert (before.name, after.name) == ("photo.png", "photo_derained.png")
         np.testing.assert_array_equal(images.read_rgb(before), photo)
-        expected = restore_image(load_weights(weights), photo) if strength else photo
+        expected = Restorer(load_weights(weights))(photo) if strength else photo
         np.testing.assert_array_equal(images.read_rgb(after), expected)
     assert steps[-1][0] == steps[-1][1]
 
@@ -140,7 +140,7 @@ def test_the_page_in_a_browser(address: str, weights: Path, tmp_path: Path) -> N
         derain(browser, 480)
         addresses = browser.execute_script(f"return {PICTURES}.map(picture => picture.src)")
         before, after = map(fetch, addresses)
-        np.testing.assert_array_equal(after, restore_image(load_weights(weights), before))
+        np.testing.assert_array_equal(after, Restorer(load_weights(weights))(before))
         wait(browser, "!document.querySelector('#download').disabled")
 
         # The slider uncovers the other picture.

@@ -16,7 +16,7 @@ from models.network import DerainingNetwork
 from tests.helpers import ROOT
 from utils.checkpoints import read_weights
 from utils.images import read_rgb
-from utils.inference.restorer import restore_image
+from utils.inference.restorer import Restorer
 from utils.metrics import score
 
 WEIGHTS = ROOT / "weights" / "petrichor.safetensors"
@@ -65,9 +65,9 @@ def test_rain_is_removed(
 ) -> None:
     rain = Rain(density=density, brightness=brightness, length=35, width=1.5, angle=10)
     rainy = add_rain(photo, rain, np.random.default_rng(0))
-    restored = restore_image(network, rainy)
+    restored = Restorer(network)(rainy)
     assert score(restored, photo).psnr > score(rainy, photo).psnr + least_gain
 
 
 def test_a_dry_photograph_stays_as_it_is(network: DerainingNetwork, photo: np.ndarray) -> None:
-    assert score(restore_image(network, photo), photo).psnr > 36
+    assert score(Restorer(network)(photo), photo).psnr > 36

@@ -23,9 +23,9 @@ from utils.evaluation import formats
 from utils.evaluation.quality import Metric
 from utils.evaluation.report import TABLE_SCRIPT, filled_page, notes_html, table_html
 from utils.evaluation.table import (
-    Cell,
     Column,
     Table,
+    TableCell,
     TableRow,
     counted,
     mean_cell,
@@ -177,7 +177,7 @@ def _row(
     root: Path,
 ) -> TableRow:
     """A row of one run in the columns of all; a paper's only where it scores the same images."""
-    cells: list[Cell | None] = [None] * len(keys)
+    cells: list[TableCell | None] = [None] * len(keys)
     published = entry["kind"] == "published"
     digits = {metric.key: metric.decimals for metric in metrics}
     if published:  # as many as the source prints
@@ -189,7 +189,7 @@ def _row(
         key = _key(column)
         if score is None or (published and columns[key].published_images is not None):
             continue
-        cells[keys.index(key)] = Cell(
+        cells[keys.index(key)] = TableCell(
             tuple(float(score.get(metric.key, math.nan)) for metric in metrics),
             tuple(digits[metric.key] for metric in metrics),
             score["num_images"],

@@ -37,7 +37,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """Mean scores of one method on one data set, one for each metric; NaN where it is not known.
 
     ``decimals`` is how many of their digits are shown; an incomplete mean leaves out images.
@@ -60,15 +60,15 @@ class TableRow:
 
     kind: Literal["input", "measured", "published"]
     method: str
-    cells: list[Cell | None]
-    mean: Cell | None = None
+    cells: list[TableCell | None]
+    mean: TableCell | None = None
     source: str = ""
     ranks: dict[tuple[int, int], int] = field(default_factory=dict)
     cite: str = ""
     facts: dict[str, str] = field(default_factory=dict)
 
     @property
-    def all_cells(self) -> list[Cell | None]:
+    def all_cells(self) -> list[TableCell | None]:
         """The cells of the data sets, then the mean over them."""
         return [*self.cells, self.mean]
 
@@ -259,7 +259,7 @@ def _measured_rows(
         )
         mean = result.mean()
         if mean is not None:
-            row.cells[datasets.index(job.dataset)] = Cell(
+            row.cells[datasets.index(job.dataset)] = TableCell(
                 mean, decimals, len(result.scored), complete=not result.num_left_out
             )
     return sorted(rows.values(), key=lambda row: row.kind != "input")
@@ -300,23 +300,23 @@ def _training_text(trained_on: list[str], columns: list[Column]) -> str:
     return ", ".join(different)
 
 
-def _published_cell(score: PublishedScore, metrics: tuple[Metric, ...]) -> Cell | None:
+def _published_cell(score: PublishedScore, metrics: tuple[Metric, ...]) -> TableCell | None:
     """The printed figures of these metrics, None where the source has none of them."""
     texts = [score.scores.get(metric.key, "") for metric in metrics]
     if not any(texts):
         return None
-    return Cell(
+    return TableCell(
         scores=tuple(float(text) if text else math.nan for text in texts),
         decimals=tuple(len(text.partition(".")[2]) for text in texts),
     )
 
 
-def mean_cell(cells: list[Cell | None]) -> Cell | None:
+def mean_cell(cells: list[TableCell | None]) -> TableCell | None:
     """Unweighted mean over data sets; None unless there is a score for each of several."""
     present = [cell for cell in cells if cell is not None]
     if len(present) < 2 or len(present) < len(cells):
         return None
-    return Cell(
+    return TableCell(
         scores=tuple(fmean(values) for values in zip(*(c.scores for c in present), strict=True)),
         decimals=tuple(max(d) for d in zip(*(c.decimals for c in present), strict=True)),
         complete=all(cell.complete for cell in present),

@@ -44,11 +44,6 @@ CPU_TILE_PIXELS = 512**2
 ALWAYS_FITS = 256**2
 
 
-def restore_image(network: Network, image: np.ndarray) -> np.ndarray:
-    """The restored image: same size, channels and type (``Restorer`` with its defaults)."""
-    return Restorer(network)(image)
-
-
 class Restorer:
     """Restores images of any size with one network and fixed options.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.helpers import smooth_image
 from utils.errors import UserError
-from utils.inference.restorer import CPU_TILE_PIXELS, Restorer, restore_image
+from utils.inference.restorer import CPU_TILE_PIXELS, Restorer
 from utils.inference.tiling import Grid, blended_spans, window_spans
 
 
@@ -95,7 +95,7 @@ def test_gray_is_averaged_over_the_three_channels() -> None:
             return rainy + torch.tensor([0.0, 0.1, 0.2]).reshape(3, 1, 1)
 
     gray = np.full((70, 70), 100, np.uint8)
-    assert np.unique(restore_image(Tint(), gray)).tolist() == [round(100 + 0.1 * 255)]
+    assert np.unique(Restorer(Tint())(gray)).tolist() == [round(100 + 0.1 * 255)]
 
 
 def test_results_are_clipped_and_rounded() -> None:
@@ -104,7 +104,7 @@ def test_results_are_clipped_and_rounded() -> None:
             return rainy + 0.6 / 255
 
     image = np.array([[[0, 254, 255]]], np.uint8)
-    assert restore_image(Shift(), image).tolist() == [[[1, 255, 255]]]
+    assert Restorer(Shift())(image).tolist() == [[[1, 255, 255]]]
 
 
 def test_alpha_does_not_reach_the_network() -> None:
@@ -342,7 +342,7 @@ def test_tensors_have_their_channels_first(shape: tuple[int, ...], dtype: torch.
         rainy.reshape(-1, *shape[-3:]), restored.reshape(-1, *shape[-3:]), strict=True
     ):
         array = one.permute(1, 2, 0).numpy()
-        expected = restore_image(Blur(), np.ascontiguousarray(array))
+        expected = Restorer(Blur())(np.ascontiguousarray(array))
         np.testing.assert_array_equal(other.permute(1, 2, 0).numpy(), expected)
 
 
