@@ -69,7 +69,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Rain200H/test",
     ):
         write_pairs(folder / "datasets" / name, 2)
-    shutil.copytree(folder / "datasets/val/input", folder / "benchmark/method/val")
+    for name, source in (("val", "val"), ("Rain200H", "Rain200H/test")):
+        shutil.copytree(folder / "datasets" / source / "input", folder / "benchmark/method" / name)
     published = build_model("nerd_rain").to_published()
     torch.save({"state_dict": published}, folder / "theirs.pth")
     return folder
