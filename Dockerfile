@@ -3,12 +3,12 @@
 #   docker build --target cpu -t petrichor .
 #   docker run --rm petrichor make demo
 #   docker run --rm petrichor make test
-#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" petrichor \
-#       python test.py --input /work/photo.jpg --output /work/results
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/photos" petrichor \
+#       python test.py --input /photos/photo.jpg --output /photos/results
 #
 #   docker build --target cuda -t petrichor:cuda .
-#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" petrichor:cuda \
-#       python test.py --device cuda --input /work/photo.jpg --output /work/results
+#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/photos" petrichor:cuda \
+#       python test.py --device cuda --input /photos/photo.jpg --output /photos/results
 #
 # The second needs NVIDIA's driver and its container toolkit; CUDA itself comes with PyTorch. Data
 # sets and runs are mounted, for training with --shm-size=2g: processes that load data share memory.
