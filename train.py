@@ -14,8 +14,8 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from configs import changed_settings, load_config, loss_recipe, shipped_recipes
+from data.datasets import Ahead
 from data.loaders import Loaders, build_loaders
 from losses import build_criterion
 from losses.criteria import Criterion
@@ -37,6 +38,7 @@ from utils.training.checks import check_all_are_trained, check_best, check_patch
 from utils.training.data_identity import check_same_files, stamp_files, write_list
 from utils.training.distributed import Processes, destroy_distributed, init_distributed
 from utils.training.ema import ModelEma
+from utils.training.graphs import GraphedCompute, check_graph
 from utils.training.logs import RunLog, summary
 from utils.training.optim import (
     PRECISIONS,
@@ -53,8 +55,6 @@ from utils.training.stopping import EXIT_STOPPED, RunStopped, StopSignal, explai
 
 DRY_STEPS = 3
 
-Batch = tuple[Tensor, Tensor, Tensor]  # rainy and clean, (B, 3, H, W) in [0, 1]; pair numbers (B,)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -70,6 +70,7 @@ class Run:
     schedule: Schedule
     state: TrainingState
     pace: Pace
+    graphs: GraphedCompute | None = None  # forward_backward, recorded
     log: RunLog | None = None  # of the main process
 
 
@@ -123,6 +124,9 @@ def main() -> int | None:
             with processes.all_or_none():
                 run = build_run(cfg, folder, processes, stop, checkpoint is not None, checked)
             run = dataclasses.replace(run, model=processes.in_step(run.model))
+            if cfg.OPTIM.CUDA_GRAPH:
+                graphs = GraphedCompute(partial(forward_backward, run), run.state.network)
+                run = dataclasses.replace(run, graphs=graphs)
             if args.dry_run:
                 dry_run(run)
             else:
@@ -163,6 +167,7 @@ def build_run(
 ) -> Run:
     """Everything that training needs, at its start; ``checked`` remembers sound images."""
     device, on_cuda = processes.device, processes.device.type == "cuda"
+    check_graph(cfg, device, processes.world_size)
     set_backends(cfg)
     seed_everything(cfg.RUN.SEED)
     network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
@@ -290,7 +295,7 @@ def train_one_epoch(run: Run) -> None:
         batch_size=stage.batch_size,
         first_step=progress.step_in_epoch,
     )
-    micro_batches = iter(run.loaders.train)
+    micro_batches = Ahead(iter(run.loaders.train))
     state.network.train()
     run.pace.start()
     with tqdm(
@@ -323,7 +328,20 @@ def train_one_epoch(run: Run) -> None:
                 raise RunStopped
 
 
-def train_one_step(run: Run, micro_batches: Iterator[Batch]) -> tuple[dict[str, float], bool]:
+def forward_backward(run: Run, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """A micro-batch's loss and its parts; its gradients are added to the network's."""
+    optim, device = run.cfg.OPTIM, run.processes.device
+    dtype = PRECISIONS[optim.PRECISION]
+    # A graph casts the weights anew at each replay; nothing may outlive its recording.
+    is_cached = not optim.CUDA_GRAPH
+    with torch.autocast(device.type, dtype, dtype != torch.float32, cache_enabled=is_cached):
+        outputs = run.model(rainy)
+    loss, parts = run.criterion(outputs, clean)
+    run.state.scaler.scale(loss / optim.ACCUMULATE).backward()
+    return {"loss": loss.detach()} | parts
+
+
+def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bool]:
     """One step over ACCUMULATE micro-batches: its values, and whether a signal asks for the end.
 
     The values are loss, its parts and the gradient norm, means over all processes. The host waits
@@ -331,8 +349,8 @@ def train_one_step(run: Run, micro_batches: Iterator[Batch]) -> tuple[dict[str, 
     """
     optim, state, device = run.cfg.OPTIM, run.state, run.processes.device
     layout = torch.channels_last if optim.CHANNELS_LAST else torch.preserve_format
-    dtype = PRECISIONS[optim.PRECISION]
-    losses, parts, indices = [], {}, []
+    losses: list[dict[str, Tensor]] = []
+    indices = []
     for number in range(1, optim.ACCUMULATE + 1):
         rainy, clean, which = next(micro_batches)
         indices += which.tolist()
@@ -342,20 +360,18 @@ def train_one_step(run: Run, micro_batches: Iterator[Batch]) -> tuple[dict[str, 
         if number < optim.ACCUMULATE and isinstance(run.model, DistributedDataParallel):
             exchange = run.model.no_sync()  # only a step's last micro-batch exchanges gradients
         with exchange:
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                outputs = run.model(rainy)
-            loss, parts = run.criterion(outputs, clean)
-            state.scaler.scale(loss / optim.ACCUMULATE).backward()
-        losses.append(torch.stack([loss.detach(), *parts.values()]))
+            losses.append((run.graphs or partial(forward_backward, run))(rainy, clean))
+    micro_batches.fetch()  # while the device computes
     if run.processes.world_size > 1:
         check_all_are_trained(state.network)
     state.scaler.unscale_(state.optimizer)
     norm = clip_gradients(state.network, optim.CLIP_NORM)
     # A signal may reach the processes at different steps; they stop together.
     is_stopped = torch.tensor([float(bool(run.stop.received))]).to(device, non_blocking=True)
-    means = torch.cat([torch.stack(losses).mean(0), norm.reshape(1), is_stopped])
+    sums = torch.stack([torch.stack([*values.values()]) for values in losses])
+    means = torch.cat([sums.mean(0), norm.reshape(1), is_stopped])
     *numbers, stopped = run.processes.mean_tensor(means).tolist()
-    values = dict(zip(("loss", *parts, "grad_norm"), numbers, strict=True))
+    values = dict(zip((*losses[0], "grad_norm"), numbers, strict=True))
     # In fp16 an overflow of the gradients is expected now and then; the scaler skips that step.
     is_finite = math.isfinite(values["grad_norm"]) or state.scaler.is_enabled()
     if not (math.isfinite(values["loss"]) and is_finite):
@@ -444,7 +460,7 @@ def dry_run(run: Run) -> None:
         run.loaders.sampler.set_epoch(
             stage.first_epoch, patch=stage.patch, batch_size=stage.batch_size
         )
-        micro_batches = iter(run.loaders.train)
+        micro_batches = Ahead(iter(run.loaders.train))
         times = []
         for _ in range(min(1 + DRY_STEPS, plan.steps(stage.first_epoch))):
             started = time.perf_counter()

@@ -105,6 +105,7 @@ def default_config() -> CfgNode:
     c.OPTIM.TF32 = False  # faster, coarser float32 products on CUDA
     c.OPTIM.CHANNELS_LAST = False
     c.OPTIM.COMPILE = False  # torch.compile
+    c.OPTIM.CUDA_GRAPH = False  # replay a step's kernels: for one GPU that waits for Python
     c.OPTIM.GRADIENT_CHECKPOINTING = False  # compute blocks twice to keep less of them in memory
 
     c.SCHEDULE = CfgNode()

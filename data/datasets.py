@@ -101,6 +101,7 @@ def to_bytes(image: np.ndarray) -> Tensor:
 
 
 Patch = tuple[Tensor, Tensor, int]  # rainy, clean, the number of the pair
+Batch = tuple[Tensor, Tensor, Tensor]  # rainy and clean, (B, 3, H, W) in [0, 1]; pair numbers (B,)
 Arrays = tuple[np.ndarray, np.ndarray, list[int]]  # a micro-batch on its way between processes
 
 
@@ -127,6 +128,26 @@ class PatchLoader(DataLoader[Patch]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # PyTorch names its own class
         for rainy, clean, indices in super().__iter__():
             yield _to_floats(rainy), _to_floats(clean), torch.tensor(indices)
+
+
+class Ahead(Iterator[Batch]):
+    """The micro-batches of an iterator, each of which can be loaded before it is asked for."""
+
+    def __init__(self, micro_batches: Iterator[Batch]) -> None:
+        self.micro_batches = micro_batches
+        self.fetched: Batch | None = None
+
+    def fetch(self) -> None:
+        """Load the next one, if there is one and it is not there yet."""
+        if self.fetched is None:
+            self.fetched = next(self.micro_batches, None)
+
+    def __next__(self) -> Batch:
+        self.fetch()
+        if self.fetched is None:
+            raise StopIteration
+        batch, self.fetched = self.fetched, None
+        return batch
 
 
 def _stack(patches: list[Patch]) -> Arrays:

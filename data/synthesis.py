@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.datasets import Draw
+from data.datasets import Draw, to_bytes
 from data.pairs import find_pairs
 from data.rain import (
     add_rain,
@@ -31,7 +31,7 @@ from data.rain import (
     vary_layer,
 )
 from data.scenes import draw_pattern, vary_light
-from data.transforms import Augmentation, augment, to_tensor
+from data.transforms import Augmentation, augment
 from utils.errors import UserError
 from utils.images import read_rgb, to_float, to_uint8
 
@@ -140,7 +140,7 @@ class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
             if rng.random() < 0.5:  # to be left alone; the others teach to tell it from rain
                 mixture = Mixture(dry=1)
         rainy = make_rainy(clean, mixture, self.layers, rng)
-        return to_tensor(rainy), to_tensor(clean), which
+        return to_bytes(rainy), to_bytes(clean), which
 
 
 def read_photo(path: Path) -> np.ndarray:

@@ -112,7 +112,7 @@ class LayerNorm(nn.LayerNorm):
 class SplitProjection(nn.Module):
     """Depthwise 3x3 (1x1 x) with several outputs, (B, C, H, W) to ``parts`` times (B, O, H, W).
 
-    Each part is computed for itself: slices of one large map would not be dense in memory.
+    On CPUs each part is computed for itself: slices of one large map are not dense in memory.
     """
 
     def __init__(self, in_channels: int, out_channels: int, parts: int) -> None:
@@ -123,6 +123,8 @@ class SplitProjection(nn.Module):
         self.depthwise = nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if not takes_fast_form(x):
+            return self.depthwise(self.pixelwise(x)).chunk(self.parts, dim=1)
         weights = zip(
             self.pixelwise.weight.chunk(self.parts),
             self.depthwise.weight.chunk(self.parts),

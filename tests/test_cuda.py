@@ -71,7 +71,9 @@ def test_every_network_trains(pairs, tmp_path, network, precision) -> None:
         assert losses[0] == pytest.approx(epochs_of(exact)[0]["loss"], rel=0.1)
 
 
-@pytest.mark.parametrize("key", ["COMPILE", "CHANNELS_LAST", "GRADIENT_CHECKPOINTING"])
+@pytest.mark.parametrize(
+    "key", ["COMPILE", "CUDA_GRAPH", "CHANNELS_LAST", "GRADIENT_CHECKPOINTING"]
+)
 def test_faster_and_leaner_ways_take_the_same_steps(pairs, tmp_path, key) -> None:
     plain = train_here(tmp_path, "plain", *settings_of("nerd_rain_t", pairs))
     other = train_here(

@@ -82,8 +82,8 @@ def main() -> None:
     rows = []
     for network in args.networks:
         for mode in args.modes:
-            print(f"measuring {network} {mode} ...", file=sys.stderr)
             rows.append(measure(network, mode, device, args.seconds))
+            print(table(rows).splitlines()[-1], file=sys.stderr)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     where = f"{name}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}"
     parts = [tests, table(rows), where, *(profile(n, device) for n in args.networks)]

@@ -145,7 +145,7 @@ def test_16_bit_photographs_are_read(photos: Path) -> None:
     eight = smooth_image(3, 40, 40)
     cv2.imwrite(str(photos / "0.png"), eight.astype(np.uint16)[..., ::-1] * 257)
     clean = patches(photos, Mixture(dry=1))[Draw(1, 0, 40)][1]
-    assert torch.equal(clean, torch.from_numpy(eight.transpose(2, 0, 1)).float() / 255)
+    assert torch.equal(clean, torch.from_numpy(eight.transpose(2, 0, 1)))
 
 
 def test_held_out_photographs_and_layers_are_left_out(photos: Path, tmp_path: Path) -> None:

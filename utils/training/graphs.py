@@ -1,0 +1,93 @@
+"""A training step's forward, loss and backward as one CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from utils.errors import UserError
+
+# (rainy, clean), both (B, 3, H, W), to the loss and its parts; leaves gradients in the network.
+Compute = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+WARM_UPS = 3  # runs before the recording, in which libraries choose their kernels
+
+
+def check_graph(cfg: CfgNode, device: torch.device, world_size: int) -> None:
+    """Raise UserError where OPTIM.CUDA_GRAPH is on and cannot be had."""
+    if not cfg.OPTIM.CUDA_GRAPH:
+        return
+    needs = {
+        "needs a CUDA device": device.type != "cuda",
+        "works in one process": world_size > 1,
+        "does not go with OPTIM.ACCUMULATE": cfg.OPTIM.ACCUMULATE > 1,
+    }
+    for need, is_missing in needs.items():
+        if is_missing:
+            raise UserError(f"OPTIM.CUDA_GRAPH {need}; leave it False.")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded graph, and the memory that it reads from and writes to."""
+
+    graph: torch.cuda.CUDAGraph
+    rainy: Tensor
+    clean: Tensor
+    values: dict[str, Tensor]
+    gradients: list[Tensor | None]
+
+
+class GraphedCompute:
+    """``compute`` recorded once for each shape of its images, then replayed.
+
+    A replay launches all kernels of a step at once. Networks of many small ones, such as
+    NeRD-Rain, otherwise wait for Python most of the time. The values are those of ``compute``.
+    """
+
+    def __init__(self, compute: Compute, network: nn.Module) -> None:
+        self.compute = compute
+        self.network = network
+        self.recordings: dict[torch.Size, Recording] = {}
+
+    def __call__(self, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """What ``compute`` returns; good until the next call, as the gradients are."""
+        if rainy.shape not in self.recordings:
+            self.recordings[rainy.shape] = self._record(rainy, clean)
+        recording = self.recordings[rainy.shape]
+        recording.rainy.copy_(rainy)
+        recording.clean.copy_(clean)
+        recording.graph.replay()
+        for parameter, gradient in zip(
+            self.network.parameters(), recording.gradients, strict=True
+        ):
+            parameter.grad = gradient
+        return recording.values
+
+    def _record(self, rainy: Tensor, clean: Tensor) -> Recording:
+        rainy, clean = rainy.clone(), clean.clone()
+        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        # Everything happens beside the default stream: a graph may not wait for what began there.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                self.compute(rainy, clean)
+                self._forget_gradients()
+            for buffer, before in buffers:  # the statistics of batch norms count no warm-up
+                buffer.copy_(before)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            values = self.compute(rainy, clean)
+        gradients = [parameter.grad for parameter in self.network.parameters()]
+        self._forget_gradients()
+        return Recording(graph, rainy, clean, values, gradients)
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.network.parameters():
+            parameter.grad = None
