@@ -189,7 +189,7 @@ def build_run(
     if cfg.OPTIM.GRADIENT_CHECKPOINTING:
         checkpoint_blocks(network, network.checkpointed_blocks)
     if cfg.OPTIM.COMPILE:
-        network.compile()
+        network.compile_for_training()
     optimizer = build_optimizer(cfg, network, fused=on_cuda)
     plan = RunPlan(cfg, loaders.sampler.num_samples)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")

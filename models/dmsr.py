@@ -30,7 +30,8 @@ Differences from the published code:
   that follows, so it does not exist here either.
 * On CPUs, 1x1 convolutions and SPGA's grouped 7x7 convolution take a faster way to the same values
   (``layers.dilated_pixelwise``, ``pair_conv_by_depthwise``).
-* The Fourier unit always runs in float32: half-precision FFTs are refused or limited in size.
+* The Fourier unit always runs in float32: half-precision FFTs are refused or limited in size. It
+  computes on CUDA what the release computes on a CPU (``inverse_by_axis``).
 
 Published quirks that are kept: SPGA applies a ReLU after a GELU, and adds its two maps where the
 paper's figure multiplies them; the skips are concatenated behind the decoder's features.
@@ -195,7 +196,7 @@ class FourierUnit(nn.Module):
         self.norm = nn.BatchNorm2d(2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[-2:]
+        size = (x.shape[-2], x.shape[-1])
         with full_precision(x):
             x = x.to(self.conv.weight.dtype).contiguous()  # float32, also under autocast
             spectrum = torch.fft.rfft2(x, norm="ortho")
@@ -204,7 +205,27 @@ class FourierUnit(nn.Module):
             parts = F.relu(self.norm(self.conv(parts)), inplace=True)
             # (B, 2C, H, W/2+1) -> (B, C, H, W/2+1, 2), the layout of complex numbers
             spectrum = parts.unflatten(1, (-1, 2)).movedim(2, -1).contiguous()
-            return torch.fft.irfft2(torch.view_as_complex(spectrum), s=size, norm="ortho")
+            spectrum = torch.view_as_complex(spectrum)
+            if x.device.type == "cuda":
+                return inverse_by_axis(spectrum, size)
+            return torch.fft.irfft2(spectrum, s=size, norm="ortho")
+
+
+def inverse_by_axis(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """``torch.fft.irfft2(spectrum, s=size, norm="ortho")`` of a CPU, on every device.
+
+    (B, C, H, W/2+1) to (B, C, H, W). The spectra behind a ReLU belong to no real image, and what
+    their inverse is depends on the library: cuFFT's transform over two axes differs from a CPU's.
+    One axis after the other, without the imaginary parts that a real row cannot have, all agree.
+    """
+    height, width = size
+    rows = torch.fft.ifft(spectrum, n=height, dim=-2, norm="ortho")
+    is_kept = torch.ones(width // 2 + 1, device=spectrum.device, dtype=rows.real.dtype)
+    is_kept[0] = 0
+    if width % 2 == 0:
+        is_kept[-1] = 0
+    rows = torch.complex(rows.real, rows.imag * is_kept)
+    return torch.fft.irfft(rows, n=width, dim=-1, norm="ortho")
 
 
 class FDSM(nn.Module):

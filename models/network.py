@@ -45,6 +45,10 @@ class DerainingNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def compile_for_training(self) -> None:
+        """Compile what OPTIM.COMPILE shall make faster; by default the whole network."""
+        self.compile()
+
     def restore(self, rainy: Tensor) -> Tensor:
         """The restored image alone, (B, 3, H, W): ``forward(rainy)[0]`` without the other heads."""
         return self.forward(rainy)[0]

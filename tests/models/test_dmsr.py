@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dmsr import DMSR, VARIANTS, DMSRConfig, FourierUnit, PairConv
+from models.dmsr import DMSR, VARIANTS, DMSRConfig, FourierUnit, PairConv, inverse_by_axis
 from models.layers import plain_forms
 
 
@@ -56,6 +56,20 @@ def test_fourier_unit_is_a_matrix_over_the_parts_of_the_spectrum() -> None:
     mixed = (mixed + norm.bias[:, None, None]).clamp(min=0)
     half = torch.complex(mixed[0::2], mixed[1::2])[..., : w // 2 + 1]
     close(unit(x)[0], torch.fft.irfft2(half, s=(h, w), norm="ortho"), 1e-9)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)])
+def test_the_inverse_by_axis_is_the_inverse_of_a_cpu(size) -> None:
+    """For spectra of no real image too, and with the same gradients."""
+    h, w = size
+    spectrum = torch.randn(2, 3, h, w // 2 + 1, dtype=torch.cdouble, requires_grad=True)
+    weights = torch.randn(2, 3, h, w, dtype=torch.double)
+    images = (
+        inverse_by_axis(spectrum, size),
+        torch.fft.irfft2(spectrum, s=size, norm="ortho"),
+    )
+    close(*images, 1e-12)
+    close(*(torch.autograd.grad((y * weights).sum(), spectrum)[0] for y in images), 1e-12)
 
 
 def test_batch_norms_move_their_statistics_by_a_tenth() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models import build_model
 from models.layers import plain_forms
 from models.nerd_rain import (
     GDFN,
@@ -17,10 +18,14 @@ from models.nerd_rain import (
     MDTA,
     VARIANTS,
     LatentFusion,
+    LayerNorm,
     NeRDRain,
     NeRDRainConfig,
+    normalise_compiled,
+    normalise_rows,
     pixelwise,
 )
+from utils.training.ema import ModelEma
 
 
 @pytest.fixture(autouse=True)
@@ -187,3 +192,39 @@ def test_restore_by_strips_equals_the_whole_image() -> None:
 def test_impossible_sizes_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NeRDRainConfig(**options)
+
+
+def plain_rows(norm: LayerNorm, x: Tensor) -> Tensor:
+    """``normalise_compiled`` without its compilation."""
+    rows = x.permute(0, 2, 3, 1).flatten(0, 2)
+    rows = normalise_rows(rows, norm.weight, norm.bias, norm.eps)
+    return rows.unflatten(0, (2, 5, 7)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "normalise",
+    [plain_rows, pytest.param(normalise_compiled, marks=pytest.mark.extras)],  # extras: g++
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 5e-2)])
+def test_layer_norms_for_training_are_those_of_pytorch(normalise, dtype, tolerance) -> None:
+    """Values and gradients; in bf16 to its rounding."""
+    norm = LayerNorm(8)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = (3 * torch.randn(2, 8, 5, 7) + 1).to(dtype).requires_grad_()
+    weights, results = torch.randn(2, 8, 5, 7), []
+    for y in (norm(x.float()), normalise(norm, x)):  # PyTorch's in float32, as autocast runs it
+        inputs = (x, norm.weight, norm.bias)
+        results.append((y, *torch.autograd.grad((y * weights).sum(), inputs)))
+    assert results[1][0].dtype == dtype
+    for expected, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours.float(), expected.float(), rtol=tolerance, atol=tolerance)
+
+
+def test_training_compiles_the_norms_and_the_average_stays_plain() -> None:
+    network = build_model("nerd_rain_t")
+    ema = ModelEma(network, 0.9)
+    network.compile_for_training()
+    norms = [m for m in network.modules() if isinstance(m, LayerNorm)]
+    assert norms and all(norm.is_compiled for norm in norms)
+    assert not any(m.is_compiled for m in ema.network.modules() if isinstance(m, LayerNorm))
