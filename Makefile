@@ -63,4 +63,4 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 test-gpu: setup
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m gpu -v

@@ -8,7 +8,8 @@ agrees: PSNR between its result and that of the CPU in float32, with random weig
 step, images/s: a training step (forward, the recipe's loss, backward, fused Adam) on the recipe's
     patches and batch; memory: the most that tensors took in it.
 
-Below it stands where the time of a training step goes.
+A mode's graph is that of OPTIM.CUDA_GRAPH, its compile that of OPTIM.COMPILE and test.py --compile.
+Rows are printed as they come. Below the table stands where the time of a training step goes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from models import build_model
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.files import write_text
+from utils.training.graphs import GraphedCompute
 from utils.training.optim import PRECISIONS, build_optimizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +58,7 @@ MODES = (
     "bf16",
     "bf16+channels_last",
     "bf16+compile",
+    "bf16+graph",
     "fp16",
 )
 
@@ -81,8 +84,9 @@ def main() -> None:
     tests = "" if args.without_tests else run_tests()
     rows = []
     for network in args.networks:
+        rainy, expected = reference(network)
         for mode in args.modes:
-            rows.append(measure(network, mode, device, args.seconds))
+            rows.append(measure(network, mode, rainy, expected, device, args.seconds))
             print(table(rows).splitlines()[-1], file=sys.stderr)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     where = f"{name}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}"
@@ -107,20 +111,40 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_tests() -> str:
-    """The last line of pytest, and each failed test."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=line"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return "\n".join(["Tests on the GPU:", *lines, *done.stdout.splitlines()[-1:]])
+    """The last line of pytest, and each failed test; all lines go to stderr as they come."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-v",
+        "--tb=short",
+        "tests/test_cuda.py",
+    ]
+    lines = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
+        for line in tests.stdout or ():
+            print(line, end="", file=sys.stderr, flush=True)
+            lines.append(line.rstrip())
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return "\n".join(["Tests on the GPU:", *failed, *lines[-1:]])
 
 
-def measure(name: str, mode: str, device: torch.device, seconds: float) -> Row:
+def reference(name: str) -> tuple[Tensor, Tensor]:
+    """An image and its restored one, (1, 3, SIZE, SIZE), by the network of seed 0 on the CPU."""
+    torch.manual_seed(0)
+    network, rainy = build_model(name).eval(), torch.rand(1, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        return rainy, network.restore(rainy)
+
+
+def measure(
+    name: str, mode: str, rainy: Tensor, expected: Tensor, device: torch.device, seconds: float
+) -> Row:
     """One row of the table."""
     torch.manual_seed(0)
-    rainy = torch.rand(1, 3, SIZE, SIZE)
     network = build_model(name).eval()
-    with torch.inference_mode():
-        expected = network.restore(rainy)
     with switches(mode) as (dtype, is_compiled, layout):
         network.to(device).to(memory_format=layout)
         on_device = rainy.to(device, memory_format=layout)
@@ -134,7 +158,9 @@ def measure(name: str, mode: str, device: torch.device, seconds: float) -> Row:
         error = (run().float().cpu() - expected).square().mean()
         psnr = float(-10 * torch.log10(error)) if error > 0 else float("inf")
         restoring = median_seconds(run, device, seconds)
-        step, batch = training_step(name, dtype, is_compiled, layout, device)
+        step, batch = training_step(
+            name, dtype, is_compiled, layout, device, is_graph="graph" in mode.split("+")
+        )
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         stepping = median_seconds(step, device, seconds)
@@ -162,12 +188,14 @@ def training_step(
     is_compiled: bool,
     layout: torch.memory_format,
     device: torch.device,
+    *,
+    is_graph: bool = False,
 ) -> tuple[Callable[[], None], int]:
     """A step of the network's recipe, and its batch size."""
     cfg = load_config(ROOT / "configs" / f"{RECIPES[name]}.yml")
     network = build_model(name).train().to(device).to(memory_format=layout)
     if is_compiled:
-        network.compile()
+        network.compile_for_training()
     criterion = build_criterion(cfg.LOSS, network.implicit_outputs)
     optimizer = build_optimizer(cfg, network, fused=device.type == "cuda")
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
@@ -175,11 +203,18 @@ def training_step(
     rainy, clean = torch.rand(2, batch, 3, patch, patch).to(device).unbind()
     rainy = rainy.contiguous(memory_format=layout)
 
-    def step() -> None:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    def compute(rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        is_half = dtype != torch.float32
+        with torch.autocast(device.type, dtype, is_half, cache_enabled=not is_graph):
             outputs = network(rainy)
         loss, _ = criterion(outputs, clean)
         scaler.scale(loss).backward()
+        return {"loss": loss.detach()}
+
+    gradients = GraphedCompute(compute, network) if is_graph else compute
+
+    def step() -> None:
+        gradients(rainy, clean)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)

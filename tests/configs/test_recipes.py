@@ -27,6 +27,7 @@ OFF = {
     "OPTIM.TF32": False,
     "OPTIM.CHANNELS_LAST": False,
     "OPTIM.COMPILE": False,
+    "OPTIM.CUDA_GRAPH": False,
     "OPTIM.GRADIENT_CHECKPOINTING": False,
     "MODEL.INIT": "",
     "RUN.DETERMINISTIC": False,
