@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import shutil
@@ -17,6 +18,7 @@ import torch
 from configs import load_config
 from data.cache import open_cache
 from data.datasets import (
+    Ahead,
     BatchSampler,
     DecodedPairs,
     Draw,
@@ -269,3 +271,15 @@ def test_one_flip_for_all_images_of_a_step(tmp_path) -> None:
     assert all(len(set(step)) == 1 for step in steps)
     assert 6 <= len({step[0] for step in steps}) <= 8
     assert load(1, 2, 2)[::2] == [step[:1] for step in steps]  # every process, every micro-batch
+
+
+def test_batches_loaded_ahead_are_all_there_and_in_order() -> None:
+    """However often and wherever the next one is asked for early, also behind the last."""
+    for early in ((), (0,), (1, 1, 2), (0, 1, 2, 3)):
+        batches = [(torch.tensor(i), torch.tensor(-i), torch.tensor(10 * i)) for i in range(3)]
+        ahead, seen = Ahead(iter(batches)), []
+        for step in range(4):
+            for _ in range(early.count(step)):
+                ahead.fetch()
+            seen += [int(batch[0]) for batch in itertools.islice(ahead, 1)]
+        assert seen == [0, 1, 2]
