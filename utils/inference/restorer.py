@@ -122,7 +122,7 @@ class Restorer:
         restored = None
         while restored is None:
             if colours.shape not in self._grids:
-                self._grids[colours.shape] = self._choose_grid(colours)
+                self._grids[colours.shape] = self.choose_grid(colours)
             grid = self._grids[colours.shape]
             # One context for all tiles: it casts the weights once.
             with self._autocast(), out_of_memory_suppressed():
@@ -233,7 +233,7 @@ class Restorer:
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
-    def _choose_grid(self, image: np.ndarray) -> Grid:
+    def choose_grid(self, image: np.ndarray) -> Grid:
         """How an image (H, W, 1 or 3) is cut."""
         network, (height, width) = self.network, image.shape[:2]
         if self.tile.word == "released":
