@@ -43,7 +43,7 @@ class Recording:
 
 
 class GraphedCompute:
-    """``compute`` recorded once for each shape of its images, then replayed.
+    """``compute``, recorded when its images get another shape, else replayed.
 
     A replay launches all kernels of a step at once. Networks of many small ones, such as
     NeRD-Rain, otherwise wait for Python most of the time. The values are those of ``compute``.
@@ -52,13 +52,14 @@ class GraphedCompute:
     def __init__(self, compute: Compute, network: nn.Module) -> None:
         self.compute = compute
         self.network = network
-        self.recordings: dict[torch.Size, Recording] = {}
+        self.recording: Recording | None = None
 
     def __call__(self, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
         """What ``compute`` returns; good until the next call, as the gradients are."""
-        if rainy.shape not in self.recordings:
-            self.recordings[rainy.shape] = self._record(rainy, clean)
-        recording = self.recordings[rainy.shape]
+        if self.recording is None or self.recording.rainy.shape != rainy.shape:
+            self.recording = None  # frees its memory
+            self.recording = self._record(rainy, clean)
+        recording = self.recording
         recording.rainy.copy_(rainy)
         recording.clean.copy_(clean)
         recording.graph.replay()
