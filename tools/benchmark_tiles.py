@@ -81,7 +81,8 @@ def measure(name: str, network: DerainingNetwork, rounds: int) -> None:
 def grid_of(network: DerainingNetwork, size: tuple[int, int], tile: int | str) -> Grid:
     """How test.py cuts an image of ``size``, (height, width)."""
     restorer = Restorer(network, tile=tile, notify=lambda text: None)
-    return restorer.choose_grid(np.zeros((*size, 3), np.uint8))
+    with torch.inference_mode():  # as restoring itself: gradients would take memory
+        return restorer.choose_grid(np.zeros((*size, 3), np.uint8))
 
 
 def tile_seconds(network: DerainingNetwork, shape: tuple[int, int]) -> float:
