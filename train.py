@@ -270,13 +270,13 @@ def train(run: Run, is_one_epoch: bool) -> None:
             record |= validate(run)
         record["seconds"] = time.perf_counter() - started
         progress.history.append(record)
+        if run.log and is_every(cfg.CHECKPOINT.SNAPSHOT_EVERY, epoch):
+            run.folder.keep_snapshot(run.state.weights({}), epoch)
+        progress.end_epoch()
+        save(run)  # before the log tells of the epoch; a resume writes a line that is missing
         if run.log:
             run.log.add(record)
             run.log.draw(progress.history, f"{cfg.RUN.NAME}: {cfg.MODEL.NAME}")
-            if is_every(cfg.CHECKPOINT.SNAPSHOT_EVERY, epoch):
-                run.folder.keep_snapshot(run.state.weights({}), epoch)
-        progress.end_epoch()
-        save(run)
         if is_one_epoch:
             break
     if run.log:

@@ -13,6 +13,7 @@ import cv2
 import pytest
 import torch
 
+import train
 from tests.helpers import ROOT, smooth_image, write_pairs
 from tests.ranks import FORK, At, run_ranks, train_here
 from tests.tiny_network import register
@@ -176,6 +177,39 @@ def test_best_weights_alone_are_not_written_over(settings, tmp_path) -> None:
         (folder / name).unlink()
     with pytest.raises(UserError, match=r"best\.safetensors but no checkpoint"):
         train_here(tmp_path, "run", *settings, "--resume")
+
+
+def test_a_log_of_finished_epochs_alone_is_not_written_over(settings, tmp_path) -> None:
+    folder = train_here(tmp_path, "run", *settings)
+    for name in ("latest.pth", "previous.pth", "best.safetensors"):
+        (folder / name).unlink()
+    before = (folder / "log.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"log\.jsonl tells of finished epochs, but there is no"):
+        train_here(tmp_path, "run", *settings, "--resume")
+    assert (folder / "log.jsonl").read_bytes() == before
+
+
+def test_resume_starts_anew_what_was_killed_before_its_first_checkpoint(settings, tmp_path) -> None:
+    """One command for a scheduler: the log of a few steps that nothing else is left of is no run."""
+    run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, step=3))
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
+    folder = train_here(tmp_path, "run", *settings, "--resume", "OPTIM.EPOCHS", "1")
+    assert progress(folder)["step"] == 3
+
+
+def test_an_epoch_is_told_when_its_checkpoint_lies_on_the_disk(
+    settings, tmp_path, monkeypatch
+) -> None:
+    """Else a kill in between would leave a log of an epoch that no checkpoint holds."""
+    log, real_save = tmp_path / "run" / "log.jsonl", train.save
+
+    def save(run: train.Run) -> None:
+        assert log.read_text().count('"kind": "epoch"') < run.state.progress.epoch - 1
+        real_save(run)
+
+    monkeypatch.setattr(train, "save", save)
+    folder = train_here(tmp_path, "run", *settings, "DATA.VAL", "")
+    assert (folder / "log.jsonl").read_text().count('"kind": "epoch"') == 2
 
 
 def test_the_best_psnr_is_remembered(settings, tmp_path) -> None:

@@ -26,6 +26,7 @@ class RunFolder:
         self.latest = path / "latest.pth"
         self.previous = path / "previous.pth"
         self.best = path / "best.safetensors"
+        self.log = path / "log.jsonl"
         self.config = path / "config.yml"
         self._lock: IO[str] | None = None
 
@@ -65,6 +66,11 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds best.safetensors but no checkpoint to go on from; choose "
                 "another RUN.NAME, and start from these weights with MODEL.INIT."
+            )
+        if not _holds_steps_alone(self.log):
+            raise UserError(
+                f"{self.log} tells of finished epochs, but there is no checkpoint to go on from; "
+                "choose another RUN.NAME, or move the log away."
             )
         return None
 
@@ -142,3 +148,15 @@ class RunFolder:
     def keep_snapshot(self, weights: Weights, epoch: int) -> None:
         """Keep the weights of an epoch for good."""
         write_weights(self.path / "snapshots" / f"epoch{epoch:04d}.safetensors", weights)
+
+
+def _holds_steps_alone(log: Path) -> bool:
+    """Whether a log tells at most of the steps of a run that was killed before its first checkpoint.
+
+    A line that the kill cut off may end anywhere.
+    """
+    if not log.exists():
+        return True
+    start = '{"kind": "step"'
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return all(start.startswith(line[: len(start)]) for line in lines)
