@@ -236,7 +236,16 @@ def begin(run: Run, checkpoint: Path | None, accept_changed_data: bool) -> Run:
                 check_same_files(checkpoint.parent, saved["data"], state.files)
             for line in changed_settings(CfgNode.load_cfg(saved["config"]), cfg):
                 print(f"changed setting {line}")
-            print(f"resuming {checkpoint} in epoch {state.progress.epoch}", flush=True)
+            progress = state.progress
+            progress.kept = folder.take_best(
+                checkpoint.parent, progress.best_psnr, progress.kept
+            )
+            if progress.best_epoch and not folder.best.exists():
+                print(
+                    f"note: the weights of the best epoch, {progress.best_epoch}, lie neither in "
+                    f"{folder.path} nor beside {checkpoint}; only better ones will be kept"
+                )
+            print(f"resuming {checkpoint} in epoch {progress.epoch}", flush=True)
     if not run.processes.is_main:
         return run
     write_text(folder.config, cfg.dump())

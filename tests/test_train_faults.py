@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ import train
 from tests.helpers import ROOT, smooth_image, write_pairs
 from tests.ranks import FORK, At, run_ranks, train_here
 from tests.tiny_network import register
-from utils.checkpoints import read_checkpoint
+from utils.checkpoints import read_checkpoint, read_weights, write_weights
 from utils.errors import UserError
 from utils.training.run_folder import RunFolder
 
@@ -150,6 +151,26 @@ def test_resume_from_needs_a_checkpoint_and_a_folder_without_results(settings, t
     assert progress(two)["step"] == 6 and progress(one)["step"] == 3
     with pytest.raises(UserError, match=r"two holds .*latest\.pth.* would overwrite"):
         train_here(tmp_path, "two", *settings, "--resume-from", str(one / "latest.pth"))
+
+
+def test_resume_from_takes_the_best_weights_along(settings, tmp_path, capsys) -> None:
+    one = train_here(tmp_path, "one", *settings, "CHECKPOINT.KEEP_BEST", "2")
+    kept = {path.name: path.read_bytes() for path in (one / "best").iterdir()}
+    worse = ["OPTIM.EPOCHS", "3", "OPTIM.LR", "0.3", "SCHEDULE.NAME", "multi_step"]
+    worse += ["CHECKPOINT.KEEP_BEST", "2", "--resume-from", str(one / "latest.pth")]
+    two = train_here(tmp_path, "two", *settings, *worse)
+    assert (two / "best.safetensors").read_bytes() == (one / "best.safetensors").read_bytes()
+    assert {path.name: path.read_bytes() for path in (two / "best").iterdir()} == kept
+    # Weights of another moment than the checkpoint's best are not what it speaks of.
+    weights = read_weights(one / "best.safetensors")
+    other = dataclasses.replace(weights, info=weights.info | {"psnr": 99.0})
+    write_weights(one / "best.safetensors", other)
+    capsys.readouterr()
+    three = train_here(tmp_path, "three", *settings, *worse)
+    assert not (three / "best.safetensors").exists()
+    printed = capsys.readouterr().out
+    assert "note: the weights of the best epoch" in printed and str(one) in printed
+    assert f"--weights {three}/latest.pth" in printed
 
 
 @pytest.mark.parametrize("name", ["latest.pth", "previous.pth", "best.safetensors", "log.jsonl"])

@@ -186,9 +186,8 @@ def summary(progress: Progress, cfg: CfgNode, folder: RunFolder, example: Path) 
     lines = [f"{epochs} epochs, {progress.step:,} steps: {folder.path}"]
     if progress.is_early(cfg.VALIDATION.PATIENCE) and epochs < cfg.OPTIM.EPOCHS:
         lines.append(f"stopped early: no better PSNR in {cfg.VALIDATION.PATIENCE} epochs")
-    best = folder.latest
     if progress.best_epoch:
-        best = folder.best
         lines.append(f"best epoch {progress.best_epoch}: {progress.best_psnr:.2f} dB")
-    lines.append(f"test it: python test.py --weights {best} --input {example} --output results")
+    weights = folder.best if folder.best.exists() else folder.latest
+    lines.append(f"test it: python test.py --weights {weights} --input {example} --output results")
     return "\n".join(lines)
