@@ -17,7 +17,7 @@ import torch
 import train
 from tests.helpers import ROOT, smooth_image, write_pairs
 from tests.ranks import FORK, At, run_ranks, train_here
-from tests.tiny_network import register
+from tests.tiny_network import TinyNetwork, register
 from utils.checkpoints import read_checkpoint, read_weights, write_weights
 from utils.errors import UserError
 from utils.training.run_folder import RunFolder
@@ -319,6 +319,21 @@ def test_a_loss_that_is_not_finite_names_what_is_known(settings, tmp_path) -> No
     )
     assert message.count(".png") == 2
     assert "OPTIM.CLIP_NORM 1" in message and "PRECISION" not in message
+
+
+def test_clipping_leaves_the_gradients_to_the_report(settings, tmp_path, monkeypatch) -> None:
+    """Only the bias of the last convolution is spoilt, on its way to the loss's gradient."""
+    real = TinyNetwork.forward
+
+    def forward(self: TinyNetwork, rainy: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if torch.is_grad_enabled() and not self.body[4].bias._backward_hooks:
+            self.body[4].bias.register_hook(lambda gradient: gradient * float("nan"))
+        return real(self, rainy)
+
+    monkeypatch.setattr(TinyNetwork, "forward", forward)
+    for norm in ("0", "1"):
+        with pytest.raises(UserError, match=r"1 of 6 gradients are not finite.* body\.4\.bias"):
+            train_here(tmp_path, f"run{norm}", *settings, "OPTIM.CLIP_NORM", norm)
 
 
 def test_all_processes_name_their_images(settings, tmp_path) -> None:
