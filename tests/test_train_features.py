@@ -108,6 +108,20 @@ def test_steps_tell_what_a_researcher_looks_at(settings, tmp_path) -> None:
     assert list((folder / "tensorboard").iterdir())
 
 
+def test_what_is_not_finite_is_null_in_the_log(settings, tmp_path) -> None:
+    """In fp16 the scaled gradients overflow now and then; JSON has no word for infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    more = ["OPTIM.PRECISION", "fp16", "LOSS.TERMS.L1", "1e36", "LOG.EVERY_STEPS", "2"]
+    folder = train_here(tmp_path, "run", *settings, *more, "--stop-after-epoch")
+    train_here(tmp_path, "run", *settings, *more, "--resume")  # which writes the log anew
+    text = (folder / "log.jsonl").read_text()
+    lines = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    assert lines[0]["grad_norm"] is None and lines[0]["loss"] > 1e34
+
+
 def test_curves_are_a_picture_of_some_size(settings, tmp_path) -> None:
     folder = train_here(tmp_path, "run", *settings)
     assert (folder / "curves.png").stat().st_size > 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import uuid
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ class RunLog:
             key=lambda line: (line["step"], line["kind"] != "step"),
         )
         if lines or self._path.exists():
-            write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
+            write_text(self._path, "".join(map(json_line, lines)))
         # Events of steps that a kill undid are hidden by purge_step.
         self._tensorboard = SummaryWriter(
             str(folder / "tensorboard"), purge_step=step + 1 if step else None
@@ -58,7 +59,7 @@ class RunLog:
         """
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json_line(record))
         except OSError as error:
             raise UserError(f"Cannot write {self._path}: {error.strerror}.") from error
         kind = record["kind"]
@@ -91,6 +92,16 @@ class RunLog:
             self._wandb.finish()
 
 
+def json_line(record: Record) -> str:
+    """A record as a line of log.jsonl. JSON has no infinity and no nan; these become null.
+
+    In fp16 the norm of gradients that overflowed, in a step that the scaler left out, is one.
+    """
+    is_null = {k: isinstance(v, float) and not math.isfinite(v) for k, v in record.items()}
+    values = {key: None if is_null[key] else value for key, value in record.items()}
+    return json.dumps(values, allow_nan=False) + "\n"
+
+
 def read_log(path: Path) -> list[Record]:
     """The complete lines of a log.jsonl; a line that a kill cut off is left out."""
     records: list[Record] = []
@@ -101,7 +112,7 @@ def read_log(path: Path) -> list[Record]:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and {"kind", "step"} <= record.keys():
+        if isinstance(record, dict) and "kind" in record and isinstance(record.get("step"), int):
             records.append(record)
     return records
 
