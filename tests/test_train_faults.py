@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import os
 import select
 import signal
@@ -21,6 +22,9 @@ from tests.tiny_network import TinyNetwork, register
 from utils.checkpoints import read_checkpoint, read_weights, write_weights
 from utils.errors import UserError
 from utils.training.run_folder import RunFolder
+
+
+GZIP = gzip.compress(b"TRAIN\t1\t1\tinput/1.png\n", mtime=0)
 
 
 @pytest.fixture
@@ -263,6 +267,30 @@ def test_a_flipped_byte_in_a_checkpoint_is_noticed(settings, tmp_path, position)
     content[int(position * len(content))] ^= 1
     (folder / "latest.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"latest\.pth is .*--resume-from .*previous\.pth"):
+        train_here(tmp_path, "run", *settings, "--resume")
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_sound_one(settings, tmp_path) -> None:
+    settings += ["CHECKPOINT.EVERY_STEPS", "1", "DATA.VAL", ""]
+    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+    (folder / "latest.pth").write_bytes((folder / "latest.pth").read_bytes()[:-2000])
+    before = (folder / "previous.pth").read_bytes()
+    take = ["--resume-from", str(folder / "previous.pth")]
+    run_alone(tmp_path, "run", *settings, *take, at=At(signal.SIGKILL, step=1))
+    assert (folder / "previous.pth").read_bytes() == before
+    assert progress(folder)["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", GZIP[:20], GZIP[:12] + b"x" + GZIP[13:]],
+    ids=["empty", "foreign", "cut", "flipped"],
+)
+def test_a_damaged_list_of_files_leaves_their_number(settings, tmp_path, content) -> None:
+    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+    (folder / "data_files.tsv.gz").write_bytes(content)
+    (tmp_path / "train" / "input" / "1.png").touch()
+    with pytest.raises(UserError, match=r"TRAIN: 12 files before, 12 now\. .*--accept-changed"):
         train_here(tmp_path, "run", *settings, "--resume")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def read_list(folder: Path) -> dict[str, FileStamps]:
         for line in text.splitlines():
             group, size, time, name = line.split("\t", 3)
             files.setdefault(group, {})[name] = (int(size), int(time))
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return {}
     return files
 
