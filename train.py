@@ -94,7 +94,10 @@ def parse_arguments() -> argparse.Namespace:
         "--dry-run", action="store_true", help="take a few steps, print the plan, write nothing"
     )
     parser.add_argument(
-        "--accept-changed-data", action="store_true", help="resume although files have changed"
+        "--accept-changed-data",
+        action="store_true",
+        help="resume although files have changed; with more or fewer of them the epoch under way "
+        "may show an image twice or not at all",
     )
     parser.add_argument(
         "--stop-after-epoch", action="store_true", help="end after the epoch under way"
@@ -196,6 +199,8 @@ def build_run(
     files = {}
     if processes.is_main:  # the one that writes checkpoints
         sets = {"TRAIN": loaders.train_pairs, **{n: s.pairs for n, s in loaders.validation.items()}}
+        if loaders.layer_pairs:
+            sets["LAYERS"] = loaders.layer_pairs
         for name, pairs in sets.items():
             files[name] = stamp_files(path for pair in pairs for path in (pair.rainy, pair.clean))
     return Run(
@@ -232,14 +237,16 @@ def begin(run: Run, checkpoint: Path | None, accept_changed_data: bool) -> Run:
         saved = read_state(checkpoint)
         state.load(saved, checkpoint)
         if run.processes.is_main:
-            if not accept_changed_data:
-                check_same_files(checkpoint.parent, saved["data"], state.files)
+            changes = check_same_files(
+                checkpoint.parent, saved["data"], state.files, accept_changed_data
+            )
+            state.check_same_epoch(saved, checkpoint, same_files=not changes)
+            if changes:
+                print(f"note: going on with changed data: {changes}")
             for line in changed_settings(CfgNode.load_cfg(saved["config"]), cfg):
                 print(f"changed setting {line}")
             progress = state.progress
-            progress.kept = folder.take_best(
-                checkpoint.parent, progress.best_psnr, progress.kept
-            )
+            progress.kept = folder.take_best(checkpoint.parent, progress.best_psnr, progress.kept)
             if progress.best_epoch and not folder.best.exists():
                 print(
                     f"note: the weights of the best epoch, {progress.best_epoch}, lie neither in "

@@ -23,7 +23,6 @@ from utils.checkpoints import read_checkpoint, read_weights, write_weights
 from utils.errors import UserError
 from utils.training.run_folder import RunFolder
 
-
 GZIP = gzip.compress(b"TRAIN\t1\t1\tinput/1.png\n", mtime=0)
 
 
@@ -215,7 +214,7 @@ def test_a_log_of_finished_epochs_alone_is_not_written_over(settings, tmp_path) 
 
 
 def test_resume_starts_anew_what_was_killed_before_its_first_checkpoint(settings, tmp_path) -> None:
-    """One command for a scheduler: the log of a few steps that nothing else is left of is no run."""
+    """One command for a scheduler: a log of a few steps and nothing else is no run."""
     run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, step=3))
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
     folder = train_here(tmp_path, "run", *settings, "--resume", "OPTIM.EPOCHS", "1")
@@ -310,6 +309,49 @@ def test_changed_data_are_told_and_accepted_when_asked(settings, tmp_path) -> No
     train_here(
         tmp_path, "run", *settings, "--resume", "OPTIM.EPOCHS", "3"
     )  # the new data are known
+
+
+@pytest.mark.parametrize(("removed", "stop", "steps"), [((3,), 1, 4), ((2, 3, 4, 6), 2, 3)])
+def test_a_run_goes_on_without_files_that_have_gone_in_mid_epoch(
+    settings, tmp_path, capsys, removed, stop, steps
+) -> None:
+    """Batches of two: 6 pairs are three steps an epoch, 5 are two, 2 are one."""
+    run_alone(tmp_path, "run", *settings, at=At(signal.SIGTERM, step=stop))
+    for number in removed:
+        for name in ("input", "target"):
+            (tmp_path / "train" / name / f"{number}.png").unlink()
+    with pytest.raises(UserError, match=r"TRAIN: .* gone .*--accept-changed-data"):
+        train_here(tmp_path, "run", *settings, "--resume")
+    other = ["OPTIM.BATCH_SIZE", "1"]
+    with pytest.raises(UserError, match=r"where the batch size from 2 to 1 cannot change"):
+        train_here(tmp_path, "run", *settings, *other, "--resume", "--accept-changed-data")
+    folder = train_here(tmp_path, "run", *settings, "--resume", "--accept-changed-data")
+    assert "note: " in capsys.readouterr().out
+    assert [line["epoch"] for line in progress(folder)["history"]] == [1, 2]
+    assert progress(folder)["step"] == steps
+
+
+def test_another_number_of_samples_waits_for_the_end_of_the_epoch(settings, tmp_path) -> None:
+    """Where the files are the same, a setting is another one."""
+    run_alone(tmp_path, "run", *settings, at=At(signal.SIGTERM, step=2))
+    more = ["DATA.REPEAT", "2", "--resume", "--accept-changed-data"]
+    with pytest.raises(UserError, match=r"the number of samples an epoch from 6 to 12 cannot"):
+        train_here(tmp_path, "run", *settings, *more)
+
+
+def test_the_pairs_that_rain_is_taken_from_are_data_too(settings, tmp_path) -> None:
+    layers = write_pairs(tmp_path / "layers", 3, 40, 48)
+    settings += ["DATA.SYNTHESIS.CLEAN", str(tmp_path / "train" / "target"), "DATA.VAL", ""]
+    settings += ["DATA.SYNTHESIS.LAYERS", str(layers), "DATA.SYNTHESIS.SHARE_LAYERS", "0.5"]
+    skipped = ["DATA.SYNTHESIS.SKIP_LAYERS", "['3']"]
+    folder = train_here(tmp_path, "run", *settings, *skipped, "OPTIM.EPOCHS", "1")
+    os.utime(layers / "input" / "3.png", ns=(1, 1))  # plays no part
+    folder = train_here(tmp_path, "run", *settings, *skipped, "--resume")
+    assert progress(folder)["step"] == 6
+    os.utime(layers / "input" / "2.png", ns=(1, 1))
+    message = r"LAYERS: 1 of another time \(input/2\.png\)"
+    with pytest.raises(UserError, match=message):
+        train_here(tmp_path, "run", *settings, *skipped, "--resume")
 
 
 def test_another_batch_size_waits_for_the_end_of_the_epoch(settings, tmp_path) -> None:

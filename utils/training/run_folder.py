@@ -174,7 +174,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _holds_steps_alone(log: Path) -> bool:
-    """Whether a log tells at most of the steps of a run that was killed before its first checkpoint.
+    """Whether a log tells of steps alone, as that of a run killed before its first checkpoint.
 
     A line that the kill cut off may end anywhere.
     """
