@@ -180,7 +180,8 @@ def build_run(
     loaders = build_loaders(cfg, processes.rank, processes.world_size, index=checked)
     check_best(cfg, list(loaders.validation))
     if cfg.MODEL.INIT and not is_resumed:
-        left = load_initial(network, cfg.MODEL.NAME, cfg.MODEL.INIT, cfg.MODEL.INIT_PARTIAL)
+        node = cfg.MODEL
+        left = load_initial(network, node.NAME, node.INIT, node.INIT_PARTIAL, node.OPTIONS)
         if left and processes.is_main:
             print(f"note: MODEL.INIT gave {left}")
     if processes.world_size > 1 and on_cuda:  # PyTorch has it for GPUs alone

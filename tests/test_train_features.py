@@ -151,6 +151,27 @@ def test_weights_to_start_from(settings, tmp_path, capsys) -> None:
     torch.testing.assert_close(after["body.4.bias"], start.body[4].bias.detach(), rtol=0, atol=1e-9)
 
 
+def test_the_authors_weights_of_another_shape_follow_the_options(settings, tmp_path, capsys):
+    torch.manual_seed(1)
+    wide = build_model("tiny", {"width": 6})
+    torch.save(wide.state_dict(), tmp_path / "wide.pth")
+    torch.save(build_model("tiny").state_dict(), tmp_path / "released.pth")
+    settings += ["OPTIM.LR", "1e-12", "SCHEDULE.LR_MIN", "0", "OPTIM.EPOCHS", "1", "RUN.SEED", "5"]
+    settings += ["MODEL.OPTIONS.width", "6"]
+    init = ["MODEL.INIT", str(tmp_path / "wide.pth")]
+    for partial in ("False", "True"):
+        folder = train_here(tmp_path, partial, *settings, *init, "MODEL.INIT_PARTIAL", partial)
+        after = read_checkpoint(folder / "latest.pth")["network"]
+        for key, value in wide.named_parameters():
+            torch.testing.assert_close(after[key], value.detach(), rtol=0, atol=1e-9)
+    assert "MODEL.INIT gave" not in capsys.readouterr().out  # all of them
+    init = ["MODEL.INIT", str(tmp_path / "released.pth")]
+    with pytest.raises(UserError, match=r"released\.pth, read as the authors' tiny, does not fit"):
+        train_here(tmp_path, "released", *settings, *init)
+    train_here(tmp_path, "released", *settings, *init, "MODEL.INIT_PARTIAL", "True")
+    assert "MODEL.INIT gave 2 of 9 entries" in capsys.readouterr().out
+
+
 def test_gradient_checkpointing_takes_the_same_steps(settings, tmp_path, monkeypatch) -> None:
     """Batch norm's statistics too, although every batch passes twice."""
     monkeypatch.setattr(TinyNetwork, "checkpointed_blocks", (nn.Sequential,))
