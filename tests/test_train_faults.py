@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import os
@@ -22,6 +23,7 @@ from tests.tiny_network import TinyNetwork, register
 from utils.checkpoints import read_checkpoint, read_weights, write_weights
 from utils.errors import UserError
 from utils.training.run_folder import RunFolder
+from utils.training.stopping import StopSignal
 
 GZIP = gzip.compress(b"TRAIN\t1\t1\tinput/1.png\n", mtime=0)
 
@@ -79,6 +81,70 @@ def test_a_signal_during_validation_is_heard_after_the_image(settings, tmp_path)
     assert done.statuses == [75]
     assert done.output.count("SIGUSR1: finishing the step or image under way") == 1
     assert progress(tmp_path / "run")["history"] == []
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (signal.SIGTERM, (signal.SIGTERM, signal.SIGTERM)),
+        (signal.SIGUSR1, (signal.SIGTERM, signal.SIGINT)),
+    ],
+)
+def test_repeated_signals_end_no_run_that_saves_or_has_saved(
+    settings, tmp_path, first, then
+) -> None:
+    """As schedulers send them, also while the interpreter ends."""
+    done = run_alone(tmp_path, "run", *settings, at=At(first, step=2, then=then))
+    assert done.statuses == [75], done.output
+    assert done.output.count("finishing the step") == 1
+    assert progress(tmp_path / "run")["step"] == 2
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(settings, tmp_path) -> None:
+    at = At(signal.SIGINT, step=2, then=(signal.SIGINT,))
+    done = run_alone(tmp_path, "run", *settings, at=at)
+    assert done.statuses == [130], done.output
+    assert not (tmp_path / "run" / "latest.pth").exists()
+
+
+def test_the_answer_to_a_signal_holds_nothing_up() -> None:
+    """Standard error is a full pipe that nobody reads."""
+
+    def stop() -> None:
+        _, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, bytes(4096))
+        os.set_blocking(writer, True)
+        os.dup2(writer, 2)
+        with StopSignal(is_main=True) as heard:
+            heard.begin("saving")
+            os.kill(os.getpid(), signal.SIGTERM)
+        sys.exit(75 if heard.received == "SIGTERM" else 1)
+
+    process = FORK.Process(target=stop)
+    process.start()
+    process.join(20)
+    status = process.exitcode
+    process.kill()
+    process.join()
+    assert status == 75
+
+
+@pytest.mark.parametrize(
+    ("at", "status"),
+    [
+        (None, 0),
+        (At(signal.SIGTERM, step=6, then=(signal.SIGTERM,)), 75),
+        (At(signal.SIGTERM, image=4, then=(signal.SIGTERM,)), 75),
+    ],
+)
+def test_a_run_with_loader_processes_ends(settings, tmp_path, at, status) -> None:
+    """Also by a signal in its last step, or in the last image of its last validation."""
+    done = run_alone(tmp_path, "run", *settings, "DATA.WORKERS", "1", at=at)
+    assert done.statuses == [status], done.output
+    assert progress(tmp_path / "run")["step"] == 6
 
 
 def test_checkpoints_are_written_between_epochs_ends(settings, tmp_path) -> None:

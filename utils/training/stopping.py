@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -31,7 +32,8 @@ class StopSignal:
     Until ``begin`` is called there is nothing to save and a signal raises RunStopped at once.
     After it the first one is answered with ``promise`` on standard error and noted in ``received``.
     A second SIGINT raises KeyboardInterrupt: somebody at the keyboard will not wait. Other repeated
-    signals are schedulers', which send several in a row.
+    signals are schedulers', which send several in a row, also while the process ends: what has
+    heard one ignores them all from then on.
 
     Python runs handlers between its own instructions only, which a long operator delays; the answer
     is therefore written by a thread.
@@ -41,7 +43,7 @@ class StopSignal:
         self.received: str | None = None
         self._promise: str | None = None
         self._answers = is_main
-        self._first_at = 0.0
+        self._interrupted_at = math.inf
         # torchrun hands a terminal's Ctrl-C to processes that got it already; within these seconds
         # it is the same key press.
         self._grace = 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
@@ -65,18 +67,21 @@ class StopSignal:
         traceback: TracebackType | None,
     ) -> None:
         signal.set_wakeup_fd(self._fd_before)
+        is_deaf = self.received and kind is not KeyboardInterrupt
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if is_deaf else handler)
         self._writer.close()  # ends the thread
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        is_repeated = time.monotonic() - self._interrupted_at > self._grace
+        if number == signal.SIGINT:
+            if is_repeated:
+                raise KeyboardInterrupt
+            self._interrupted_at = min(self._interrupted_at, time.monotonic())
         if self.received is None:
             self.received = signal.Signals(number).name
-            self._first_at = time.monotonic()
             if self._promise is None:
                 raise RunStopped
-        elif number == signal.SIGINT and time.monotonic() - self._first_at > self._grace:
-            raise KeyboardInterrupt
 
     def _answer_first(self) -> None:
         while byte := self._reader.recv(1):
