@@ -7,6 +7,9 @@ curves.png, TensorBoard events, sample pictures, latest.pth (to go on with --res
 
 from __future__ import annotations
 
+import utils.training.launcher  # noqa: F401  (before PyTorch, as it says itself)
+
+# isort: split
 import argparse
 import contextlib
 import dataclasses

@@ -31,6 +31,7 @@ class At:
     image: int = 0
     rank: int | None = None  # None: all of them
     to_loaders: bool = False  # to its loader processes instead
+    to_launcher: bool = False  # to the process that started it instead
     then: tuple[signal.Signals, ...] = ()  # right behind it, and again when training has ended
 
 
@@ -111,7 +112,8 @@ def _after_signal(function: Callable, at: At, when: int) -> Callable:
         count += 1
         if count == when:
             loaders = [process.pid for process in multiprocessing.active_children()]
-            for pid in loaders if at.to_loaders else [os.getpid()]:
+            self = os.getppid() if at.to_launcher else os.getpid()
+            for pid in loaders if at.to_loaders else [self]:
                 for number in (at.signal, *at.then):
                     os.kill(pid, number)
         return function(*args, **kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import json
 import os
 import select
 import signal
@@ -184,31 +185,72 @@ def test_one_process_at_a_time_writes_into_a_run(settings, tmp_path) -> None:
     assert progress(train_here(tmp_path, "run", *settings, "--resume"))["step"] == 6
 
 
-def test_a_process_ends_when_its_launcher_is_killed() -> None:
-    """The grandchild keeps the pipe open until its end."""
+def test_loader_processes_end_with_a_killed_trainer(settings, tmp_path) -> None:
+    """Also where one waits to hand over more than its pipe takes. They inherit this test's pipe."""
+    settings += ["AUGMENT.PATCH", "40", "OPTIM.BATCH_SIZE", "6", "DATA.REPEAT", "20"]
+    reader, writer = os.pipe()
+    at = At(signal.SIGKILL, step=2)
+    assert run_alone(tmp_path, "run", *settings, "DATA.WORKERS", "2", at=at).statuses == [-9]
+    os.close(writer)
+    assert select.select([reader], [], [], 20)[0], "the loaders go on"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_a_run_is_saved_when_its_launcher_is_killed(settings, tmp_path) -> None:
+    """The orphans inherit the pipe, whose end is theirs."""
+    arguments = [*settings, "DATA.REPEAT", 10**4, "RUN.FOLDER", tmp_path, "RUN.NAME", "run"]
+    reader, writer = os.pipe()
+    at = At(signal.SIGKILL, step=2, rank=0, to_launcher=True)
+    launcher = FORK.Process(
+        target=run_ranks, args=(tmp_path / "out", 2, *arguments), kwargs={"at": at}
+    )
+    launcher.start()
+    os.close(writer)
+    assert select.select([reader], [], [], 40)[0], "the orphans go on"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    launcher.join()
+    outputs = [path.read_text() for path in (tmp_path / "out").iterdir()]
+    assert any("The process that started this one has ended" in output for output in outputs)
+    steps = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert progress(tmp_path / "run")["step"] == steps[-1]["step"] >= 2
+
+
+ORPHAN = """
+import os, sys, time
+from utils.training import launcher
+os.write(1, b"loading")  # what follows takes PyTorch's seconds
+while os.getppid() == int(sys.argv[1]):
+    time.sleep(0.01)
+launcher.end_with_launcher()
+time.sleep(60)
+"""
+
+
+def test_a_process_whose_launcher_dies_while_pytorch_loads_ends() -> None:
     reader, writer = os.pipe()
 
-    def rank() -> None:
-        os.environ.update(RANK="0", WORLD_SIZE="1")
-        from utils.training.distributed import init_distributed
+    def launch() -> None:
+        command = [sys.executable, "-c", ORPHAN, str(os.getpid())]
+        subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.DEVNULL)
 
-        init_distributed()
-        os.write(writer, b"training")
-        FORK.Event().wait()
-
-    def launcher() -> None:
-        process = FORK.Process(target=rank)
-        process.start()
-        process.join()
-
-    killed = FORK.Process(target=launcher)
-    killed.start()
+    launcher = FORK.Process(target=launch)
+    launcher.start()
     os.close(writer)
-    assert os.read(reader, 8) == b"training"
-    killed.kill()
+    assert os.read(reader, 7) == b"loading"
+    launcher.kill()
     assert select.select([reader], [], [], 20)[0], "the orphan goes on"
-    assert os.read(reader, 8) == b""
+    assert os.read(reader, 1) == b""
     os.close(reader)
+    launcher.join()
+
+
+def test_the_launcher_is_known_before_pytorch_is_loaded() -> None:
+    code = "import sys; sys.modules['torch'] = None\ntry: import train\nexcept ImportError: pass\n"
+    code += "print('utils.training.launcher' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_resume_from_needs_a_checkpoint_and_a_folder_without_results(settings, tmp_path) -> None:
