@@ -19,6 +19,9 @@ from utils.errors import UserError
 # EX_TEMPFAIL of BSD's sysexits.h: nothing is wrong, the same command will go on later.
 EXIT_STOPPED = 75
 
+# A run that is over waits so long for its answer to be written, which a full pipe may hold up.
+SECONDS_TO_ANSWER = 2.0
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -43,6 +46,7 @@ class StopSignal:
         self.received: str | None = None
         self._promise: str | None = None
         self._answers = is_main
+        self._answered = threading.Event()
         self._interrupted_at = math.inf
         # torchrun hands a terminal's Ctrl-C to processes that got it already; within these seconds
         # it is the same key press.
@@ -71,6 +75,8 @@ class StopSignal:
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_IGN if is_deaf else handler)
         self._writer.close()  # ends the thread
+        if self.received:
+            self._answered.wait(SECONDS_TO_ANSWER)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         is_repeated = time.monotonic() - self._interrupted_at > self._grace
@@ -91,7 +97,9 @@ class StopSignal:
             # On a line of its own: a progress bar may be under way.
             start = "\n" if sys.stderr.isatty() else ""
             what = self._promise or "nothing is trained yet; ending"
-            os.write(2, f"{start}{signal.Signals(byte[0]).name}: {what}\n".encode())
+            with contextlib.suppress(OSError):  # nobody may read any more
+                os.write(2, f"{start}{signal.Signals(byte[0]).name}: {what}\n".encode())
+        self._answered.set()
         # Empty the socket until it is closed.
         while self._reader.recv(64):
             pass
