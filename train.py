@@ -42,7 +42,7 @@ from utils.training.data_identity import check_same_files, stamp_files, write_li
 from utils.training.distributed import Processes, destroy_distributed, init_distributed
 from utils.training.ema import ModelEma
 from utils.training.graphs import GraphedCompute, check_graph
-from utils.training.logs import RunLog, summary
+from utils.training.logs import RunLog, say, summary
 from utils.training.optim import (
     PRECISIONS,
     build_optimizer,
@@ -256,7 +256,7 @@ def begin(run: Run, checkpoint: Path | None, accept_changed_data: bool) -> Run:
                     f"note: the weights of the best epoch, {progress.best_epoch}, lie neither in "
                     f"{folder.path} nor beside {checkpoint}; only better ones will be kept"
                 )
-            print(f"resuming {checkpoint} in epoch {progress.epoch}", flush=True)
+            say(f"resuming {checkpoint} in epoch {progress.epoch}")
     if not run.processes.is_main:
         return run
     write_text(folder.config, cfg.dump())
@@ -274,8 +274,8 @@ def train(run: Run, is_one_epoch: bool) -> None:
     cfg, progress = run.cfg, run.state.progress
     if run.log:
         count = sum(p.numel() for p in run.state.network.parameters())
-        print(f"{cfg.MODEL.NAME}: {count:,} parameters on {run.processes.device}")
-        print(run.loaders.description, flush=True)
+        say(f"{cfg.MODEL.NAME}: {count:,} parameters on {run.processes.device}")
+        say(run.loaders.description)
     run.stop.begin("finishing the step or image under way, then saving; go on with --resume")
     for epoch in range(progress.epoch, cfg.OPTIM.EPOCHS + 1):
         if progress.is_early(cfg.VALIDATION.PATIENCE):
@@ -302,7 +302,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
     if run.log:
         run.log.close()
         pairs = [*(s.pairs for s in run.loaders.validation.values()), run.loaders.train_pairs][0]
-        print(summary(progress, cfg, run.folder, pairs[0].rainy.parent))
+        say(summary(progress, cfg, run.folder, pairs[0].rainy.parent))
 
 
 def train_one_epoch(run: Run) -> None:

@@ -22,7 +22,7 @@ from tests.helpers import ROOT, smooth_image, write_pairs
 from tests.ranks import FORK, At, run_ranks, train_here
 from tests.tiny_network import TinyNetwork, register
 from utils.checkpoints import read_checkpoint, read_weights, write_weights
-from utils.errors import UserError
+from utils.errors import UserError, run_main
 from utils.training.run_folder import RunFolder
 from utils.training.stopping import StopSignal
 
@@ -538,6 +538,27 @@ def test_without_a_terminal_lines_take_the_place_of_the_bar(settings, tmp_path) 
         "epoch 1/2 step 2", "epoch 2/2 step 4", "epoch 2/2 step 6"
     ]  # fmt: skip
     assert "\r" not in done.output and "it/s" not in done.output
+
+
+def test_a_run_goes_on_where_nobody_reads_what_it_prints(settings, tmp_path) -> None:
+    """As behind a `| tee` that was killed."""
+
+    def unread() -> None:
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        os.close(writer)
+        os.close(reader)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        run_main(lambda: train_here(tmp_path, "run", *settings) and None)
+
+    process = FORK.Process(target=unread)
+    process.start()
+    process.join(30)
+    status = process.exitcode
+    process.kill()
+    process.join()
+    assert status == 0
+    assert progress(tmp_path / "run")["step"] == 6
 
 
 def test_help_says_where_the_settings_are_and_what_a_stop_returns() -> None:

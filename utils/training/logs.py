@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import sys
 import uuid
 from collections.abc import Sequence
@@ -71,7 +73,7 @@ class RunLog:
         if self._wandb:
             self._wandb.log({**values, "step": record["step"]})
         if kind != "step" or not sys.stderr.isatty():
-            print(console_line(record, self._epochs), flush=True)
+            say(console_line(record, self._epochs))
 
     def draw(self, history: Sequence[Record], title: str) -> None:
         """Write curves.png anew."""
@@ -90,6 +92,18 @@ class RunLog:
         self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
+
+
+def say(text: str) -> None:
+    """Print at once what a run tells. The run goes on where its reader or terminal has gone."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def json_line(record: Record) -> str:
