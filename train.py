@@ -7,6 +7,9 @@ curves.png, TensorBoard events, sample pictures, latest.pth (to go on with --res
 
 from __future__ import annotations
 
+import utils.training.launcher  # noqa: F401  (before PyTorch, as it says itself)
+
+# isort: split
 import argparse
 import contextlib
 import dataclasses
@@ -39,7 +42,7 @@ from utils.training.data_identity import check_same_files, stamp_files, write_li
 from utils.training.distributed import Processes, destroy_distributed, init_distributed
 from utils.training.ema import ModelEma
 from utils.training.graphs import GraphedCompute, check_graph
-from utils.training.logs import RunLog, summary
+from utils.training.logs import RunLog, say, summary
 from utils.training.optim import (
     PRECISIONS,
     build_optimizer,
@@ -94,7 +97,10 @@ def parse_arguments() -> argparse.Namespace:
         "--dry-run", action="store_true", help="take a few steps, print the plan, write nothing"
     )
     parser.add_argument(
-        "--accept-changed-data", action="store_true", help="resume although files have changed"
+        "--accept-changed-data",
+        action="store_true",
+        help="resume although files have changed; with more or fewer of them the epoch under way "
+        "may show an image twice or not at all",
     )
     parser.add_argument(
         "--stop-after-epoch", action="store_true", help="end after the epoch under way"
@@ -177,7 +183,8 @@ def build_run(
     loaders = build_loaders(cfg, processes.rank, processes.world_size, index=checked)
     check_best(cfg, list(loaders.validation))
     if cfg.MODEL.INIT and not is_resumed:
-        left = load_initial(network, cfg.MODEL.NAME, cfg.MODEL.INIT, cfg.MODEL.INIT_PARTIAL)
+        node = cfg.MODEL
+        left = load_initial(network, node.NAME, node.INIT, node.INIT_PARTIAL, node.OPTIONS)
         if left and processes.is_main:
             print(f"note: MODEL.INIT gave {left}")
     if processes.world_size > 1 and on_cuda:  # PyTorch has it for GPUs alone
@@ -196,6 +203,8 @@ def build_run(
     files = {}
     if processes.is_main:  # the one that writes checkpoints
         sets = {"TRAIN": loaders.train_pairs, **{n: s.pairs for n, s in loaders.validation.items()}}
+        if loaders.layer_pairs:
+            sets["LAYERS"] = loaders.layer_pairs
         for name, pairs in sets.items():
             files[name] = stamp_files(path for pair in pairs for path in (pair.rainy, pair.clean))
     return Run(
@@ -232,11 +241,22 @@ def begin(run: Run, checkpoint: Path | None, accept_changed_data: bool) -> Run:
         saved = read_state(checkpoint)
         state.load(saved, checkpoint)
         if run.processes.is_main:
-            if not accept_changed_data:
-                check_same_files(checkpoint.parent, saved["data"], state.files)
+            changes = check_same_files(
+                checkpoint.parent, saved["data"], state.files, accept_changed_data
+            )
+            state.check_same_epoch(saved, checkpoint, same_files=not changes)
+            if changes:
+                print(f"note: going on with changed data: {changes}")
             for line in changed_settings(CfgNode.load_cfg(saved["config"]), cfg):
                 print(f"changed setting {line}")
-            print(f"resuming {checkpoint} in epoch {state.progress.epoch}", flush=True)
+            progress = state.progress
+            progress.kept = folder.take_best(checkpoint.parent, progress.best_psnr, progress.kept)
+            if progress.best_epoch and not folder.best.exists():
+                print(
+                    f"note: the weights of the best epoch, {progress.best_epoch}, lie neither in "
+                    f"{folder.path} nor beside {checkpoint}; only better ones will be kept"
+                )
+            say(f"resuming {checkpoint} in epoch {progress.epoch}")
     if not run.processes.is_main:
         return run
     write_text(folder.config, cfg.dump())
@@ -254,8 +274,8 @@ def train(run: Run, is_one_epoch: bool) -> None:
     cfg, progress = run.cfg, run.state.progress
     if run.log:
         count = sum(p.numel() for p in run.state.network.parameters())
-        print(f"{cfg.MODEL.NAME}: {count:,} parameters on {run.processes.device}")
-        print(run.loaders.description, flush=True)
+        say(f"{cfg.MODEL.NAME}: {count:,} parameters on {run.processes.device}")
+        say(run.loaders.description)
     run.stop.begin("finishing the step or image under way, then saving; go on with --resume")
     for epoch in range(progress.epoch, cfg.OPTIM.EPOCHS + 1):
         if progress.is_early(cfg.VALIDATION.PATIENCE):
@@ -270,19 +290,19 @@ def train(run: Run, is_one_epoch: bool) -> None:
             record |= validate(run)
         record["seconds"] = time.perf_counter() - started
         progress.history.append(record)
+        if run.log and is_every(cfg.CHECKPOINT.SNAPSHOT_EVERY, epoch):
+            run.folder.keep_snapshot(run.state.weights({}), epoch)
+        progress.end_epoch()
+        save(run)  # before the log tells of the epoch; a resume writes a line that is missing
         if run.log:
             run.log.add(record)
             run.log.draw(progress.history, f"{cfg.RUN.NAME}: {cfg.MODEL.NAME}")
-            if is_every(cfg.CHECKPOINT.SNAPSHOT_EVERY, epoch):
-                run.folder.keep_snapshot(run.state.weights({}), epoch)
-        progress.end_epoch()
-        save(run)
         if is_one_epoch:
             break
     if run.log:
         run.log.close()
         pairs = [*(s.pairs for s in run.loaders.validation.values()), run.loaders.train_pairs][0]
-        print(summary(progress, cfg, run.folder, pairs[0].rainy.parent))
+        say(summary(progress, cfg, run.folder, pairs[0].rainy.parent))
 
 
 def train_one_epoch(run: Run) -> None:
@@ -365,7 +385,7 @@ def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bo
     if run.processes.world_size > 1:
         check_all_are_trained(state.network)
     state.scaler.unscale_(state.optimizer)
-    norm = clip_gradients(state.network, optim.CLIP_NORM)
+    norm = clip_gradients(state.network, 0)  # measured; a norm of nan would spoil them all
     # A signal may reach the processes at different steps; they stop together.
     is_stopped = torch.tensor([float(bool(run.stop.received))]).to(device, non_blocking=True)
     sums = torch.stack([torch.stack([*values.values()]) for values in losses])
@@ -379,6 +399,8 @@ def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bo
         everywhere = [i for share in run.processes.gather(indices) for i in share]
         images = [run.loaders.train_pairs[i].rainy for i in everywhere]
         refuse_step(where, values, state.network, images, run.cfg, run.folder.way_on())
+    if optim.CLIP_NORM:
+        nn.utils.clip_grads_with_norm_(state.network.parameters(), optim.CLIP_NORM, norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)

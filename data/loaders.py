@@ -23,7 +23,14 @@ from data.datasets import (
     TrainingPatches,
 )
 from data.pairs import Pair, find_pairs, warn_about_halves
-from data.synthesis import Mixture, SyntheticPatches, hold_out, layers_of, read_layers
+from data.synthesis import (
+    Mixture,
+    SyntheticPatches,
+    find_layers,
+    hold_out,
+    layers_of,
+    read_layers,
+)
 from data.transforms import Augmentation
 from data.workers import prepare_worker
 from utils.errors import UserError
@@ -47,6 +54,7 @@ class ValidationSet:
 class Loaders:
     """``train`` yields (rainy, clean, indices into ``train_pairs``) in the order of ``sampler``.
 
+    ``layer_pairs`` are those that synthetic rain takes its layers from, where it does.
     ``validation`` holds the sets of DATA.VAL by name, in their order; it is empty without any.
     ``description`` tells in words what was found.
     """
@@ -54,6 +62,7 @@ class Loaders:
     train: PatchLoader
     sampler: BatchSampler
     train_pairs: list[Pair]
+    layer_pairs: list[Pair]
     validation: dict[str, ValidationSet]
     description: str
 
@@ -83,12 +92,15 @@ def build_loaders(
         return pairs
 
     train_pairs: list[Pair] = []
+    layer_pairs: list[Pair] = []
     shares = []
     synthetic: SyntheticPatches | None = None
     if node.SYNTHESIS.CLEAN:
         synthetic = build_synthesis(node.SYNTHESIS, augmentation, cfg.RUN.SEED)
         # a photograph stands for both images of its pairs, to be named in messages
         train_pairs = [Pair(photo, photo) for photo in synthetic.photos]
+        if node.SYNTHESIS.LAYERS:
+            layer_pairs = find_layers(*_layers(node.SYNTHESIS))
         shares = [Share(0, len(train_pairs), node.REPEAT * len(train_pairs))]
         descriptions.append(
             f"rain of {len(synthetic.layers)} layers and drawn rain on {len(train_pairs)} "
@@ -118,7 +130,7 @@ def build_loaders(
         name: ValidationSet(pairs, _validation_loader(pairs[rank::world_size], node.WORKERS))
         for name, pairs in validation_pairs.items()
     }
-    return Loaders(train, sampler, train_pairs, validation, "; ".join(descriptions))
+    return Loaders(train, sampler, train_pairs, layer_pairs, validation, "; ".join(descriptions))
 
 
 def build_synthesis(node: CfgNode, augmentation: Augmentation, seed: int) -> SyntheticPatches:
@@ -139,9 +151,7 @@ def build_synthesis(node: CfgNode, augmentation: Augmentation, seed: int) -> Syn
         )
     layers: list[np.ndarray] = []
     if node.LAYERS:
-        what = "DATA.SYNTHESIS.SKIP_LAYERS"
-        layers = read_layers(Path(node.LAYERS), node.SKIP_LAYERS, what)
-        layers = layers_of("train" if held_out else "", layers)
+        layers = layers_of("train" if held_out else "", read_layers(*_layers(node)))
     return SyntheticPatches(
         [path for stem, path in photos.items() if stem not in held_out],
         layers,
@@ -156,6 +166,11 @@ def build_synthesis(node: CfgNode, augmentation: Augmentation, seed: int) -> Syn
         relit=node.SHARE_RELIT,
         patterns=node.SHARE_PATTERNS,
     )
+
+
+def _layers(node: CfgNode) -> tuple[Path, list[str], str]:
+    """The arguments of ``find_layers`` and ``read_layers``."""
+    return Path(node.LAYERS), node.SKIP_LAYERS, "DATA.SYNTHESIS.SKIP_LAYERS"
 
 
 def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:

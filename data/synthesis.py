@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.datasets import Draw, to_bytes
-from data.pairs import find_pairs
+from data.pairs import Pair, find_pairs
 from data.rain import (
     add_rain,
     extract_layer,
@@ -148,8 +148,8 @@ def read_photo(path: Path) -> np.ndarray:
     return to_uint8(to_float(read_rgb(path)))
 
 
-def read_layers(folder: Path, skipped: Sequence[str], what: str) -> list[np.ndarray]:
-    """The rain layers of a folder of pairs, without those whose rainy stem is ``skipped``.
+def find_layers(folder: Path, skipped: Sequence[str], what: str) -> list[Pair]:
+    """The pairs of a folder that rain layers come from, but those whose rainy stem is ``skipped``.
 
     ``what`` names the option or setting that skips, for the sentence that refuses it.
     """
@@ -161,7 +161,12 @@ def read_layers(folder: Path, skipped: Sequence[str], what: str) -> list[np.ndar
     pairs = [pair for pair in pairs if pair.rainy.stem not in skipped]
     if not pairs:
         raise UserError(f"{what} leaves no pair of {folder}.")
-    return [extract_layer(*pair.read_uint8()) for pair in pairs]
+    return pairs
+
+
+def read_layers(folder: Path, skipped: Sequence[str], what: str) -> list[np.ndarray]:
+    """The rain layers of the pairs that ``find_layers`` finds."""
+    return [extract_layer(*pair.read_uint8()) for pair in find_layers(folder, skipped, what)]
 
 
 def layers_of(part: str, layers: Sequence[np.ndarray]) -> list[np.ndarray]:

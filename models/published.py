@@ -41,12 +41,18 @@ def load_weights(path: str | Path) -> DerainingNetwork:
 
 
 def load_initial(
-    network: DerainingNetwork, name: str, path: str | Path, is_partial: bool = False
+    network: DerainingNetwork,
+    name: str,
+    path: str | Path,
+    is_partial: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> str:
     """Start a network from the weights of a file: this project's, or the official ones of ``name``.
 
-    Raises UserError where they do not fit. With ``is_partial`` those that fit are taken, and the
-    result tells in words which entries of the network were not found; it is empty if all were.
+    ``network`` was built with ``options``, and so is what an authors' file is read as. Raises
+    UserError where the weights do not fit. With ``is_partial`` those that fit are taken, also of an
+    authors' file of the released shape, and the result tells in words which entries of the network
+    were not found; it is empty if all were.
     """
     path = Path(path)
     try:
@@ -54,7 +60,7 @@ def load_initial(
             raise ForeignFileError
         state = read_weights(path).state
     except ForeignFileError:
-        state = load_published(name, path).state_dict()
+        state = _initial_published(name, path, is_partial, options)
     if not is_partial:
         _load_checked(network, state, f"MODEL.INIT {path}")
         return ""
@@ -66,6 +72,17 @@ def load_initial(
     missing = [key for key in own if key not in fits]
     shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     return f"{len(fits)} of {len(own)} entries from {path}, not {shown}" if missing else ""
+
+
+def _initial_published(
+    name: str, path: Path, is_partial: bool, options: Mapping[str, Any] | None
+) -> dict[str, Tensor]:
+    try:
+        return load_published(name, path, options).state_dict()
+    except UserError:
+        if not (is_partial and options):
+            raise
+    return load_published(name, path).state_dict()
 
 
 def load_published(

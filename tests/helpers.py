@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -76,9 +77,9 @@ def as_ordinary_user(code: str, *arguments: object) -> subprocess.CompletedProce
     )
 
 
-def start_script(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """As ``run_script``, without waiting for its end."""
-    return subprocess.Popen(
+def start_script(script: str, *arguments: object, timeout: float = 300) -> subprocess.Popen[str]:
+    """As ``run_script``, without waiting for its end; killed at the latest after ``timeout``."""
+    process = subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -88,6 +89,10 @@ def start_script(script: str, *arguments: object) -> subprocess.Popen[str]:
         # pytest may run with SIGINT ignored, and children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+    end = threading.Timer(timeout, process.kill)
+    end.daemon = True
+    end.start()
+    return process
 
 
 def read_until(process: subprocess.Popen[str], beginning: str) -> str:

@@ -31,6 +31,8 @@ class At:
     image: int = 0
     rank: int | None = None  # None: all of them
     to_loaders: bool = False  # to its loader processes instead
+    to_launcher: bool = False  # to the process that started it instead
+    then: tuple[signal.Signals, ...] = ()  # right behind it, and again when training has ended
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,14 @@ def _train(arguments: list[str], environment: dict, output: Path, at: At | None)
         Criterion.forward = _after_signal(Criterion.forward, at, at.step)
         train.score = _after_signal(train.score, at, at.image)
     sys.argv = ["train.py", *arguments]
-    run_main(train.main)
+
+    def main() -> int | None:
+        status = train.main()
+        for number in at.then if at else ():
+            os.kill(os.getpid(), number)
+        return status
+
+    run_main(main)
 
 
 def _after_signal(function: Callable, at: At, when: int) -> Callable:
@@ -103,8 +112,10 @@ def _after_signal(function: Callable, at: At, when: int) -> Callable:
         count += 1
         if count == when:
             loaders = [process.pid for process in multiprocessing.active_children()]
-            for pid in loaders if at.to_loaders else [os.getpid()]:
-                os.kill(pid, at.signal)
+            self = os.getppid() if at.to_launcher else os.getpid()
+            for pid in loaders if at.to_loaders else [self]:
+                for number in (at.signal, *at.then):
+                    os.kill(pid, number)
         return function(*args, **kwargs)
 
     return call

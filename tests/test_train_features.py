@@ -108,6 +108,20 @@ def test_steps_tell_what_a_researcher_looks_at(settings, tmp_path) -> None:
     assert list((folder / "tensorboard").iterdir())
 
 
+def test_what_is_not_finite_is_null_in_the_log(settings, tmp_path) -> None:
+    """In fp16 the scaled gradients overflow now and then; JSON has no word for infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    more = ["OPTIM.PRECISION", "fp16", "LOSS.TERMS.L1", "1e36", "LOG.EVERY_STEPS", "2"]
+    folder = train_here(tmp_path, "run", *settings, *more, "--stop-after-epoch")
+    train_here(tmp_path, "run", *settings, *more, "--resume")  # which writes the log anew
+    text = (folder / "log.jsonl").read_text()
+    lines = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    assert lines[0]["grad_norm"] is None and lines[0]["loss"] > 1e34
+
+
 def test_curves_are_a_picture_of_some_size(settings, tmp_path) -> None:
     folder = train_here(tmp_path, "run", *settings)
     assert (folder / "curves.png").stat().st_size > 10_000
@@ -135,6 +149,27 @@ def test_weights_to_start_from(settings, tmp_path, capsys) -> None:
     assert "MODEL.INIT gave 2 of 9 entries" in capsys.readouterr().out
     after = read_checkpoint(folder / "latest.pth")["network"]
     torch.testing.assert_close(after["body.4.bias"], start.body[4].bias.detach(), rtol=0, atol=1e-9)
+
+
+def test_the_authors_weights_of_another_shape_follow_the_options(settings, tmp_path, capsys):
+    torch.manual_seed(1)
+    wide = build_model("tiny", {"width": 6})
+    torch.save(wide.state_dict(), tmp_path / "wide.pth")
+    torch.save(build_model("tiny").state_dict(), tmp_path / "released.pth")
+    settings += ["OPTIM.LR", "1e-12", "SCHEDULE.LR_MIN", "0", "OPTIM.EPOCHS", "1", "RUN.SEED", "5"]
+    settings += ["MODEL.OPTIONS.width", "6"]
+    init = ["MODEL.INIT", str(tmp_path / "wide.pth")]
+    for partial in ("False", "True"):
+        folder = train_here(tmp_path, partial, *settings, *init, "MODEL.INIT_PARTIAL", partial)
+        after = read_checkpoint(folder / "latest.pth")["network"]
+        for key, value in wide.named_parameters():
+            torch.testing.assert_close(after[key], value.detach(), rtol=0, atol=1e-9)
+    assert "MODEL.INIT gave" not in capsys.readouterr().out  # all of them
+    init = ["MODEL.INIT", str(tmp_path / "released.pth")]
+    with pytest.raises(UserError, match=r"released\.pth, read as the authors' tiny, does not fit"):
+        train_here(tmp_path, "released", *settings, *init)
+    train_here(tmp_path, "released", *settings, *init, "MODEL.INIT_PARTIAL", "True")
+    assert "MODEL.INIT gave 2 of 9 entries" in capsys.readouterr().out
 
 
 def test_gradient_checkpointing_takes_the_same_steps(settings, tmp_path, monkeypatch) -> None:

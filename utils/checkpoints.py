@@ -111,13 +111,14 @@ def _read_safetensors(path: Path) -> Weights:
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
     """Write a training state: plain values and tensors only, so that a safe load takes it back.
 
-    The checkpoint that is there already lives on as ``keep``.
+    The checkpoint that is there already lives on as ``keep``, unless it is damaged.
     """
 
     def write(file: Path) -> None:
         save_torch_file({"format": FORMAT, **checkpoint}, file)
         _seal(file)
-        if keep and path.exists():
+        # What ``keep`` is now may be the last sound checkpoint.
+        if keep and path.exists() and _is_sealed(path):
             # A second name for the old file; renaming it would leave a moment without any.
             link = keep.with_name(f"{UNFINISHED}{keep.name}")
             link.unlink(missing_ok=True)

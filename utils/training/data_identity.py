@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def read_list(folder: Path) -> dict[str, FileStamps]:
         for line in text.splitlines():
             group, size, time, name = line.split("\t", 3)
             files.setdefault(group, {})[name] = (int(size), int(time))
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return {}
     return files
 
@@ -84,14 +85,16 @@ def describe_changes(before: FileStamps, now: FileStamps) -> str:
     )
 
 
-def check_same_files(folder: Path, digests: dict[str, str], now: dict[str, FileStamps]) -> None:
-    """Raise UserError where the data are not those that a run in ``folder`` was trained on.
+def check_same_files(
+    folder: Path, digests: dict[str, str], now: dict[str, FileStamps], is_accepted: bool
+) -> str:
+    """How the data differ from those that a run in ``folder`` was trained on; "" if they do not.
 
-    ``digests`` stand in its checkpoint.
+    ``digests`` stand in its checkpoint. Raises UserError for a change unless it ``is_accepted``.
     """
     changed = [name for name in now if digest(now[name]) != digests.get(name)]
     if not changed:
-        return
+        return ""
     before = read_list(folder)
     known = {name for name in before if digest(before[name]) == digests.get(name)}
     what = "; ".join(
@@ -100,7 +103,9 @@ def check_same_files(folder: Path, digests: dict[str, str], now: dict[str, FileS
         else f"{name}: {digests.get(name, '0').split()[0]} files before, {len(now[name])} now"
         for name in changed
     )
-    raise UserError(
-        f"The data differ from those of the checkpoint: {what}. Put them back, or go on all "
-        "the same with --accept-changed-data."
-    )
+    if not is_accepted:
+        raise UserError(
+            f"The data differ from those of the checkpoint: {what}. Put them back, or go on all "
+            "the same with --accept-changed-data."
+        )
+    return what

@@ -6,8 +6,6 @@ import contextlib
 import datetime
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.errors import UserError
+from utils.training.launcher import end_with_launcher
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def init_distributed(backend: str = "auto") -> Processes:
         device = torch.device("cuda", local_rank % num_gpus)
         torch.cuda.set_device(device)
     if "RANK" in os.environ:
-        _end_with_launcher()
+        end_with_launcher()
     if world_size > 1:
         if backend == "auto":
             backend = "nccl" if device.type == "cuda" else "gloo"
@@ -132,20 +131,3 @@ def destroy_distributed() -> None:
     """Leave the group of processes, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _end_with_launcher() -> None:
-    """End this process within seconds of the end of the one that started it.
-
-    torchrun and srun take their processes with them, but not where they are killed themselves;
-    these would go on training, unseen, and hold their GPUs and the run's folder.
-    """
-    launcher = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1)
-        os.write(2, b"error: The process that started this one has ended, and so does this one.\n")
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
+import os
 import sys
 import uuid
 from collections.abc import Sequence
@@ -44,7 +47,7 @@ class RunLog:
             key=lambda line: (line["step"], line["kind"] != "step"),
         )
         if lines or self._path.exists():
-            write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
+            write_text(self._path, "".join(map(json_line, lines)))
         # Events of steps that a kill undid are hidden by purge_step.
         self._tensorboard = SummaryWriter(
             str(folder / "tensorboard"), purge_step=step + 1 if step else None
@@ -58,7 +61,7 @@ class RunLog:
         """
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json_line(record))
         except OSError as error:
             raise UserError(f"Cannot write {self._path}: {error.strerror}.") from error
         kind = record["kind"]
@@ -70,7 +73,7 @@ class RunLog:
         if self._wandb:
             self._wandb.log({**values, "step": record["step"]})
         if kind != "step" or not sys.stderr.isatty():
-            print(console_line(record, self._epochs), flush=True)
+            say(console_line(record, self._epochs))
 
     def draw(self, history: Sequence[Record], title: str) -> None:
         """Write curves.png anew."""
@@ -91,6 +94,28 @@ class RunLog:
             self._wandb.finish()
 
 
+def say(text: str) -> None:
+    """Print at once what a run tells. The run goes on where its reader or terminal has gone."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def json_line(record: Record) -> str:
+    """A record as a line of log.jsonl. JSON has no infinity and no nan; these become null.
+
+    In fp16 the norm of gradients that overflowed, in a step that the scaler left out, is one.
+    """
+    is_null = {k: isinstance(v, float) and not math.isfinite(v) for k, v in record.items()}
+    values = {key: None if is_null[key] else value for key, value in record.items()}
+    return json.dumps(values, allow_nan=False) + "\n"
+
+
 def read_log(path: Path) -> list[Record]:
     """The complete lines of a log.jsonl; a line that a kill cut off is left out."""
     records: list[Record] = []
@@ -101,7 +126,7 @@ def read_log(path: Path) -> list[Record]:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and {"kind", "step"} <= record.keys():
+        if isinstance(record, dict) and "kind" in record and isinstance(record.get("step"), int):
             records.append(record)
     return records
 
@@ -186,9 +211,8 @@ def summary(progress: Progress, cfg: CfgNode, folder: RunFolder, example: Path) 
     lines = [f"{epochs} epochs, {progress.step:,} steps: {folder.path}"]
     if progress.is_early(cfg.VALIDATION.PATIENCE) and epochs < cfg.OPTIM.EPOCHS:
         lines.append(f"stopped early: no better PSNR in {cfg.VALIDATION.PATIENCE} epochs")
-    best = folder.latest
     if progress.best_epoch:
-        best = folder.best
         lines.append(f"best epoch {progress.best_epoch}: {progress.best_psnr:.2f} dB")
-    lines.append(f"test it: python test.py --weights {best} --input {example} --output results")
+    weights = folder.best if folder.best.exists() else folder.latest
+    lines.append(f"test it: python test.py --weights {weights} --input {example} --output results")
     return "\n".join(lines)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import socket
 import sys
 import time
 from pathlib import Path
 from typing import IO
 
-from utils.checkpoints import Weights, write_weights
+from utils.checkpoints import Weights, read_weights, write_weights
 from utils.errors import UserError
-from utils.files import remove_all_unfinished
+from utils.files import atomic_write, remove_all_unfinished
 
 RESULTS = ("latest.pth", "previous.pth", "best.safetensors", "log.jsonl")
 
@@ -26,6 +27,7 @@ class RunFolder:
         self.latest = path / "latest.pth"
         self.previous = path / "previous.pth"
         self.best = path / "best.safetensors"
+        self.log = path / "log.jsonl"
         self.config = path / "config.yml"
         self._lock: IO[str] | None = None
 
@@ -65,6 +67,11 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds best.safetensors but no checkpoint to go on from; choose "
                 "another RUN.NAME, and start from these weights with MODEL.INIT."
+            )
+        if not _holds_steps_alone(self.log):
+            raise UserError(
+                f"{self.log} tells of finished epochs, but there is no checkpoint to go on from; "
+                "choose another RUN.NAME, or move the log away."
             )
         return None
 
@@ -139,6 +146,40 @@ class RunFolder:
             (self.path / "best" / dropped).unlink(missing_ok=True)
         return kept[:count]
 
+    def take_best(
+        self, origin: Path, psnr: float, kept: list[tuple[float, str]]
+    ) -> list[tuple[float, str]]:
+        """Copy the best weights that a run in the folder ``origin`` has kept, where none lie here.
+
+        ``psnr`` and ``kept`` are what its checkpoint says of them. Returns those of ``kept`` that
+        are here now; the first stands for best.safetensors, which ``origin`` may lack.
+        """
+        best = origin / self.best.name
+        if not self.best.exists() and best.exists() and read_weights(best).info.get("psnr") == psnr:
+            _copy(best, self.best)
+        for _, name in kept:
+            source, own = origin / "best" / name, self.path / "best" / name
+            if source.exists() and not own.exists():
+                _copy(source, own)
+        others = [entry for entry in kept[1:] if (self.path / "best" / entry[1]).exists()]
+        return kept[:1] + others
+
     def keep_snapshot(self, weights: Weights, epoch: int) -> None:
         """Keep the weights of an epoch for good."""
         write_weights(self.path / "snapshots" / f"epoch{epoch:04d}.safetensors", weights)
+
+
+def _copy(source: Path, target: Path) -> None:
+    atomic_write(target, lambda temporary: shutil.copyfile(source, temporary))
+
+
+def _holds_steps_alone(log: Path) -> bool:
+    """Whether a log tells of steps alone, as that of a run killed before its first checkpoint.
+
+    A line that the kill cut off may end anywhere.
+    """
+    if not log.exists():
+        return True
+    start = '{"kind": "step"'
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return all(start.startswith(line[: len(start)]) for line in lines)

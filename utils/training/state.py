@@ -79,7 +79,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     plan: RunPlan
-    files: dict[str, FileStamps]  # the data by the names TRAIN and VAL
+    files: dict[str, FileStamps]  # by TRAIN, LAYERS and the validation sets' names
     progress: Progress = field(default_factory=Progress)
 
     def save(self, path: Path) -> None:
@@ -105,8 +105,7 @@ class TrainingState:
     def load(self, checkpoint: dict[str, Any], path: Path) -> None:
         """Take everything back from the checkpoint that ``path`` held.
 
-        Raises UserError where it is of another network, or in the middle of an epoch of another
-        number of steps.
+        Raises UserError where it is of another network.
         """
         own = (self.cfg.MODEL.NAME, dict(self.cfg.MODEL.OPTIONS))
         if own != (checkpoint["model"], checkpoint["options"]):
@@ -133,17 +132,20 @@ class TrainingState:
             self.scaler.load_state_dict(checkpoint["scaler"])
         set_random_states(checkpoint["random"])
         self.progress = progress
+
+    def check_same_epoch(self, checkpoint: dict[str, Any], path: Path, same_files: bool) -> None:
+        """Refuse to go on in the middle of an epoch with steps of other images.
+
+        Other files bring another number of samples with them, which nobody can take back.
+        """
         before, now = checkpoint["epoch_plan"], self._epoch_plan()
-        if progress.step_in_epoch and before != now:
-            changes = [
-                f"{name} from {before[name]} to {now[name]}"
-                for name in now
-                if before[name] != now[name]
-            ]
+        checked = list(now) if same_files else ["the batch size"]
+        changes = [f"{k} from {before[k]} to {now[k]}" for k in checked if before[k] != now[k]]
+        if self.progress.step_in_epoch and changes:
             raise UserError(
-                f"{path} is in the middle of epoch {progress.epoch}, after step "
-                f"{progress.step_in_epoch}, where {' and '.join(changes)} cannot change. Finish "
-                "the epoch with the old settings first: --resume --stop-after-epoch."
+                f"{path} is in the middle of epoch {self.progress.epoch}, after step "
+                f"{self.progress.step_in_epoch}, where {' and '.join(changes)} cannot change. "
+                "Finish the epoch with the old settings first: --resume --stop-after-epoch."
             )
 
     def weights(self, scores: dict[str, float]) -> Weights:

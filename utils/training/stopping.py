@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -18,6 +19,9 @@ from utils.errors import UserError
 # EX_TEMPFAIL of BSD's sysexits.h: nothing is wrong, the same command will go on later.
 EXIT_STOPPED = 75
 
+# A run that is over waits so long for its answer to be written, which a full pipe may hold up.
+SECONDS_TO_ANSWER = 2.0
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -31,7 +35,8 @@ class StopSignal:
     Until ``begin`` is called there is nothing to save and a signal raises RunStopped at once.
     After it the first one is answered with ``promise`` on standard error and noted in ``received``.
     A second SIGINT raises KeyboardInterrupt: somebody at the keyboard will not wait. Other repeated
-    signals are schedulers', which send several in a row.
+    signals are schedulers', which send several in a row, also while the process ends: what has
+    heard one ignores them all from then on.
 
     Python runs handlers between its own instructions only, which a long operator delays; the answer
     is therefore written by a thread.
@@ -41,7 +46,8 @@ class StopSignal:
         self.received: str | None = None
         self._promise: str | None = None
         self._answers = is_main
-        self._first_at = 0.0
+        self._answered = threading.Event()
+        self._interrupted_at = math.inf
         # torchrun hands a terminal's Ctrl-C to processes that got it already; within these seconds
         # it is the same key press.
         self._grace = 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
@@ -65,18 +71,23 @@ class StopSignal:
         traceback: TracebackType | None,
     ) -> None:
         signal.set_wakeup_fd(self._fd_before)
+        is_deaf = self.received and kind is not KeyboardInterrupt
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if is_deaf else handler)
         self._writer.close()  # ends the thread
+        if self.received:
+            self._answered.wait(SECONDS_TO_ANSWER)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        is_repeated = time.monotonic() - self._interrupted_at > self._grace
+        if number == signal.SIGINT:
+            if is_repeated:
+                raise KeyboardInterrupt
+            self._interrupted_at = min(self._interrupted_at, time.monotonic())
         if self.received is None:
             self.received = signal.Signals(number).name
-            self._first_at = time.monotonic()
             if self._promise is None:
                 raise RunStopped
-        elif number == signal.SIGINT and time.monotonic() - self._first_at > self._grace:
-            raise KeyboardInterrupt
 
     def _answer_first(self) -> None:
         while byte := self._reader.recv(1):
@@ -86,7 +97,9 @@ class StopSignal:
             # On a line of its own: a progress bar may be under way.
             start = "\n" if sys.stderr.isatty() else ""
             what = self._promise or "nothing is trained yet; ending"
-            os.write(2, f"{start}{signal.Signals(byte[0]).name}: {what}\n".encode())
+            with contextlib.suppress(OSError):  # nobody may read any more
+                os.write(2, f"{start}{signal.Signals(byte[0]).name}: {what}\n".encode())
+        self._answered.set()
         # Empty the socket until it is closed.
         while self._reader.recv(64):
             pass
