@@ -3,11 +3,13 @@
     file --decoded once--> pixels (upright), colour profile, EXIF, DPI --restored--> PNG and others
 
 8-bit files are decoded by Pillow (HEIC by pillow-heif), deeper ones by OpenCV, since Pillow cuts
-them to 8 bits. ``utils/images.py`` reads the plain files of data sets.
+them to 8 bits, and TIFFs that OpenCV mixes up by tifffile. ``utils/images.py`` reads the plain
+files of data sets.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import struct
@@ -19,11 +21,20 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.images import TYPES, decode_bytes, read_bytes
+from utils.images import (
+    ASSOCIATED_ALPHA,
+    TIFF_BEGINNINGS,
+    TIFFFILE_ERRORS,
+    TYPES,
+    decode_bytes,
+    read_bytes,
+    tiff_layout,
+    unreadable,
+)
 
 # The case of a suffix does not matter; what a file really is, its content tells.
 SUFFIXES = (
@@ -45,8 +56,16 @@ PILLOW_FORMATS: list[str] = [
 Image.MAX_IMAGE_PIXELS = None
 # Its log would repeat what our sentences say.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# What a broken file makes Pillow raise, besides the OSError of a truncated one.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, EOFError)
+# What a broken file makes the decoders raise; damage of a certain kind may reach any of them.
+DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError),
+    *(RuntimeError, ArithmeticError, struct.error, zlib.error, ImageCms.PyCMSError),
+)
+# Sizes that only a damaged header claims; decoding them would take all memory. Plain colours reach
+# 1032 times their file by deflate, the one compression of TIFFs that tifffile decodes by itself.
+MAX_DEFLATE = 1100
+ALWAYS_PLAUSIBLE = 100_000_000  # pixels
+MAX_PIXELS_A_BYTE = 10_000
 
 # The entries of EXIF that describe the photograph; others tell where a file keeps its pixels.
 EXIF_KEPT = {
@@ -91,10 +110,13 @@ def read_photo(path: Path) -> Photo:
     unreadable, truncated, or holds values that are not finite.
     """
     encoded = read_bytes(path)
-    if encoded[4:8] == b"ftyp" and not _is_avif(encoded):
-        photo = _read_heif(path, encoded)
-    else:
-        photo = _read_other(path, encoded)
+    is_heif = encoded[4:8] == b"ftyp" and not _is_avif(encoded)
+    try:
+        photo = (_read_heif if is_heif else _read_other)(path, encoded)
+    except DECODER_ERRORS as error:
+        raise UserError(unreadable(path)) from error
+    except MemoryError as error:
+        raise UserError(f"{path} does not fit into memory, or is broken.") from error
     return _checked(path, photo)
 
 
@@ -103,27 +125,32 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged EXIF blocks and the like
         header = _open(encoded)
-        if header is None:  # OpenCV knows some that Pillow does not, such as float TIFFs
-            return Photo(_decode_deep(path, encoded))
-        deep = _is_deep(header, encoded)
-        is_tiff = header.format == "TIFF"
-        try:
-            exif = header.getexif()
-        except PILLOW_ERRORS:
-            exif = Image.Exif()
-        # OpenCV and Pillow turn TIFFs upright themselves, and Pillow forgets the block meanwhile.
+        if header is not None:
+            _check_size(path, header, encoded)
+        is_tiff = encoded.startswith(TIFF_BEGINNINGS)
+        exif = Image.Exif()
+        with contextlib.suppress(*DECODER_ERRORS):
+            if header is not None:
+                exif = header.getexif()
+            elif is_tiff:
+                exif.load(encoded)
+        turned = _orientation(exif) > 4
+        # The decoders turn TIFFs upright themselves, and Pillow forgets the block meanwhile.
         orientation = 1 if is_tiff else _orientation(exif)
         kept_exif = _kept_exif(exif)
-        if deep:
+        dpi = _tiff_dpi(exif) if is_tiff else header and header.info.get("dpi")
+        if header is None:  # OpenCV knows some that Pillow does not, such as float TIFFs
+            pixels, profile = _decode_deep(path, encoded), exif.get(ExifTags.Base.InterColorProfile)
+        elif _is_deep(header, encoded):
             pixels, profile = _decode_deep(path, encoded), header.info.get("icc_profile")
         else:
-            pixels, profile = _decode_8_bit(path, header)
+            pixels, profile = _decode_8_bit(header)
         return Photo(
             _upright(pixels, orientation),
             _fitting_profile(profile, pixels),
             kept_exif,
-            _kept_dpi(header.info.get("dpi"), turned=orientation > 4),
-            _page_notes(path, header),
+            _kept_dpi(dpi, turned),
+            _page_notes(path, header) if header is not None else (),
         )
 
 
@@ -131,8 +158,17 @@ def _open(encoded: bytes) -> Image.Image | None:
     """Pillow's view of a file before its pixels are decoded; None where it knows none."""
     try:
         return Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS)
-    except (UnidentifiedImageError, *PILLOW_ERRORS):
+    except DECODER_ERRORS:
         return None
+
+
+def _check_size(path: Path, header: Image.Image, encoded: bytes) -> None:
+    width, height = header.size
+    if width * height > max(ALWAYS_PLAUSIBLE, MAX_PIXELS_A_BYTE * len(encoded)):
+        raise UserError(
+            f"{path} claims to hold {width} x {height} pixels in {len(encoded)} bytes; it is "
+            "broken."
+        )
 
 
 def _is_deep(header: Image.Image, encoded: bytes) -> bool:
@@ -146,54 +182,72 @@ def _is_deep(header: Image.Image, encoded: bytes) -> bool:
 
 def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
     """Pixels with 16 bits or floats; those of a TIFF are upright."""
-    if encoded.startswith((b"II*\0", b"MM\0*")):
-        planes = _separate_planes(path, encoded)
-        if planes is not None:
-            return planes
-    image = decode_bytes(path, encoded, cv2.IMREAD_UNCHANGED)
-    if image.ndim == 2:
-        return image
-    if image.shape[2] not in (3, 4):
-        raise UserError(f"{path} has {image.shape[2]} channels; 1, 3 and 4 are read.")
-    order = [2, 1, 0, 3][: image.shape[2]]  # OpenCV's is BGR
-    return np.ascontiguousarray(image[..., order])
+    layout = tiff_layout(path, encoded)
+    # OpenCV mixes separate channels up and drops the alpha of gray.
+    if layout and layout.bits > 8 and (layout.separate or layout.samples == 2):
+        if layout.unusual:
+            raise UserError(layout.refusal(path))
+        pixels = _by_tifffile(path, encoded, layout.refusal(path))
+    else:
+        pixels = decode_bytes(path, encoded, cv2.IMREAD_UNCHANGED)
+        if pixels.ndim == 3 and pixels.shape[2] in (3, 4):  # OpenCV's order is BGR
+            pixels = np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    if pixels.ndim == 3 and pixels.shape[2] == 2:  # gray and alpha
+        pixels = pixels[..., [0, 0, 0, 1]]
+    if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
+        raise UserError(f"{path} has {pixels.shape[2]} channels; 1 to 4 are read.")
+    if layout and layout.alpha == ASSOCIATED_ALPHA and pixels.ndim == 3:
+        pixels = _without_alpha_in_colours(pixels)
+    return pixels
 
 
-def _separate_planes(path: Path, encoded: bytes) -> np.ndarray | None:
-    """The pixels of a TIFF that stores its channels one after another, which OpenCV mixes up."""
+def _by_tifffile(path: Path, encoded: bytes, refusal: str) -> np.ndarray:
+    """The pixels of a TIFF, upright, (H, W, C)."""
     import tifffile
 
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             page = file.pages.first
-            if page.planarconfig != tifffile.PLANARCONFIG.SEPARATE or page.samplesperpixel == 1:
-                return None
-            planes, orientation = page.asarray(), page.tags.valueof(274, default=1)
-    except (*PILLOW_ERRORS, tifffile.TiffFileError) as error:
-        raise UserError(f"{path} is a TIFF of a kind that is not read; store it as PNG.") from error
-    if planes.dtype not in TYPES:
-        raise UserError(f"{path} holds {planes.dtype} values; 8, 16 bits and float32 are read.")
-    return _upright(np.moveaxis(planes, 0, -1), orientation)
+            if page.nbytes > MAX_DEFLATE * len(encoded):
+                raise UserError(unreadable(path))
+            pixels, orientation = page.asarray(), page.tags.valueof(274, default=1)
+            separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    except zlib.error as error:
+        raise UserError(unreadable(path)) from error
+    except (*TIFFFILE_ERRORS, tifffile.TiffFileError) as error:  # LZW among others
+        raise UserError(refusal) from error
+    if pixels.dtype not in TYPES:
+        raise UserError(f"{path} holds {pixels.dtype} values; 8, 16 bits and float32 are read.")
+    if pixels.ndim != 3:  # volumes
+        raise UserError(refusal)
+    return _upright(np.moveaxis(pixels, 0, -1) if separate else pixels, orientation)
 
 
-def _decode_8_bit(path: Path, header: Image.Image) -> tuple[np.ndarray, bytes | None]:
+def _without_alpha_in_colours(pixels: np.ndarray) -> np.ndarray:
+    """RGBA whose colours were multiplied by alpha, with the colours as they were."""
+    largest = 1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max
+    alpha = pixels[..., 3:] / np.float64(largest)
+    colours = (pixels[..., :3] / np.where(alpha > 0, alpha, 1)).clip(0, largest)
+    if largest != 1:
+        colours = np.rint(colours)
+    return np.dstack([colours.astype(pixels.dtype), pixels[..., 3:]])
+
+
+def _decode_8_bit(header: Image.Image) -> tuple[np.ndarray, bytes | None]:
     """Pixels that are not yet upright, except those of a TIFF, and their colour profile."""
-    try:
-        header.load()
-        profile = header.info.get("icc_profile")
-        if header.mode == "CMYK" and profile:
-            srgb = ImageCms.createProfile("sRGB")
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(header, source, srgb, outputMode="RGB")
-            assert converted is not None  # it is None for in-place conversions
-            return np.asarray(converted), None
-        has_alpha = "transparency" in header.info or "A" in header.mode or "a" in header.mode
-        mode = "RGBA" if has_alpha else "L" if header.mode in ("1", "L") else "RGB"
-        return np.asarray(header.convert(mode)), profile
-    except (*PILLOW_ERRORS, ImageCms.PyCMSError) as error:
-        raise UserError(
-            f"{path} is not a readable image; it is truncated, broken or no image."
-        ) from error
+    header.load()
+    profile = header.info.get("icc_profile")
+    if header.mode == "CMYK" and profile and profile[16:20] == b"CMYK":
+        srgb = ImageCms.createProfile("sRGB")
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(header, source, srgb, outputMode="RGB")
+        assert converted is not None  # it is None for in-place conversions
+        return np.asarray(converted), None
+    if header.mode == "CMYK":
+        profile = None
+    gray = header.mode in ("1", "L")
+    mode = "RGBA" if header.has_transparency_data else "L" if gray else "RGB"
+    return np.asarray(header.convert(mode)), profile
 
 
 def _is_avif(encoded: bytes) -> bool:
@@ -209,17 +263,12 @@ def _read_heif(path: Path, encoded: bytes) -> Photo:
         raise UserError(
             f"{path} is a HEIC file, which needs a package: pip install pillow-heif"
         ) from error
-    try:
-        image = pillow_heif.open_heif(io.BytesIO(encoded), convert_hdr_to_8bit=False)
-        pixels, info = np.asarray(image), image.info
-    except (*PILLOW_ERRORS, RuntimeError) as error:
-        raise UserError(
-            f"{path} is not a readable image; it is truncated, broken or no image."
-        ) from error
+    image = pillow_heif.open_heif(io.BytesIO(encoded), convert_hdr_to_8bit=False)
+    pixels, info = np.asarray(image), image.info
     exif = Image.Exif()
     try:
         exif.load(info.get("exif") or b"")
-    except PILLOW_ERRORS:
+    except DECODER_ERRORS:
         exif = Image.Exif()
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # gray and alpha
         pixels = pixels[..., [0, 0, 0, 1]]
@@ -250,11 +299,14 @@ def _checked(path: Path, photo: Photo) -> Photo:
 
 def _page_notes(path: Path, header: Image.Image) -> tuple[str, ...]:
     """A sentence where a file holds more than the one image that is read."""
-    count = getattr(header, "n_frames", 1)
+    kind = "pages" if header.format == "TIFF" else "frames"
+    try:
+        count = getattr(header, "n_frames", 1)
+    except DECODER_ERRORS:
+        return (f"{path} holds damaged {kind} behind the first; only that was taken.",)
     # The further images of an MPO are those of a phone's other lens.
     if count < 2 or header.format == "MPO":
         return ()
-    kind = "pages" if header.format == "TIFF" else "frames"
     return (f"{path} holds {count} {kind}; only the first was taken.",)
 
 
@@ -291,15 +343,27 @@ def _kept_exif(exif: Image.Exif) -> bytes | None:
         if len(block) > MAX_EXIF:
             kept.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
             block = kept.tobytes()
-    except PILLOW_ERRORS:  # a damaged block is no part of the photograph
+    except DECODER_ERRORS:  # a damaged block is no part of the photograph
         return None
     return block if kept and len(block) <= MAX_EXIF else None
 
 
-def _kept_dpi(dpi: Any, turned: bool) -> tuple[float, float] | None:
-    if not dpi or not all(0 < float(value) < 1e6 for value in dpi):
+def _tiff_dpi(exif: Image.Exif) -> tuple[Any, Any] | None:
+    """What a TIFF says about its resolution; Pillow makes 1 dpi of nothing."""
+    x, y = (exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
+    unit = exif.get(ExifTags.Base.ResolutionUnit, 2)
+    if x is None or y is None or unit not in (2, 3):
         return None
-    x, y = (float(value) for value in dpi)
+    return (x, y) if unit == 2 else (x * 2.54, y * 2.54)  # inches or centimetres
+
+
+def _kept_dpi(dpi: Any, turned: bool) -> tuple[float, float] | None:
+    try:
+        x, y = (float(value) for value in dpi or ())
+    except DECODER_ERRORS:  # none, or a damaged one
+        return None
+    if not (0 < x < 1e6 and 0 < y < 1e6):
+        return None
     return (y, x) if turned else (x, y)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from pathlib import Path
 
@@ -141,6 +142,67 @@ def test_damage_outside_of_the_pixels_is_no_reason_to_refuse(
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), rgba)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiffs_in_which_zero_is_white(tmp_path: Path, dtype: type) -> None:
+    """As scanners write them: seen as the picture of which they hold the negative."""
+    gray = np.random.default_rng(0).integers(0, 256, (5, 7)).astype(np.uint8)
+    largest = {np.uint8: 255, np.uint16: 65535, np.float32: 1}[dtype]
+    image = (gray / 255 * largest).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", largest - image, photometric="miniswhite")
+    assert pixels_of(tmp_path / "a.tif").dtype == dtype
+    np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), image, atol=1e-6)
+    np.testing.assert_allclose(read_rgb(tmp_path / "a.tif"), np.dstack([image] * 3), atol=1e-6)
+
+
+def lab_of(srgb: np.ndarray) -> np.ndarray:
+    """CIE Lab under D50, the white of Lab TIFFs, by the formulas and Bruce Lindbloom's matrix."""
+    values = srgb / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    to_xyz = [
+        [0.4360747, 0.3850649, 0.1430804],
+        [0.2225045, 0.7168786, 0.0606169],
+        [0.0139322, 0.0971045, 0.7141733],
+    ]
+    xyz = linear @ np.transpose(to_xyz) / (0.96422, 1, 0.82521)
+    x, y, z = np.moveaxis(
+        np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116), -1, 0
+    )
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def test_tiffs_in_lab(tmp_path: Path) -> None:
+    srgb = np.array([[(200, 60, 20), (90, 160, 70), (60, 80, 190), (128, 128, 128)]])
+    stored = np.rint(lab_of(srgb) * (2.55, 1, 1)).astype(int).astype(np.uint8)  # a, b are signed
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="cielab")
+    # Whole steps of a and b are that coarse.
+    np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), srgb, atol=6)
+    tifffile.imwrite(tmp_path / "b.tif", stored.astype(np.uint16) * 256, photometric="cielab")
+    with pytest.raises(UserError, match=r"b\.tif is a TIFF of a kind .*CIELAB, 16 bits.* as RGB"):
+        read_photo(tmp_path / "b.tif")
+    for name in "ab":
+        with pytest.raises(UserError, match=rf"{name}\.tif is a TIFF of a kind that is not read"):
+            read_rgb(tmp_path / f"{name}.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_gray_of_16_bits_with_alpha_becomes_rgba(tmp_path: Path, compression: str | None) -> None:
+    image = np.random.default_rng(0).integers(0, 65536, (5, 7, 2)).astype(np.uint16)
+    options = {"extrasamples": ["unassalpha"], "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack", **options)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), image[..., [0, 0, 0, 1]])
+
+
+def test_colours_of_16_bits_that_were_multiplied_by_alpha(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 65536, (5, 7, 4)).astype(np.uint16)
+    rgba[..., 3] |= 0x8000  # colours of nearly transparent pixels would be lost
+    multiplied = rgba.copy()
+    multiplied[..., :3] = np.rint(rgba[..., :3] * (rgba[..., 3:] / 65535))
+    options = {"photometric": "rgb", "extrasamples": ["assocalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", multiplied, **options)
+    np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), rgba, atol=1)
+
+
 def test_gray_with_alpha_becomes_rgba(tmp_path: Path, rgb: np.ndarray) -> None:
     gray_alpha = np.ascontiguousarray(rgb[..., :2])
     Image.fromarray(gray_alpha, "LA").save(tmp_path / "a.png")
@@ -236,6 +298,9 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     red = Image.new("RGB", (16, 16), (200, 30, 10))
     red.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     assert np.abs(pixels_of(tmp_path / "a.jpg").astype(int) - (200, 30, 10)).max() <= 4
+    # A profile for other channels says nothing about these.
+    red.convert("CMYK").save(tmp_path / "b.jpg", quality=100, icc_profile=P3)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "b.jpg"), pixels_of(tmp_path / "a.jpg"))
 
 
 def heic(path: Path, image: np.ndarray, mode: str, **options: object) -> Path:
@@ -391,6 +456,98 @@ def test_truncated_photos_are_refused_by_name(
     with pytest.raises(UserError, match=f"photo{suffix}"):
         read_photo(path)
     assert capfd.readouterr().err == ""
+
+
+def one_file_of_each_kind(folder: Path) -> dict[str, bytes]:
+    """Small files of every format, compression and depth, by name."""
+    y, x = np.mgrid[0:40, 0:50]
+    image = np.stack([x * 5, y * 6, x + y], -1).astype(np.uint8)
+    deep, floats = image.astype(np.uint16) * 257, (image / 255).astype(np.float32)
+    planes = {"photometric": "rgb", "planarconfig": "separate"}
+    picture, other = Image.fromarray(image), Image.fromarray(255 - image)
+    for name, options in (
+        ("a.jpg", {"exif": exif(6), "icc_profile": P3}),
+        ("progressive.jpg", {"progressive": True}),
+        ("a.png", {"exif": exif(6), "icc_profile": P3}),
+        ("a.tif", {"exif": exif(6)}),
+        ("deflate.tif", {"compression": "tiff_adobe_deflate"}),
+        ("lzw.tif", {"compression": "tiff_lzw"}),
+        ("pages.tif", {"save_all": True, "append_images": [other]}),
+        ("a.webp", {}),
+        ("lossless.webp", {"lossless": True}),
+        ("frames.webp", {"save_all": True, "append_images": [other]}),
+        ("frames.gif", {"save_all": True, "append_images": [other]}),
+        ("a.bmp", {}),
+        ("a.ppm", {}),
+        ("a.avif", {}),
+    ):
+        picture.save(folder / name, **options)
+    write_photo(folder / "deep.png", Photo(deep))
+    tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb")
+    tifffile.imwrite(folder / "deep planes.tif", np.moveaxis(deep, -1, 0).copy(), **planes)
+    tifffile.imwrite(
+        folder / "zip planes.tif", np.moveaxis(deep, -1, 0).copy(), compression="zlib", **planes
+    )
+    tifffile.imwrite(folder / "float.tif", floats, photometric="rgb", compression="zlib")
+    tifffile.imwrite(folder / "float planes.tif", np.moveaxis(floats, -1, 0).copy(), **planes)
+    cv2.imwrite(str(folder / "deep lzw.tif"), deep)
+    if importlib.util.find_spec("pillow_heif"):
+        heic(folder / "a.heic", image, "RGB")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_damage_of_any_kind_gives_a_picture_or_one_sentence(tmp_path: Path) -> None:
+    """Files cut off and with changed bytes, in their headers above all; an error would end a run"""
+    rng = np.random.default_rng(0)
+    (tmp_path / "whole").mkdir()
+    outcomes = {"read": 0, "refused": 0}
+    for name, content in one_file_of_each_kind(tmp_path / "whole").items():
+        damaged = [content[:cut] for cut in (*range(3, 330, 25), len(content) * 2 // 3)]
+        for number in range(12):
+            changed = bytearray(content)
+            first = (0, max(len(content) - 250, 0))[number % 2]  # libtiff's header is the end
+            for place in first + rng.integers(0, min(len(content), 250), 1 + number % 3):
+                changed[place] = rng.integers(0, 256)
+            damaged.append(bytes(changed))
+        path = tmp_path / f"damaged {name}"
+        for content in damaged:
+            path.write_bytes(content)
+            try:
+                photo = read_photo(path)
+            except UserError as error:
+                assert path.name in str(error) and "\n" not in str(error)
+                outcomes["refused"] += 1
+            else:
+                assert photo.pixels.dtype in (np.uint8, np.uint16, np.float32)
+                assert photo.pixels.shape[2:] in ((), (3,), (4,)) and photo.pixels.size
+                outcomes["read"] += 1
+    assert min(outcomes.values()) > 50
+
+
+def test_a_size_that_only_a_damaged_header_claims_is_refused(tmp_path: Path) -> None:
+    """Before its 5 GB are asked for."""
+    path = tmp_path / "a.webp"
+    frames = [Image.new("RGB", (80, 64), colour) for colour in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    content = bytearray(path.read_bytes())
+    assert content[12:16] == b"VP8X" and content[27] == 63  # the height less 1, in 3 bytes
+    content[29] = 64
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.webp claims to hold 80 x 4194368 pixels in \d+ bytes"):
+        read_photo(path)
+
+
+def test_damage_behind_the_first_page_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((3, 40, 50), 77, np.uint8), photometric="minisblack")
+    content = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        width = file.pages[1].tags[256].offset
+    path.write_bytes(content[:width] + b"\xff\xff" + content[width + 2 :])  # has no width any more
+    photo = read_photo(path)
+    assert (photo.pixels == 77).all()
+    (note,) = photo.notes
+    assert note == f"{path} holds damaged pages behind the first; only that was taken."
 
 
 def test_suffixes_in_any_case(tmp_path: Path) -> None:
