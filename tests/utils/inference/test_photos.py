@@ -263,6 +263,49 @@ def test_profile_exif_and_dpi_are_carried_over(
         assert written.size == (6, 10)  # turned by a quarter
 
 
+@pytest.mark.parametrize("shape", [(6, 10), (6, 10, 3), (6, 10, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_what_tiffs_say_about_themselves_is_carried_over(
+    tmp_path: Path, shape: tuple[int, ...], dtype: type, order: str
+) -> None:
+    """Whatever their depth: out of a PNG's block into a TIFF, and out of that into another."""
+    values = np.random.default_rng(0).integers(0, 256, shape)
+    pixels = (values / 255).astype(dtype) if dtype == np.float32 else values.astype(dtype)
+    data = exif(1)
+    data.endian = order
+    data[ExifTags.Base.Make] = "Maker"
+    data.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = 1.8
+    data.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    profile = P3 if len(shape) == 3 else P3[:16] + b"GRAY" + P3[20:]
+    write_photo(tmp_path / "0.tif", Photo(pixels, profile, data.tobytes(), (72, 300.5)))
+    write_photo(tmp_path / "1.tif", read_photo(tmp_path / "0.tif"))
+    for number in range(2):
+        with tifffile.TiffFile(tmp_path / f"{number}.tif") as written:
+            page = written.pages.first
+            np.testing.assert_array_equal(page.asarray(), pixels)
+            assert page.dtype == dtype
+            assert page.tags[271].value == "Maker"
+            assert page.tags[34665].value["FNumber"] == pytest.approx(1.8)
+            assert page.tags[34853].value["GPSLatitudeRef"] == "N"
+            assert page.tags[34675].value == profile
+            assert page.get_resolution(unit="INCH") == pytest.approx((72, 300.5))
+
+
+@pytest.mark.parametrize(("unit", "expected"), [("INCH", 50), ("CENTIMETER", 127), (None, None)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_the_resolution_of_tiffs(
+    tmp_path: Path, dtype: type, unit: str | None, expected: float | None
+) -> None:
+    resolution = None if unit is None else (50, 50)
+    image = np.zeros((4, 4, 3), dtype)
+    tifffile.imwrite(
+        tmp_path / "a.tif", image, photometric="rgb", resolution=resolution, resolutionunit=unit
+    )
+    read = read_photo(tmp_path / "a.tif").dpi
+    assert read == (None if expected is None else pytest.approx((expected, expected)))
+
+
 def test_a_photo_in_other_colours_keeps_its_look(tmp_path: Path) -> None:
     """As seen through its profile: here one with swapped primaries, which nobody overlooks."""
     colours = np.full((8, 8, 3), (200, 60, 20), np.uint8)
@@ -388,7 +431,7 @@ def test_tiff_keeps_channels_and_depth(tmp_path: Path, shape: tuple[int, ...], d
     photo = read_photo(tmp_path / "a.tiff")
     assert photo.pixels.dtype == dtype
     np.testing.assert_array_equal(photo.pixels, image)
-    assert photo.profile == (P3 if len(shape) == 3 and dtype != np.float32 else photo.profile)
+    assert photo.profile == (P3 if len(shape) == 3 else None)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
