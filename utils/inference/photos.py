@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -33,6 +34,7 @@ from utils.images import (
     TIFFFILE_ERRORS,
     TYPES,
     decode_bytes,
+    jpeg_damage,
     read_bytes,
     tiff_layout,
     unreadable,
@@ -77,6 +79,9 @@ EXIF_KEPT = {
 }
 # Sizes and a pointer that hold for the input's file alone.
 EXIF_DROPPED = {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, 0xA005}
+# Colours by the number of ITU-T H.273 that HEIC, AVIF and PNG name them by; 1 is sRGB's.
+PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+HDR_CURVES = {16: "PQ", 18: "HLG"}
 MAX_EXIF = 65_000  # bytes; JPEG has room for 65,533
 
 
@@ -152,7 +157,7 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
             _fitting_profile(profile, pixels),
             kept_exif,
             _kept_dpi(dpi, turned),
-            _page_notes(path, header) if header is not None else (),
+            _notes(path, encoded, header, exif, profile) if header is not None else (),
         )
 
 
@@ -179,7 +184,16 @@ def _is_deep(header: Image.Image, encoded: bytes) -> bool:
         return encoded[24] == 16
     if header.format == "TIFF":
         return max(header.tag_v2.get(258, (1,))) > 8  # type: ignore[attr-defined]
+    if header.format == "PPM" and _netpbm_white(encoded) > 255:
+        return True
     return header.mode.startswith(("I", "F"))
+
+
+def _netpbm_white(encoded: bytes) -> int:
+    """The value that PPM and PGM files say is white."""
+    if encoded[:2] not in (b"P2", b"P3", b"P5", b"P6"):
+        return 255
+    return int(re.sub(rb"#[^\n]*", b"", encoded[:4096]).split(maxsplit=4)[3])
 
 
 def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
@@ -200,6 +214,9 @@ def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
         raise UserError(f"{path} has {pixels.shape[2]} channels; 1 to 4 are read.")
     if layout and layout.alpha == ASSOCIATED_ALPHA and pixels.ndim == 3:
         pixels = _without_alpha_in_colours(pixels)
+    white = _netpbm_white(encoded)
+    if white > 255:
+        pixels = np.rint(pixels * (65535 / white)).clip(0, 65535).astype(np.uint16)
     return pixels
 
 
@@ -274,12 +291,18 @@ def _read_heif(path: Path, encoded: bytes) -> Photo:
         exif = Image.Exif()
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # gray and alpha
         pixels = pixels[..., [0, 0, 0, 1]]
+    notes = []
+    if len(image) > 1:
+        notes.append(f"{path} holds {len(image)} images; only the main one was taken.")
+    if not info.get("icc_profile"):
+        notes += _gamut_notes(path, encoded, exif)
     # The file's own turns are done by the decoder; its EXIF orientation repeats them.
     return Photo(
         pixels,
         _fitting_profile(info.get("icc_profile"), pixels),
         _kept_exif(exif),
         _kept_dpi(info.get("dpi"), turned=False),
+        tuple(notes),
     )
 
 
@@ -297,6 +320,48 @@ def _checked(path: Path, photo: Photo) -> Photo:
         return photo
     note = f"{path} holds values from {low:g} to {high:g}; those outside 0 to 1 are clipped."
     return replace(photo, pixels=pixels.clip(0, 1), notes=(*photo.notes, note))
+
+
+def _notes(
+    path: Path, encoded: bytes, header: Image.Image, exif: Image.Exif, profile: bytes | None
+) -> tuple[str, ...]:
+    """Sentences about what of the file was not taken as it is."""
+    notes = [*_page_notes(path, header)]
+    if header.format in ("JPEG", "MPO") and (damage := jpeg_damage(encoded)):
+        notes.append(f"{path} is damaged, so a part of the picture may be wrong ({damage}).")
+    if header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
+        notes.append(f"{path} holds {bits} bits a channel; they were reduced to 8.")
+    if not profile:
+        notes += _gamut_notes(path, encoded, exif)
+    return tuple(notes)
+
+
+def _avif_bits(encoded: bytes) -> int:
+    """Bits a channel by the box of the codec's configuration."""
+    place = encoded.find(b"av1C")
+    flags = encoded[place + 6] if 0 <= place < len(encoded) - 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+def _gamut_notes(path: Path, encoded: bytes, exif: Image.Exif) -> list[str]:
+    """A sentence where a file without a profile says otherwise that its colours are not sRGB's."""
+    named, curve = "", 0
+    if encoded[4:8] == b"ftyp" and (place := encoded.find(b"colrnclx")) >= 0:
+        primaries, curve = struct.unpack_from(">HH", encoded, place + 8)
+        named = PRIMARIES.get(primaries, "")
+    elif encoded.startswith(b"\x89PNG") and b"cICP" in encoded[: encoded.find(b"IDAT")]:
+        primaries, curve = encoded[encoded.find(b"cICP") + 4 :][:2]
+        named = PRIMARIES.get(primaries, "")
+    with contextlib.suppress(*DECODER_ERRORS):  # a damaged block
+        if exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
+            named = "Adobe RGB"
+    named = " ".join(word for word in (named, HDR_CURVES.get(curve)) if word)
+    if not named:
+        return []
+    return [
+        f"{path} has no profile, but says that its colours are {named}; viewers will take those of "
+        "the result for sRGB."
+    ]
 
 
 def _page_notes(path: Path, header: Image.Image) -> tuple[str, ...]:
@@ -421,7 +486,7 @@ def _tiff(photo: Photo) -> bytes:
     if photo.exif:
         tags.load(photo.exif)
     order = tags.endian = tags.endian or "<"
-    strip = zlib.compress(pixels.astype(pixels.dtype.newbyteorder(order), copy=False).tobytes())
+    strip = zlib.compress(pixels.astype(order + pixels.dtype.str[1:], copy=False).tobytes())
     base = ExifTags.Base
     tags[base.ImageWidth], tags[base.ImageLength] = width, height
     tags[base.BitsPerSample] = (8 * pixels.itemsize,) * samples

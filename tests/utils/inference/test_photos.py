@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import zlib
 from pathlib import Path
 
 import cv2
@@ -401,6 +402,87 @@ def test_of_several_pages_the_first_is_taken_and_told(
     assert photo.notes == (f"{path} holds 3 {word}; only the first was taken.",)
     pages[0].save(path, kind)
     assert read_photo(path).notes == ()
+
+
+def test_damaged_jpegs_are_told(tmp_path: Path) -> None:
+    """Decoders fill in what they cannot make out, as if nothing was wrong."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise).save(path, exif=exif(1))
+    assert read_photo(path).notes == ()
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = b"\xff\xd7" * 4  # markers where there is none
+    path.write_bytes(content)
+    (note,) = read_photo(path).notes
+    assert note.startswith(f"{path} is damaged, so a part of the picture may be wrong (")
+
+
+@pytest.mark.skipif(not cv2.haveImageWriter("a.avif"), reason="OpenCV is built without AVIF")
+def test_avif_of_more_than_8_bits_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    for bits, told in ((8, ()), (10, (10,)), (12, (12,))):
+        image = np.full((16, 16, 3), 2**bits // 2, np.uint8 if bits == 8 else np.uint16)
+        cv2.imwrite(str(path), image, [cv2.IMWRITE_AVIF_DEPTH, bits])
+        photo = read_photo(path)
+        assert photo.pixels.dtype == np.uint8 and np.abs(photo.pixels.astype(int) - 128).max() <= 2
+        expected = (f"{path} holds {bits} bits a channel; they were reduced to 8." for bits in told)
+        assert photo.notes == tuple(expected)
+
+
+def test_of_several_heic_images_the_main_one_is_taken_and_told(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    images = [Image.new("RGB", (64, 64), (gray,) * 3) for gray in (50, 200)]
+    file = pillow_heif.from_pillow(images[0])
+    file.save(path, quality=100)
+    assert read_photo(path).notes == ()
+    file.add_from_pillow(images[1])
+    file.save(path, quality=100, primary_index=1)
+    photo = read_photo(path)
+    assert np.abs(photo.pixels.astype(int) - 200).max() <= 2
+    assert photo.notes == (f"{path} holds 2 images; only the main one was taken.",)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".heic"])
+def test_wide_colours_without_a_profile_are_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    picture = Image.new("RGB", (64, 64), (200, 60, 20))
+    if suffix == ".heic":
+        pillow_heif = pytest.importorskip("pillow_heif")
+        p3 = {"color_primaries": 12, "transfer_characteristics": 13, "matrix_coefficients": 1}
+        pillow_heif.from_pillow(picture).save(path, full_range_flag=1, **p3)
+        named = "Display P3"
+    elif suffix == ".png":
+        picture.save(path)
+        chunk = b"cICP" + bytes([9, 16, 0, 1])
+        chunk = (4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        content = path.read_bytes()
+        path.write_bytes(content[:33] + chunk + content[33:])
+        named = "BT.2020 PQ"
+    else:  # what cameras write
+        data = exif(1)
+        data.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {1: "R03"}
+        picture.save(path, exif=data)
+        named = "Adobe RGB"
+    (note,) = read_photo(path).notes
+    assert note.startswith(f"{path} has no profile, but says that its colours are {named}; ")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("white", [100, 255, 1023, 65535])
+def test_netpbm_files_have_a_white_of_their_own(tmp_path: Path, white: int, channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, white + 1, (4, 5, channels))
+    kind = {1: (b"P5", b"P2"), 3: (b"P6", b"P3")}[channels]
+    binary = values.astype(">u2" if white > 255 else np.uint8).tobytes()
+    text = b" ".join(b"%d" % value for value in values.ravel()) + b"\n"
+    for beginning, body in zip(kind, (binary, text), strict=True):
+        (tmp_path / "a.ppm").write_bytes(beginning + b"\n# note 7\n5 4\n%d\n" % white + body)
+        read = pixels_of(tmp_path / "a.ppm")
+        assert read.dtype == (np.uint16 if white > 255 else np.uint8)
+        largest = np.iinfo(read.dtype).max
+        expected = np.rint(values.reshape(read.shape) * (largest / white))
+        np.testing.assert_allclose(read, expected, atol=1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
