@@ -136,6 +136,8 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
 class TiffLayout:
     """What decides by whom a TIFF is read; the numbers are those of the TIFF standard."""
 
+    width: int
+    height: int
     bits: int
     photometric: int
     samples: int  # a pixel
@@ -180,6 +182,8 @@ def tiff_layout(path: Path, encoded: bytes) -> TiffLayout | None:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             page = file.pages.first
             return TiffLayout(
+                width=int(page.imagewidth),
+                height=int(page.imagelength),
                 bits=int(page.bitspersample),
                 photometric=int(page.photometric),
                 samples=int(page.samplesperpixel),

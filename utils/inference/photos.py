@@ -117,14 +117,33 @@ def read_photo(path: Path) -> Photo:
     unreadable, truncated, or holds values that are not finite.
     """
     encoded = read_bytes(path)
-    is_heif = encoded[4:8] == b"ftyp" and not _is_avif(encoded)
     try:
-        photo = (_read_heif if is_heif else _read_other)(path, encoded)
+        photo = (_read_heif if _is_heif(encoded) else _read_other)(path, encoded)
     except DECODER_ERRORS as error:
         raise UserError(unreadable(path)) from error
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory, or is broken.") from error
     return _checked(path, photo)
+
+
+def num_pixels(path: Path) -> int:
+    """How many pixels an image file holds, by its header alone.
+
+    Raises UserError where that does not tell; some such files can be read all the same.
+    """
+    encoded = read_bytes(path)
+    try:
+        if _is_heif(encoded):
+            width, height = _open_heif(path, encoded).size
+        elif (header := _open(encoded)) is not None:
+            width, height = header.size
+        elif layout := tiff_layout(path, encoded):
+            width, height = layout.width, layout.height
+        else:
+            raise UserError(unreadable(path))
+    except DECODER_ERRORS as error:
+        raise UserError(unreadable(path)) from error
+    return width * height
 
 
 def _read_other(path: Path, encoded: bytes) -> Photo:
@@ -157,7 +176,7 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
             _fitting_profile(profile, pixels),
             kept_exif,
             _kept_dpi(dpi, turned),
-            _notes(path, encoded, header, exif, profile) if header is not None else (),
+            _notes(path, encoded, header, exif, profile),
         )
 
 
@@ -269,20 +288,27 @@ def _decode_8_bit(header: Image.Image) -> tuple[np.ndarray, bytes | None]:
     return np.asarray(header.convert(mode)), profile
 
 
-def _is_avif(encoded: bytes) -> bool:
+def _is_heif(encoded: bytes) -> bool:
+    """Whether a file is of AVIF's family, but not AVIF."""
     length = int.from_bytes(encoded[:4], "big")
-    return any(brand in encoded[8:length] for brand in (b"avif", b"avis"))
+    brands = encoded[8:length]
+    return encoded[4:8] == b"ftyp" and b"avif" not in brands and b"avis" not in brands
 
 
-def _read_heif(path: Path, encoded: bytes) -> Photo:
-    """HEIC as phones store it; more than 8 bits become 16."""
+def _open_heif(path: Path, encoded: bytes) -> Any:
+    """pillow-heif's view of a file before its pixels are decoded; beyond 8 bits they become 16."""
     try:
         import pillow_heif
     except ImportError as error:
         raise UserError(
             f"{path} is a HEIC file, which needs a package: pip install pillow-heif"
         ) from error
-    image = pillow_heif.open_heif(io.BytesIO(encoded), convert_hdr_to_8bit=False)
+    return pillow_heif.open_heif(io.BytesIO(encoded), convert_hdr_to_8bit=False)
+
+
+def _read_heif(path: Path, encoded: bytes) -> Photo:
+    """HEIC as phones store it."""
+    image = _open_heif(path, encoded)
     pixels, info = np.asarray(image), image.info
     exif = Image.Exif()
     try:
@@ -323,13 +349,13 @@ def _checked(path: Path, photo: Photo) -> Photo:
 
 
 def _notes(
-    path: Path, encoded: bytes, header: Image.Image, exif: Image.Exif, profile: bytes | None
+    path: Path, encoded: bytes, header: Image.Image | None, exif: Image.Exif, profile: bytes | None
 ) -> tuple[str, ...]:
     """Sentences about what of the file was not taken as it is."""
-    notes = [*_page_notes(path, header)]
-    if header.format in ("JPEG", "MPO") and (damage := jpeg_damage(encoded)):
+    notes = [*_page_notes(path, encoded, header)]
+    if damage := jpeg_damage(encoded):
         notes.append(f"{path} is damaged, so a part of the picture may be wrong ({damage}).")
-    if header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
+    if header is not None and header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
         notes.append(f"{path} holds {bits} bits a channel; they were reduced to 8.")
     if not profile:
         notes += _gamut_notes(path, encoded, exif)
@@ -364,15 +390,22 @@ def _gamut_notes(path: Path, encoded: bytes, exif: Image.Exif) -> list[str]:
     ]
 
 
-def _page_notes(path: Path, header: Image.Image) -> tuple[str, ...]:
+def _page_notes(path: Path, encoded: bytes, header: Image.Image | None) -> tuple[str, ...]:
     """A sentence where a file holds more than the one image that is read."""
-    kind = "pages" if header.format == "TIFF" else "frames"
+    is_tiff = encoded.startswith(TIFF_BEGINNINGS)
+    kind = "pages" if is_tiff else "frames"
     try:
-        count = getattr(header, "n_frames", 1)
+        if header is None and is_tiff:
+            import tifffile
+
+            with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+                count = len(file.pages)
+        else:
+            count = getattr(header, "n_frames", 1)
     except DECODER_ERRORS:
         return (f"{path} holds damaged {kind} behind the first; only that was taken.",)
     # The further images of an MPO are those of a phone's other lens.
-    if count < 2 or header.format == "MPO":
+    if count < 2 or (header is not None and header.format == "MPO"):
         return ()
     return (f"{path} holds {count} {kind}; only the first was taken.",)
 

@@ -404,6 +404,15 @@ def test_of_several_pages_the_first_is_taken_and_told(
     assert read_photo(path).notes == ()
 
 
+def test_of_several_float_pages_the_first_is_taken_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pages = np.linspace(0, 1, 3 * 8 * 9, dtype=np.float32).reshape(3, 8, 9)
+    tifffile.imwrite(path, pages, photometric="minisblack")
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.pixels, pages[0])
+    assert photo.notes == (f"{path} holds 3 pages; only the first was taken.",)
+
+
 def test_damaged_jpegs_are_told(tmp_path: Path) -> None:
     """Decoders fill in what they cannot make out, as if nothing was wrong."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
