@@ -6,6 +6,7 @@ Photographs of any other kind, with what belongs to their pixels: utils/inferenc
 from __future__ import annotations
 
 import io
+import logging
 import os
 import struct
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ LAB_KINDS = (8, 9, 10)
 SEPARATE_PLANES = 2
 ASSOCIATED_ALPHA = 1
 
-# OpenCV prints lines of its own about broken files, besides our sentence about them.
+# OpenCV and tifffile print lines of their own about broken files, besides our sentence about them.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -390,16 +390,23 @@ def _gamut_notes(path: Path, encoded: bytes, exif: Image.Exif) -> list[str]:
     ]
 
 
+def _num_tiff_pages(encoded: bytes) -> int:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+            return len(file.pages)
+    except tifffile.TiffFileError as error:
+        raise ValueError(str(error)) from error
+
+
 def _page_notes(path: Path, encoded: bytes, header: Image.Image | None) -> tuple[str, ...]:
     """A sentence where a file holds more than the one image that is read."""
     is_tiff = encoded.startswith(TIFF_BEGINNINGS)
     kind = "pages" if is_tiff else "frames"
     try:
         if header is None and is_tiff:
-            import tifffile
-
-            with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-                count = len(file.pages)
+            count = _num_tiff_pages(encoded)
         else:
             count = getattr(header, "n_frames", 1)
     except DECODER_ERRORS:
