@@ -14,48 +14,71 @@ and type instead.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
-from typing import Any
+import pathlib
+import typing
 
-from models import NETWORKS, build_model, load_published, load_weights
-from models.network import DerainingNetwork
-from utils.errors import UserError
-from utils.inference.restorer import Restorer
+import torch
+
+# Whole modules: torch.hub takes every name here that can be called for an entry.
+import models
+import models.network
+import utils.devices
+import utils.errors
+import utils.inference.restorer
 
 dependencies = ["torch", "numpy", "cv2", "safetensors"]
 
-SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "petrichor.safetensors"
+SHIPPED_WEIGHTS = pathlib.Path(__file__).parent / "weights" / "petrichor.safetensors"
 
 
-def petrichor() -> DerainingNetwork:
+def petrichor() -> models.network.DerainingNetwork:
     """The network that ships with the project, with its weights."""
-    return load_weights(SHIPPED_WEIGHTS)
+    return models.load_weights(SHIPPED_WEIGHTS)
 
 
-def restorer(weights: str | Path | None = None, **options: Any) -> Restorer:
+def restorer(
+    weights: str | pathlib.Path | None = None,
+    device: torch.device | str = "cpu",
+    **options: typing.Any,
+) -> utils.inference.restorer.Restorer:
     """Derains images of any size: uint8, uint16 or float arrays (H, W, 3), tensors (3, H, W).
 
-    ``weights`` is a file of this project, by default the network that ships; ``options`` are those
-    of ``utils.inference.restorer.Restorer``.
+    ``weights`` is a file of this project, by default the network that ships; ``options`` are the
+    others of ``utils.inference.restorer.Restorer``.
     """
-    return Restorer(load_weights(weights or SHIPPED_WEIGHTS), **options)
+    device = utils.devices.find_device(device)
+    network = models.load_weights(SHIPPED_WEIGHTS if weights is None else _file(weights))
+    return utils.inference.restorer.Restorer(network.to(device), device=device, **options)
 
 
-def _network(name: str, weights: str | Path | None = None, **options: Any) -> DerainingNetwork:
+def _network(
+    name: str, weights: str | pathlib.Path | None = None, **options: typing.Any
+) -> models.network.DerainingNetwork:
     """``options`` are fields of the network's configuration; our own files settle them."""
     if weights is None:
-        return build_model(name, options).eval()
-    if Path(weights).suffix != ".safetensors":
-        return load_published(name, weights, options)
+        return models.build_model(name, options).eval()
+    path = _file(weights)
+    if path.suffix.lower() != ".safetensors":
+        return models.load_published(name, path, options)
     if options:
-        raise UserError(f"The weights settle {name}'s options; leave {', '.join(options)} out.")
-    network = load_weights(weights)
-    if type(network) is not NETWORKS[name][0]:
-        raise UserError(f"{weights} holds a {type(network).__name__}, which is no {name}.")
+        raise utils.errors.UserError(
+            f"The weights settle {name}'s options; leave {', '.join(options)} out."
+        )
+    network = models.load_weights(path)
+    if type(network) is not models.NETWORKS[name][0]:
+        raise utils.errors.UserError(
+            f"{weights} holds a {type(network).__name__}, which is no {name}."
+        )
     return network
 
 
-for _name in NETWORKS:
+def _file(weights: object) -> pathlib.Path:
+    if not isinstance(weights, (str, pathlib.Path)) or not str(weights):
+        raise utils.errors.UserError(f"weights is {weights!r}; it must be the name of a file.")
+    return pathlib.Path(weights)
+
+
+for _name in models.NETWORKS:
     _entry = functools.partial(_network, _name)
     _entry.__doc__ = f"The network {_name}; its weights from a file, or initialised with options."
     globals()[_name] = _entry

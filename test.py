@@ -251,7 +251,7 @@ def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
 
 def leave_out_existing(jobs: list[RestoringJob]) -> list[RestoringJob]:
     """The jobs without those whose result is there."""
-    left = [job for job in jobs if not job.target.exists()]
+    left = [job for job in jobs if not os.path.isfile(job.target)]
     say(f"{len(jobs) - len(left)} of {len(jobs)} are there already.")
     return left
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from models import NETWORKS, build_model, load_weights
 from tests.helpers import ROOT, smooth_image
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
+from utils.inference.restorer import Restorer
 
 FROM_ELSEWHERE = """
 import sys, torch
@@ -62,4 +64,45 @@ def test_weights_of_ours_and_of_the_authors(tmp_path: Path) -> None:
         hubconf.dmsr_s(weights=ours, width=4)
     image = smooth_image(1, 70, 70)
     restored = hubconf.restorer(ours)(image)
-    np.testing.assert_array_equal(restored, hubconf.Restorer(load_weights(ours))(image))
+    np.testing.assert_array_equal(restored, Restorer(load_weights(ours))(image))
+    shutil.copy(ours, tmp_path / "OURS.SAFETENSORS")
+    assert hubconf.dmsr_s(weights=tmp_path / "OURS.SAFETENSORS").stem[0].out_channels == 4
+
+
+def test_the_entries_are_the_networks_and_the_restorer() -> None:
+    """As ``torch.hub.list`` finds them, which looks at every name that can be called."""
+    entries = {name for name, value in vars(hubconf).items() if callable(value)}
+    entries = {name for name in entries if not name.startswith("_")}
+    assert entries == {"petrichor", "restorer", *NETWORKS}
+    for name in entries:
+        assert vars(hubconf)[name].__doc__  # what torch.hub.help shows
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"weights": "absent.safetensors"}, "There is no file absent"),
+        ({"weights": ""}, "weights is ''; it must be the name of a file"),
+        ({"weights": True}, "weights is True; it must be the name of a file"),
+        ({"device": "warp"}, "'warp' is no device; take cpu"),
+        ({"device": "meta"}, "'meta' is no device; take cpu"),
+        ({"device": None}, "'None' is no device; take cpu"),
+        ({"device": "cuda:99"}, "finds no device cuda:99; take cpu"),
+        ({"memory": "4"}, "memory is '4'; it must be a number of bytes above 0"),
+        ({"overlap": 3.5}, "overlap is 3.5; it must be a number of pixels"),
+        ({"strength": "1"}, "strength is '1'; it may be 0 to 1"),
+    ],
+)
+def test_mistakes_are_sentences(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        torch.hub.load(str(ROOT), "restorer", source="local", **options)
+    if "weights" in options:
+        with pytest.raises(UserError, match=sentence):
+            torch.hub.load(str(ROOT), "dcsfn", source="local", **options)
+
+
+@pytest.mark.gpu
+def test_the_restorer_computes_on_its_device() -> None:
+    image = smooth_image(1, 70, 70)
+    restored = hubconf.restorer(device="cuda")(image)
+    assert np.abs(restored.astype(int) - hubconf.restorer()(image)).max() <= 1

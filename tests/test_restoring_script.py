@@ -276,17 +276,64 @@ def test_subfolders_are_found_where_the_output_lies_above(
 
 
 def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name in "abc":
         images.write_png(tmp_path / "in" / f"{name}.png", smooth_image(1, 8, 8))
     (tmp_path / "in" / "0.png").write_bytes(b"no image")
-    (tmp_path / "out" / "a.png").mkdir(parents=True)  # stands in the way
+
+    def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
+        (tmp_path / "out" / "a.png").mkdir(parents=True, exist_ok=True)  # somebody else does
+        return image
+
+    monkeypatch.setattr(Restorer, "__call__", restore)
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
     assert files_in(tmp_path / "out") == ["b.png", "c.png"]
     told = capsys.readouterr().err
     assert "2 of 4 could not be restored" in told
     assert "0.png is not a readable image" in told and "Cannot write" in told
+
+
+@pytest.mark.parametrize("options", [(), ("--skip-existing",)])
+def test_what_stands_in_the_way_of_results_is_a_sentence_before_anything_is_computed(
+    run: Callable[..., int], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    for name in ("a.png", "b.png", "sub/c.png"):
+        images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(b"kept")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "sub").write_bytes(b"kept")
+    one, folder = tmp_path / "in" / "a.png", tmp_path / "in"
+    for source, output, sentence in (
+        (folder, "out", r"Cannot write .*out/b\.png, for a folder has that name; take another"),
+        (folder, "file", "Cannot write to .*, for .*/file is a file; take another --output"),
+        (folder, "other", "Cannot write to .*other/sub, for .*other/sub is a file; take another"),
+        (one, "file", "Cannot write to .*file, for .*file is a file; take another --output"),
+        (one, "file/a.jpg", "Cannot write to .*file, for .*file is a file; take another --output"),
+        (one, "n" * 252 + ".jpg", "Cannot write .*: File name too long"),
+    ):
+        before = files_in(tmp_path)
+        with pytest.raises(UserError, match=sentence):
+            run("--input", source, "--output", tmp_path / output, "--recursive", *options)
+        assert files_in(tmp_path) == before
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+def test_the_output_may_end_in_capitals(run: Callable[..., int], tmp_path: Path) -> None:
+    images.write_png(tmp_path / "a.png", smooth_image(1, 40, 60))
+    video = write_video(tmp_path / "v.MOV", 2)
+    for name in ("X.JPG", "X.TIF", "X.WEBP", "X.PNG"):
+        assert run("--input", tmp_path / "a.png", "--output", tmp_path / "out" / name) == 0
+        with Image.open(tmp_path / "out" / name) as written:
+            assert written.size == (60, 40)
+            assert written.format[0] == name[2]
+    assert run("--input", video, "--output", tmp_path / "out" / "V.MP4") == 0
+    assert len(decoded(tmp_path / "out" / "V.MP4")) == 2
+    assert files_in(tmp_path / "out") == ["V.MP4", "X.JPG", "X.PNG", "X.TIF", "X.WEBP"]
 
 
 def test_one_photo_in_another_format_with_what_belongs_to_it(
@@ -515,7 +562,7 @@ def decoded(path: Path) -> np.ndarray:
         (["--input", "full", "--tile", "windows"], "auto, whole, released"),
         (["--input", "full", "--strength", "1.5"], "0 to 1"),
         (["--input", "full", "--precision", "fp16", "--device", "cpu"], "fp16 is for GPUs"),
-        (["--input", "full", "--output", "full/a.png"], "more than one input"),
+        (["--input", "full", "--output", "full/a.png"], "a folder or more than one input; name"),
     ],
 )
 def test_mistakes_are_sentences(

@@ -12,9 +12,13 @@ told to refuse other addresses. Visitors are served one after the other.
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import shutil
 import sys
 import tempfile
+import threading
+import time
 import webbrowser
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -22,19 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from data.rain import Rain, add_rain
-from models import load_published, load_weights
+from models import NETWORKS, load_published, load_weights
 from models.network import DerainingNetwork
 from tools.make_rain import skimage_photos
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.images import read_rgb, write_png
 from utils.inference.memory import keep_freed_memory
-from utils.inference.photos import SUFFIXES, read_photo, write_photo
+from utils.inference.photos import SUFFIXES, num_pixels, read_photo, write_photo
 from utils.inference.restorer import Restorer
 
 SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "petrichor.safetensors"
@@ -57,6 +60,9 @@ POLICY = (
 
 def main() -> None:
     args = parse_arguments()
+    for path in (*args.weights, *(path for _, path in args.official)):
+        if not path.is_file():  # told now, not to the first visitor
+            raise UserError(f"There is no file {path}.")
     weights: dict[str, Callable[[], DerainingNetwork]] = {}
     if SHIPPED_WEIGHTS.is_file():
         weights[SHIPPED] = partial(load_weights, SHIPPED_WEIGHTS)
@@ -85,10 +91,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=FILE",
         help="a network and its authors' checkpoint",
     )
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: any free one")
+    parser.add_argument("--port", type=port, default=7860, help="default: 7860; 0: any free one")
     parser.add_argument(
         "--max-megapixels",
-        type=float,
+        type=megapixels,
         default=25.0,
         metavar="N",
         help="larger photographs are refused (default: 25)",
@@ -100,13 +106,29 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def name_and_file(text: str) -> tuple[str, Path]:
     name, equals, file = text.partition("=")
-    if not equals:
+    if not (equals and file):
         raise argparse.ArgumentTypeError(f"{text} is not NAME=FILE, such as dcsfn=model.pth")
+    if name not in NETWORKS:
+        raise argparse.ArgumentTypeError(f"{name!r} is no network; known are {', '.join(NETWORKS)}")
     return name, Path(file)
 
 
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**16:
+        raise ValueError
+    return number
+
+
+def megapixels(text: str) -> float:
+    number = float(text)
+    if not 1e-6 <= number < math.inf:
+        raise ValueError
+    return number
+
+
 class Deraining:
-    """What the page does, without the page.
+    """What the page does, without the page; for several visitors one after the other.
 
     weights: what the visitor picks from -> a function that loads that network.
     """
@@ -116,10 +138,11 @@ class Deraining:
     ) -> None:
         self.weights, self.device, self.max_pixels = weights, device, max_pixels
         self._restorer = lru_cache(maxsize=1)(self._load)  # one network's memory at a time
+        self._turn = threading.Lock()
 
     def _load(self, name: str) -> Restorer:
         network = self.weights[name]().to(self.device)
-        return Restorer(network, device=self.device, notify=lambda sentence: None)
+        return Restorer(network, device=self.device)
 
     def __call__(
         self,
@@ -128,32 +151,36 @@ class Deraining:
         strength: float,
         folder: Path,
         progress: Callable[[int, int], None],
-    ) -> tuple[Path, Path]:
-        """Derain a photograph; PNG files of it before and after, in ``folder``.
+    ) -> tuple[Path, Path, list[str]]:
+        """Derain a photograph; PNG files of it before and after, in ``folder``, and notes on it.
 
         Raises UserError for a file that is no photograph and for one that is too large.
         """
-        self._check_size(path)
-        photo = read_photo(path)
-        restorer = self._restorer(name)
-        restorer.strength, restorer.progress = strength, progress
-        before, after = folder / f"{path.stem}.png", folder / f"{path.stem}_derained.png"
-        write_photo(before, photo)
-        write_photo(after, photo.with_pixels(restorer(photo.pixels)))
-        return before, after
-
-    def _check_size(self, path: Path) -> None:
-        """Look at the header alone: decoding is what a huge picture would kill this with."""
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except (OSError, SyntaxError, ValueError):
-            return  # read_photo says what is wrong
-        if width * height > self.max_pixels:
+        # By the header alone: decoding is what a huge picture would kill this with.
+        pixels = num_pixels(path)
+        if pixels > self.max_pixels:
             raise UserError(
-                f"{path.name} has {width} x {height} pixels; this page takes up to "
-                f"{self.max_pixels / 1e6:g} megapixels, test.py any number."
+                f"{path.name} has {pixels / 1e6:.4g} megapixels; this page takes up to "
+                f"{self.max_pixels / 1e6:g}, test.py any number."
             )
+        with self._turn:
+            photo = read_photo(path)
+            notes = list(photo.notes)
+            restorer = self._restorer(name)
+            restorer.strength, restorer.progress = strength, progress
+            restorer.notify = notes.append
+            stem = path.stem[:100]  # what is added must not make a name too long
+            before, after = folder / f"{stem}.png", folder / f"{stem}_derained.png"
+            write_photo(before, photo)
+            write_photo(after, photo.with_pixels(restorer(photo.pixels)))
+        return before, after, notes
+
+
+def remove_old(folder: Path, seconds: float) -> None:
+    """Remove the folders in ``folder`` that were made longer ago."""
+    for old in folder.glob("results-*"):
+        if time.time() - old.stat().st_mtime > seconds:
+            shutil.rmtree(old)
 
 
 def make_examples(folder: Path) -> list[Path]:
@@ -231,21 +258,25 @@ def build_page(gr: Any, deraining: Deraining, folder: Path, examples: list[Path]
 
     def derain(
         photo: str | None, name: str, strength: float, progress: Any = None
-    ) -> tuple[tuple[str, str], Any]:
+    ) -> tuple[tuple[str, str], Any, str]:
         if photo is None:
             raise gr.Error("Drop a photo first, or choose an example.", print_exception=False)
-        results = Path(tempfile.mkdtemp(dir=folder))
+        remove_old(folder, KEPT_SECONDS)  # Gradio has copies of its own, of the same age
+        results = Path(tempfile.mkdtemp(prefix="results-", dir=folder))
+
+        def for_visitor(sentence: str) -> str:
+            return sentence.replace(photo, Path(photo).name)
 
         def show(done: int, total: int) -> None:
             progress((done, total), desc="Deraining", unit="tiles")
 
         progress(0, desc="Reading")
         try:
-            before, after = deraining(Path(photo), name, strength, results, show)
+            before, after, sentences = deraining(Path(photo), name, strength, results, show)
         except UserError as error:
-            sentence = str(error).replace(photo, Path(photo).name)
-            raise gr.Error(sentence, print_exception=False) from None
-        return (str(before), str(after)), gr.DownloadButton(value=str(after), interactive=True)
+            raise gr.Error(for_visitor(str(error)), print_exception=False) from None
+        button = gr.DownloadButton(value=str(after), interactive=True)
+        return (str(before), str(after)), button, "\n\n".join(map(for_visitor, sentences))
 
     derain.__defaults__ = (gr.Progress(),)  # by which Gradio knows that it shows progress
 
@@ -285,8 +316,9 @@ def build_page(gr: Any, deraining: Deraining, folder: Path, examples: list[Path]
                 slider = gr.ImageSlider(
                     label="Rainy | restored", interactive=False, max_height=640, elem_id="compare"
                 )
+                notes = gr.Markdown(elem_id="notes")
         gallery.select(choose, None, photo)
-        start.click(derain, [photo, network, strength], [slider, download])
+        start.click(derain, [photo, network, strength], [slider, download, notes])
     return page
 
 

@@ -70,7 +70,7 @@ def read_weights(path: Path) -> Weights:
 
     Raises UserError for a missing, truncated or foreign file.
     """
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_weights_of_training
+    read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_weights_of_training
     try:
         return read(path)
     except (KeyError, ValueError) as error:

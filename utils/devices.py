@@ -6,6 +6,8 @@ import argparse
 
 import torch
 
+from utils.errors import UserError
+
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """``--device``: cpu, or a GPU that PyTorch finds; by default the first CUDA device if any.
@@ -20,16 +22,23 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _device(text: str) -> torch.device:
-    device: torch.device | None
+def find_device(device: torch.device | str) -> torch.device:
+    """The device of that name. Raises UserError where it is none or is not there."""
     try:
-        device = torch.device(text)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no device; take cpu, cuda, cuda:1 or mps")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise argparse.ArgumentTypeError("this PyTorch finds no GPU of Apple's; take cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(f"this PyTorch finds no device {text}; take cpu")
-    return device
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"{str(device)!r} is no device; take cpu, cuda, cuda:1 or mps.")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("This PyTorch finds no GPU of Apple's; take cpu.")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"This PyTorch finds no device {found}; take cpu.")
+    return found
+
+
+def _device(text: str) -> torch.device:
+    try:
+        return find_device(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -5,7 +5,11 @@ Photographs of any other kind, with what belongs to their pixels: utils/inferenc
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,8 +25,16 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 TYPES = (np.uint8, np.uint16, np.float32)
 
-# OpenCV prints lines of its own about broken files, besides our sentence about them.
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
+# Numbers of the TIFF standard.
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+LAB_KINDS = (8, 9, 10)
+SEPARATE_PLANES = 2
+ASSOCIATED_ALPHA = 1
+
+# OpenCV and tifffile print lines of their own about broken files, besides our sentence about them.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -71,10 +83,10 @@ def read_rgb(path: Path) -> np.ndarray:
     8-bit files give uint8, 16-bit ones uint16, float TIFFs float32; gray becomes three equal
     channels, alpha is dropped. Raises UserError naming the file if it is unreadable or truncated.
     """
-    # OpenCV 5 scrambles 16-bit TIFFs when it is asked for RGB itself.
-    image = decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    # Four times as fast as copying image[..., ::-1].
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    # OpenCV 5 scrambles 16-bit TIFFs when it is asked for RGB itself, and refuses to make gray
+    # float TIFFs coloured.
+    image = read_gray_or_rgb(path)
+    return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
 
 def read_gray_or_rgb(path: Path) -> np.ndarray:
@@ -85,12 +97,8 @@ def read_gray_or_rgb(path: Path) -> np.ndarray:
 def decode_gray_or_rgb(path: Path, encoded: bytes) -> np.ndarray:
     """``read_gray_or_rgb`` for the content of ``path``."""
     image = decode_bytes(path, encoded, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    # Four times as fast as copying image[..., ::-1].
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def decode(path: Path, flags: int) -> np.ndarray:
-    """Decode a file with OpenCV's ``flags``; the channel order is what the flags say."""
-    return decode_bytes(path, read_bytes(path), flags)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -102,7 +110,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
-    """``decode`` for the content of ``path``."""
+    """The content of ``path`` by OpenCV; the order of the channels is what its ``flags`` say."""
+    layout = tiff_layout(path, encoded)
+    if layout and (layout.unusual or layout.separate):
+        raise UserError(layout.refusal(path))
     image = None
     # A PNG without its end would make libpng print a line of its own.
     cut_off = encoded.startswith(b"\x89PNG") and b"IEND" not in encoded
@@ -112,12 +123,86 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
         except cv2.error:
             image = None  # said below, as for every other broken file
     if image is None:
-        raise UserError(f"{path} is not a readable image; it is truncated, broken or no image.")
+        raise UserError(unreadable(path))
     if image.dtype not in TYPES:
         raise UserError(
             f"{path} holds {image.dtype} values; 8 and 16 bits and 32-bit floats are read."
         )
+    if layout and layout.photometric == WHITE_IS_ZERO and image.dtype != np.uint8:
+        # OpenCV does so for 8 bits alone.
+        image = (1 if image.dtype == np.float32 else 65535) - image
     return image
+
+
+@dataclass(frozen=True)
+class TiffLayout:
+    """What decides by whom a TIFF is read; the numbers are those of the TIFF standard."""
+
+    width: int
+    height: int
+    bits: int
+    photometric: int
+    samples: int  # a pixel
+    planes: int
+    alpha: int  # the kind of the first extra sample
+
+    @property
+    def separate(self) -> bool:
+        """Whether the channels lie one after another, which OpenCV mixes up beyond 8 bits."""
+        return self.bits > 8 and self.samples > 1 and self.planes == SEPARATE_PLANES
+
+    @property
+    def unusual(self) -> bool:
+        """Whether OpenCV takes the colours for others."""
+        if self.bits <= 8:
+            return self.photometric in LAB_KINDS
+        if self.photometric == WHITE_IS_ZERO:
+            return self.samples > 1
+        return self.photometric not in (BLACK_IS_ZERO, RGB)
+
+    def refusal(self, path: Path) -> str:
+        import tifffile
+
+        try:
+            kind = tifffile.PHOTOMETRIC(self.photometric).name
+        except ValueError:
+            kind = str(self.photometric)
+        planes = " in planes" if self.planes == SEPARATE_PLANES else ""
+        return (
+            f"{path} is a TIFF of a kind that is not read ({kind}, {self.bits} bits, "
+            f"{self.samples} channels{planes}); store it as RGB in a PNG."
+        )
+
+
+def tiff_layout(path: Path, encoded: bytes) -> TiffLayout | None:
+    """How a TIFF keeps its pixels; None for other files. Raises UserError for a broken one."""
+    if not encoded.startswith(TIFF_BEGINNINGS):
+        return None
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+            page = file.pages.first
+            return TiffLayout(
+                width=int(page.imagewidth),
+                height=int(page.imagelength),
+                bits=int(page.bitspersample),
+                photometric=int(page.photometric),
+                samples=int(page.samplesperpixel),
+                planes=int(page.planarconfig),
+                alpha=int(next(iter(page.extrasamples), 0)),
+            )
+    except (*TIFFFILE_ERRORS, tifffile.TiffFileError) as error:
+        raise UserError(unreadable(path)) from error
+
+
+# What a broken file makes tifffile raise, besides its own TiffFileError.
+TIFFFILE_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, struct.error)
+
+
+def unreadable(path: Path) -> str:
+    """The sentence for a file that no decoder makes an image of."""
+    return f"{path} is not a readable image; it is truncated, broken or no image."
 
 
 def jpeg_damage(encoded: bytes) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +17,9 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 
 from models import build_model, load_weights
 from tests.helpers import read_until, smooth_image, start_script
@@ -50,14 +55,14 @@ def test_a_photograph_before_and_after(
     (tmp_path / "results").mkdir()
     steps: list[tuple[int, int]] = []
     for strength in (1.0, 0.0):
-        before, after = deraining(
+        before, after, notes = deraining(
             tmp_path / "photo.png",
             "small",
             strength,
             tmp_path / "results",
             lambda *s: steps.append(s),
         )
-        assert (before.name, after.name) == ("photo.png", "photo_derained.png")
+        assert (before.name, after.name, notes) == ("photo.png", "photo_derained.png", [])
         np.testing.assert_array_equal(images.read_rgb(before), photo)
         expected = Restorer(load_weights(weights))(photo) if strength else photo
         np.testing.assert_array_equal(images.read_rgb(after), expected)
@@ -71,15 +76,117 @@ def test_what_cannot_be_derained_is_a_sentence(
     # A header that promises a picture of 40,000 x 40,000, refused before anything is decoded.
     huge = bytearray((tmp_path / "large.png").read_bytes())
     huge[16:24] = (40_000).to_bytes(4, "big") * 2
+    huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")
     (tmp_path / "huge.png").write_bytes(huge)
     (tmp_path / "text.png").write_text("no photograph")
     for name, sentence in (
-        ("large", r"100 x 101 pixels; this page takes up to 0\.01 megapixels"),
-        ("huge", "megapixels|not a readable image"),
+        ("large", r"has 0\.0101 megapixels; this page takes up to 0\.01, test\.py any number"),
+        ("huge", "has 1600 megapixels"),
         ("text", "not a readable image"),
     ):
         with pytest.raises(UserError, match=sentence):
             deraining(tmp_path / f"{name}.png", "small", 1.0, tmp_path, lambda done, total: None)
+
+
+@pytest.mark.parametrize("kind", ["heic", "float tiff", "16-bit tiff"])
+def test_the_limit_holds_for_every_format(
+    deraining: web_page.Deraining, tmp_path: Path, kind: str
+) -> None:
+    """Also for those that Pillow alone does not know."""
+    image = smooth_image(1, 200, 100)
+    path = tmp_path / "large"
+    if kind == "heic":
+        pillow_heif = pytest.importorskip("pillow_heif")
+        pillow_heif.encode("RGB", (100, 200), image.tobytes(), str(path))
+    else:
+        pixels = image.astype(np.uint16 if kind == "16-bit tiff" else np.float32)
+        tifffile.imwrite(path, pixels, photometric="rgb")
+    with pytest.raises(UserError, match=r"large has 0\.02 megapixels"):
+        deraining(path, "small", 1.0, tmp_path, lambda done, total: None)
+
+
+def test_notes_reach_the_visitor(deraining: web_page.Deraining, tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (70, 70), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "two.tif", save_all=True, append_images=pages[1:])
+    tifffile.imwrite(tmp_path / "bright.tif", np.full((70, 70), 3, np.float32))
+    for name, note in (("two", "holds 2 pages"), ("bright", "outside 0 to 1 are clipped")):
+        arguments = (tmp_path / f"{name}.tif", "small", 1.0, tmp_path, lambda done, total: None)
+        (told,) = deraining(*arguments)[2]
+        assert note in told
+
+
+def test_visitors_at_the_same_time_do_not_change_each_others_strength(
+    deraining: web_page.Deraining, weights: Path, tmp_path: Path
+) -> None:
+    image = smooth_image(1, 70, 90)
+    images.write_png(tmp_path / "a.png", image)
+    restorer = Restorer(load_weights(weights))
+    results: dict[float, np.ndarray] = {}
+
+    def visit(strength: float, progress: Callable[[int, int], None]) -> None:
+        folder = tmp_path / str(strength)
+        folder.mkdir()
+        after = deraining(tmp_path / "a.png", "small", strength, folder, progress)[1]
+        results[strength] = images.read_rgb(after)
+
+    second = threading.Thread(target=visit, args=(0.0, lambda done, total: None), daemon=True)
+
+    def come_meanwhile(done: int, total: int) -> None:
+        second.start()
+        second.join(0.5)  # nobody waits for it so long that it would come to its end
+        assert second.is_alive()
+
+    visit(1.0, come_meanwhile)
+    second.join(60)
+    np.testing.assert_array_equal(results[0.0], image)
+    np.testing.assert_array_equal(results[1.0], restorer(image))
+
+
+def test_results_of_former_visitors_go(tmp_path: Path) -> None:
+    for name in ("results-old", "results-new", "examples"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    for name in ("results-old", "examples"):
+        os.utime(tmp_path / name, (0, 0))
+    web_page.remove_old(tmp_path, 3600)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["examples", "results-new"]
+
+
+def test_a_long_name_is_no_trouble(deraining: web_page.Deraining, tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 250 + ".png")
+    images.write_png(path, smooth_image(1, 64, 64))
+    (tmp_path / "results").mkdir()
+    before, after, _ = deraining(path, "small", 1, tmp_path / "results", lambda done, total: None)
+    assert before.is_file() and after.name.endswith("_derained.png")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "65536"],
+        ["--port", "-1"],
+        ["--max-megapixels", "nan"],
+        ["--max-megapixels", "inf"],
+        ["--max-megapixels", "0"],
+        ["--official", "dcsfn="],
+        ["--official", "unknown=model.pth"],
+    ],
+)
+def test_impossible_arguments_end_with_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        web_page.parse_arguments(arguments)
+    assert ending.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--weights", "absent.pth"], ["--official", "dcsfn=absent.pth"]]
+)
+def test_missing_weights_are_told_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["web_page.py", "--no-browser", *arguments])
+    with pytest.raises(UserError, match=r"There is no file absent\.pth"):
+        web_page.main()
 
 
 def test_examples_are_rainy_photographs(tmp_path: Path) -> None:
@@ -117,14 +224,45 @@ def address(weights: Path) -> Iterator[str]:
         server.wait(60)
 
 
+@pytest.mark.extras
+def test_visitors_get_their_own_results_and_notes(
+    address: str, weights: Path, tmp_path: Path
+) -> None:
+    """Through the page's queue, without a browser."""
+    gradio_client = pytest.importorskip("gradio_client")
+    photos = {strength: smooth_image(seed, 64, 80) for seed, strength in enumerate((0.0, 1.0, 0.5))}
+    visits = []
+    for strength, photo in photos.items():
+        path = tmp_path / f"{strength}.tif"
+        Image.fromarray(photo).save(path, save_all=True, append_images=[Image.new("L", (8, 8))])
+        visitor = gradio_client.Client(address, verbose=False, download_files=tmp_path)
+        given = (gradio_client.handle_file(path), str(weights), strength)
+        visits.append(visitor.submit(*given, api_name="/derain"))
+    network = load_weights(weights)
+    for visit, (strength, photo) in zip(visits, photos.items(), strict=True):
+        pictures, download, notes = visit.result(timeout=60)
+        before, after = (images.read_rgb(Path(picture)) for picture in pictures)
+        np.testing.assert_array_equal(before, photo)
+        np.testing.assert_array_equal(after, Restorer(network, strength=strength)(photo))
+        assert notes == f"{strength}.tif holds 2 pages; only the first was taken."
+        assert "derained" in str(download)
+    images.write_png(tmp_path / "large.png", smooth_image(3, 600, 700))
+    with pytest.raises(
+        Exception, match=r"large\.png has 0\.42 megapixels; this page takes up to 0\.3"
+    ):
+        visitor.predict(
+            gradio_client.handle_file(tmp_path / "large.png"), str(weights), 1, api_name="/derain"
+        )
+
+
 PICTURES = "[...document.querySelectorAll('#compare img')]"
 
 
 @pytest.mark.extras
 def test_the_page_in_a_browser(address: str, weights: Path, tmp_path: Path) -> None:
-    from selenium.webdriver import ActionChains
+    with chromium() as browser:  # skips without it
+        from selenium.webdriver import ActionChains
 
-    with chromium() as browser:
         set_screen(browser, 1200, 900)
         browser.get(address)
         wait(browser, "document.querySelectorAll('#examples img').length == 3")
@@ -158,7 +296,7 @@ def test_the_page_in_a_browser(address: str, weights: Path, tmp_path: Path) -> N
         browser.find_element("css selector", "#photo button[aria-label=Clear]").click()
         upload(browser, tmp_path / "large.png")
         browser.find_element("id", "derain").click()
-        wait(browser, "document.body.innerText.includes('takes up to 0.3 megapixels')")
+        wait(browser, "document.body.innerText.includes('takes up to 0.3,')")
         browser.find_element("css selector", "#photo button[aria-label=Clear]").click()
         browser.find_element("id", "derain").click()
         wait(browser, "document.body.innerText.includes('Drop a photo first')")

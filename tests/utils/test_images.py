@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageOps
 
 from utils import images
@@ -65,6 +66,30 @@ def test_exif_orientation(tmp_path: Path, rgb: np.ndarray, orientation: int, suf
     tolerance = 3 if suffix == ".jpg" else 0
     for read in (images.read_rgb, images.read_gray_or_rgb):
         np.testing.assert_allclose(read(path), upright, atol=tolerance)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_float_tiffs(tmp_path: Path, channels: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).random((6, 10, *channels)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb" if channels else "minisblack")
+    np.testing.assert_array_equal(images.read_gray_or_rgb(tmp_path / "a.tif"), image)
+    rgb = image if channels else np.dstack([image] * 3)
+    np.testing.assert_array_equal(images.read_rgb(tmp_path / "a.tif"), rgb)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiffs_whose_channels_follow_one_another(
+    tmp_path: Path, rgb: np.ndarray, dtype: type
+) -> None:
+    """Beyond 8 bits OpenCV mixes them up: rather none than another picture."""
+    planes = np.moveaxis(rgb, -1, 0).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    for read in (images.read_rgb, images.read_gray_or_rgb):
+        if dtype == np.uint8:
+            np.testing.assert_array_equal(read(tmp_path / "a.tif"), rgb)
+        else:
+            with pytest.raises(UserError, match=r"a\.tif is a TIFF .*in planes.* as RGB in a PNG"):
+                read(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float64])

@@ -3,13 +3,16 @@
     file --decoded once--> pixels (upright), colour profile, EXIF, DPI --restored--> PNG and others
 
 8-bit files are decoded by Pillow (HEIC by pillow-heif), deeper ones by OpenCV, since Pillow cuts
-them to 8 bits. ``utils/images.py`` reads the plain files of data sets.
+them to 8 bits, and TIFFs that OpenCV mixes up by tifffile. ``utils/images.py`` reads the plain
+files of data sets.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -19,11 +22,23 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.images import TYPES, decode_bytes, read_bytes
+from utils.images import (
+    ASSOCIATED_ALPHA,
+    BLACK_IS_ZERO,
+    RGB,
+    TIFF_BEGINNINGS,
+    TIFFFILE_ERRORS,
+    TYPES,
+    decode_bytes,
+    jpeg_damage,
+    read_bytes,
+    tiff_layout,
+    unreadable,
+)
 
 # The case of a suffix does not matter; what a file really is, its content tells.
 SUFFIXES = (
@@ -45,8 +60,16 @@ PILLOW_FORMATS: list[str] = [
 Image.MAX_IMAGE_PIXELS = None
 # Its log would repeat what our sentences say.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# What a broken file makes Pillow raise, besides the OSError of a truncated one.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, EOFError)
+# What a broken file makes the decoders raise; damage of a certain kind may reach any of them.
+DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError),
+    *(RuntimeError, ArithmeticError, struct.error, zlib.error, ImageCms.PyCMSError),
+)
+# Sizes that only a damaged header claims; decoding them would take all memory. Plain colours reach
+# 1032 times their file by deflate, the one compression of TIFFs that tifffile decodes by itself.
+MAX_DEFLATE = 1100
+ALWAYS_PLAUSIBLE = 100_000_000  # pixels
+MAX_PIXELS_A_BYTE = 10_000
 
 # The entries of EXIF that describe the photograph; others tell where a file keeps its pixels.
 EXIF_KEPT = {
@@ -56,6 +79,9 @@ EXIF_KEPT = {
 }
 # Sizes and a pointer that hold for the input's file alone.
 EXIF_DROPPED = {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, 0xA005}
+# Colours by the number of ITU-T H.273 that HEIC, AVIF and PNG name them by; 1 is sRGB's.
+PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+HDR_CURVES = {16: "PQ", 18: "HLG"}
 MAX_EXIF = 65_000  # bytes; JPEG has room for 65,533
 
 
@@ -91,11 +117,33 @@ def read_photo(path: Path) -> Photo:
     unreadable, truncated, or holds values that are not finite.
     """
     encoded = read_bytes(path)
-    if encoded[4:8] == b"ftyp" and not _is_avif(encoded):
-        photo = _read_heif(path, encoded)
-    else:
-        photo = _read_other(path, encoded)
+    try:
+        photo = (_read_heif if _is_heif(encoded) else _read_other)(path, encoded)
+    except DECODER_ERRORS as error:
+        raise UserError(unreadable(path)) from error
+    except MemoryError as error:
+        raise UserError(f"{path} does not fit into memory, or is broken.") from error
     return _checked(path, photo)
+
+
+def num_pixels(path: Path) -> int:
+    """How many pixels an image file holds, by its header alone.
+
+    Raises UserError where that does not tell; some such files can be read all the same.
+    """
+    encoded = read_bytes(path)
+    try:
+        if _is_heif(encoded):
+            width, height = _open_heif(path, encoded).size
+        elif (header := _open(encoded)) is not None:
+            width, height = header.size
+        elif layout := tiff_layout(path, encoded):
+            width, height = layout.width, layout.height
+        else:
+            raise UserError(unreadable(path))
+    except DECODER_ERRORS as error:
+        raise UserError(unreadable(path)) from error
+    return width * height
 
 
 def _read_other(path: Path, encoded: bytes) -> Photo:
@@ -103,27 +151,32 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged EXIF blocks and the like
         header = _open(encoded)
-        if header is None:  # OpenCV knows some that Pillow does not, such as float TIFFs
-            return Photo(_decode_deep(path, encoded))
-        deep = _is_deep(header, encoded)
-        is_tiff = header.format == "TIFF"
-        try:
-            exif = header.getexif()
-        except PILLOW_ERRORS:
-            exif = Image.Exif()
-        # OpenCV and Pillow turn TIFFs upright themselves, and Pillow forgets the block meanwhile.
+        if header is not None:
+            _check_size(path, header, encoded)
+        is_tiff = encoded.startswith(TIFF_BEGINNINGS)
+        exif = Image.Exif()
+        with contextlib.suppress(*DECODER_ERRORS):
+            if header is not None:
+                exif = header.getexif()
+            elif is_tiff:
+                exif.load(encoded)
+        turned = _orientation(exif) > 4
+        # The decoders turn TIFFs upright themselves, and Pillow forgets the block meanwhile.
         orientation = 1 if is_tiff else _orientation(exif)
         kept_exif = _kept_exif(exif)
-        if deep:
+        dpi = _tiff_dpi(exif) if is_tiff else header and header.info.get("dpi")
+        if header is None:  # OpenCV knows some that Pillow does not, such as float TIFFs
+            pixels, profile = _decode_deep(path, encoded), exif.get(ExifTags.Base.InterColorProfile)
+        elif _is_deep(header, encoded):
             pixels, profile = _decode_deep(path, encoded), header.info.get("icc_profile")
         else:
-            pixels, profile = _decode_8_bit(path, header)
+            pixels, profile = _decode_8_bit(header)
         return Photo(
             _upright(pixels, orientation),
             _fitting_profile(profile, pixels),
             kept_exif,
-            _kept_dpi(header.info.get("dpi"), turned=orientation > 4),
-            _page_notes(path, header),
+            _kept_dpi(dpi, turned),
+            _notes(path, encoded, header, exif, profile),
         )
 
 
@@ -131,8 +184,17 @@ def _open(encoded: bytes) -> Image.Image | None:
     """Pillow's view of a file before its pixels are decoded; None where it knows none."""
     try:
         return Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS)
-    except (UnidentifiedImageError, *PILLOW_ERRORS):
+    except DECODER_ERRORS:
         return None
+
+
+def _check_size(path: Path, header: Image.Image, encoded: bytes) -> None:
+    width, height = header.size
+    if width * height > max(ALWAYS_PLAUSIBLE, MAX_PIXELS_A_BYTE * len(encoded)):
+        raise UserError(
+            f"{path} claims to hold {width} x {height} pixels in {len(encoded)} bytes; it is "
+            "broken."
+        )
 
 
 def _is_deep(header: Image.Image, encoded: bytes) -> bool:
@@ -141,94 +203,132 @@ def _is_deep(header: Image.Image, encoded: bytes) -> bool:
         return encoded[24] == 16
     if header.format == "TIFF":
         return max(header.tag_v2.get(258, (1,))) > 8  # type: ignore[attr-defined]
+    if header.format == "PPM" and _netpbm_white(encoded) > 255:
+        return True
     return header.mode.startswith(("I", "F"))
+
+
+def _netpbm_white(encoded: bytes) -> int:
+    """The value that PPM and PGM files say is white."""
+    if encoded[:2] not in (b"P2", b"P3", b"P5", b"P6"):
+        return 255
+    return int(re.sub(rb"#[^\n]*", b"", encoded[:4096]).split(maxsplit=4)[3])
 
 
 def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
     """Pixels with 16 bits or floats; those of a TIFF are upright."""
-    if encoded.startswith((b"II*\0", b"MM\0*")):
-        planes = _separate_planes(path, encoded)
-        if planes is not None:
-            return planes
-    image = decode_bytes(path, encoded, cv2.IMREAD_UNCHANGED)
-    if image.ndim == 2:
-        return image
-    if image.shape[2] not in (3, 4):
-        raise UserError(f"{path} has {image.shape[2]} channels; 1, 3 and 4 are read.")
-    order = [2, 1, 0, 3][: image.shape[2]]  # OpenCV's is BGR
-    return np.ascontiguousarray(image[..., order])
+    layout = tiff_layout(path, encoded)
+    # OpenCV mixes separate channels up and drops the alpha of gray.
+    if layout and layout.bits > 8 and (layout.separate or layout.samples == 2):
+        if layout.unusual:
+            raise UserError(layout.refusal(path))
+        pixels = _by_tifffile(path, encoded, layout.refusal(path))
+    else:
+        pixels = decode_bytes(path, encoded, cv2.IMREAD_UNCHANGED)
+        if pixels.ndim == 3 and pixels.shape[2] in (3, 4):  # OpenCV's order is BGR
+            pixels = np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    if pixels.ndim == 3 and pixels.shape[2] == 2:  # gray and alpha
+        pixels = pixels[..., [0, 0, 0, 1]]
+    if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
+        raise UserError(f"{path} has {pixels.shape[2]} channels; 1 to 4 are read.")
+    if layout and layout.alpha == ASSOCIATED_ALPHA and pixels.ndim == 3:
+        pixels = _without_alpha_in_colours(pixels)
+    white = _netpbm_white(encoded)
+    if white > 255:
+        pixels = np.rint(pixels * (65535 / white)).clip(0, 65535).astype(np.uint16)
+    return pixels
 
 
-def _separate_planes(path: Path, encoded: bytes) -> np.ndarray | None:
-    """The pixels of a TIFF that stores its channels one after another, which OpenCV mixes up."""
+def _by_tifffile(path: Path, encoded: bytes, refusal: str) -> np.ndarray:
+    """The pixels of a TIFF, upright, (H, W, C)."""
     import tifffile
 
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             page = file.pages.first
-            if page.planarconfig != tifffile.PLANARCONFIG.SEPARATE or page.samplesperpixel == 1:
-                return None
-            planes, orientation = page.asarray(), page.tags.valueof(274, default=1)
-    except (*PILLOW_ERRORS, tifffile.TiffFileError) as error:
-        raise UserError(f"{path} is a TIFF of a kind that is not read; store it as PNG.") from error
-    if planes.dtype not in TYPES:
-        raise UserError(f"{path} holds {planes.dtype} values; 8, 16 bits and float32 are read.")
-    return _upright(np.moveaxis(planes, 0, -1), orientation)
+            if page.nbytes > MAX_DEFLATE * len(encoded):
+                raise UserError(unreadable(path))
+            pixels, orientation = page.asarray(), page.tags.valueof(274, default=1)
+            separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    except zlib.error as error:
+        raise UserError(unreadable(path)) from error
+    except (*TIFFFILE_ERRORS, tifffile.TiffFileError) as error:  # LZW among others
+        raise UserError(refusal) from error
+    if pixels.dtype not in TYPES:
+        raise UserError(f"{path} holds {pixels.dtype} values; 8, 16 bits and float32 are read.")
+    if pixels.ndim != 3:  # volumes
+        raise UserError(refusal)
+    return _upright(np.moveaxis(pixels, 0, -1) if separate else pixels, orientation)
 
 
-def _decode_8_bit(path: Path, header: Image.Image) -> tuple[np.ndarray, bytes | None]:
+def _without_alpha_in_colours(pixels: np.ndarray) -> np.ndarray:
+    """RGBA whose colours were multiplied by alpha, with the colours as they were."""
+    largest = 1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max
+    alpha = pixels[..., 3:] / np.float64(largest)
+    colours = (pixels[..., :3] / np.where(alpha > 0, alpha, 1)).clip(0, largest)
+    if largest != 1:
+        colours = np.rint(colours)
+    return np.dstack([colours.astype(pixels.dtype), pixels[..., 3:]])
+
+
+def _decode_8_bit(header: Image.Image) -> tuple[np.ndarray, bytes | None]:
     """Pixels that are not yet upright, except those of a TIFF, and their colour profile."""
-    try:
-        header.load()
-        profile = header.info.get("icc_profile")
-        if header.mode == "CMYK" and profile:
-            srgb = ImageCms.createProfile("sRGB")
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(header, source, srgb, outputMode="RGB")
-            assert converted is not None  # it is None for in-place conversions
-            return np.asarray(converted), None
-        has_alpha = "transparency" in header.info or "A" in header.mode or "a" in header.mode
-        mode = "RGBA" if has_alpha else "L" if header.mode in ("1", "L") else "RGB"
-        return np.asarray(header.convert(mode)), profile
-    except (*PILLOW_ERRORS, ImageCms.PyCMSError) as error:
-        raise UserError(
-            f"{path} is not a readable image; it is truncated, broken or no image."
-        ) from error
+    header.load()
+    profile = header.info.get("icc_profile")
+    if header.mode == "CMYK" and profile and profile[16:20] == b"CMYK":
+        srgb = ImageCms.createProfile("sRGB")
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(header, source, srgb, outputMode="RGB")
+        assert converted is not None  # it is None for in-place conversions
+        return np.asarray(converted), None
+    if header.mode == "CMYK":
+        profile = None
+    gray = header.mode in ("1", "L")
+    mode = "RGBA" if header.has_transparency_data else "L" if gray else "RGB"
+    return np.asarray(header.convert(mode)), profile
 
 
-def _is_avif(encoded: bytes) -> bool:
+def _is_heif(encoded: bytes) -> bool:
+    """Whether a file is of AVIF's family, but not AVIF."""
     length = int.from_bytes(encoded[:4], "big")
-    return any(brand in encoded[8:length] for brand in (b"avif", b"avis"))
+    brands = encoded[8:length]
+    return encoded[4:8] == b"ftyp" and b"avif" not in brands and b"avis" not in brands
 
 
-def _read_heif(path: Path, encoded: bytes) -> Photo:
-    """HEIC as phones store it; more than 8 bits become 16."""
+def _open_heif(path: Path, encoded: bytes) -> Any:
+    """pillow-heif's view of a file before its pixels are decoded; beyond 8 bits they become 16."""
     try:
         import pillow_heif
     except ImportError as error:
         raise UserError(
             f"{path} is a HEIC file, which needs a package: pip install pillow-heif"
         ) from error
-    try:
-        image = pillow_heif.open_heif(io.BytesIO(encoded), convert_hdr_to_8bit=False)
-        pixels, info = np.asarray(image), image.info
-    except (*PILLOW_ERRORS, RuntimeError) as error:
-        raise UserError(
-            f"{path} is not a readable image; it is truncated, broken or no image."
-        ) from error
+    return pillow_heif.open_heif(io.BytesIO(encoded), convert_hdr_to_8bit=False)
+
+
+def _read_heif(path: Path, encoded: bytes) -> Photo:
+    """HEIC as phones store it."""
+    image = _open_heif(path, encoded)
+    pixels, info = np.asarray(image), image.info
     exif = Image.Exif()
     try:
         exif.load(info.get("exif") or b"")
-    except PILLOW_ERRORS:
+    except DECODER_ERRORS:
         exif = Image.Exif()
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # gray and alpha
         pixels = pixels[..., [0, 0, 0, 1]]
+    notes = []
+    if len(image) > 1:
+        notes.append(f"{path} holds {len(image)} images; only the main one was taken.")
+    if not info.get("icc_profile"):
+        notes += _gamut_notes(path, encoded, exif)
     # The file's own turns are done by the decoder; its EXIF orientation repeats them.
     return Photo(
         pixels,
         _fitting_profile(info.get("icc_profile"), pixels),
         _kept_exif(exif),
         _kept_dpi(info.get("dpi"), turned=False),
+        tuple(notes),
     )
 
 
@@ -248,13 +348,72 @@ def _checked(path: Path, photo: Photo) -> Photo:
     return replace(photo, pixels=pixels.clip(0, 1), notes=(*photo.notes, note))
 
 
-def _page_notes(path: Path, header: Image.Image) -> tuple[str, ...]:
+def _notes(
+    path: Path, encoded: bytes, header: Image.Image | None, exif: Image.Exif, profile: bytes | None
+) -> tuple[str, ...]:
+    """Sentences about what of the file was not taken as it is."""
+    notes = [*_page_notes(path, encoded, header)]
+    if damage := jpeg_damage(encoded):
+        notes.append(f"{path} is damaged, so a part of the picture may be wrong ({damage}).")
+    if header is not None and header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
+        notes.append(f"{path} holds {bits} bits a channel; they were reduced to 8.")
+    if not profile:
+        notes += _gamut_notes(path, encoded, exif)
+    return tuple(notes)
+
+
+def _avif_bits(encoded: bytes) -> int:
+    """Bits a channel by the box of the codec's configuration."""
+    place = encoded.find(b"av1C")
+    flags = encoded[place + 6] if 0 <= place < len(encoded) - 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+def _gamut_notes(path: Path, encoded: bytes, exif: Image.Exif) -> list[str]:
+    """A sentence where a file without a profile says otherwise that its colours are not sRGB's."""
+    named, curve = "", 0
+    if encoded[4:8] == b"ftyp" and (place := encoded.find(b"colrnclx")) >= 0:
+        primaries, curve = struct.unpack_from(">HH", encoded, place + 8)
+        named = PRIMARIES.get(primaries, "")
+    elif encoded.startswith(b"\x89PNG") and b"cICP" in encoded[: encoded.find(b"IDAT")]:
+        primaries, curve = encoded[encoded.find(b"cICP") + 4 :][:2]
+        named = PRIMARIES.get(primaries, "")
+    with contextlib.suppress(*DECODER_ERRORS):  # a damaged block
+        if exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
+            named = "Adobe RGB"
+    named = " ".join(word for word in (named, HDR_CURVES.get(curve)) if word)
+    if not named:
+        return []
+    return [
+        f"{path} has no profile, but says that its colours are {named}; viewers will take those of "
+        "the result for sRGB."
+    ]
+
+
+def _num_tiff_pages(encoded: bytes) -> int:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+            return len(file.pages)
+    except tifffile.TiffFileError as error:
+        raise ValueError(str(error)) from error
+
+
+def _page_notes(path: Path, encoded: bytes, header: Image.Image | None) -> tuple[str, ...]:
     """A sentence where a file holds more than the one image that is read."""
-    count = getattr(header, "n_frames", 1)
+    is_tiff = encoded.startswith(TIFF_BEGINNINGS)
+    kind = "pages" if is_tiff else "frames"
+    try:
+        if header is None and is_tiff:
+            count = _num_tiff_pages(encoded)
+        else:
+            count = getattr(header, "n_frames", 1)
+    except DECODER_ERRORS:
+        return (f"{path} holds damaged {kind} behind the first; only that was taken.",)
     # The further images of an MPO are those of a phone's other lens.
-    if count < 2 or header.format == "MPO":
+    if count < 2 or (header is not None and header.format == "MPO"):
         return ()
-    kind = "pages" if header.format == "TIFF" else "frames"
     return (f"{path} holds {count} {kind}; only the first was taken.",)
 
 
@@ -291,15 +450,27 @@ def _kept_exif(exif: Image.Exif) -> bytes | None:
         if len(block) > MAX_EXIF:
             kept.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
             block = kept.tobytes()
-    except PILLOW_ERRORS:  # a damaged block is no part of the photograph
+    except DECODER_ERRORS:  # a damaged block is no part of the photograph
         return None
     return block if kept and len(block) <= MAX_EXIF else None
 
 
-def _kept_dpi(dpi: Any, turned: bool) -> tuple[float, float] | None:
-    if not dpi or not all(0 < float(value) < 1e6 for value in dpi):
+def _tiff_dpi(exif: Image.Exif) -> tuple[Any, Any] | None:
+    """What a TIFF says about its resolution; Pillow makes 1 dpi of nothing."""
+    x, y = (exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
+    unit = exif.get(ExifTags.Base.ResolutionUnit, 2)
+    if x is None or y is None or unit not in (2, 3):
         return None
-    x, y = (float(value) for value in dpi)
+    return (x, y) if unit == 2 else (x * 2.54, y * 2.54)  # inches or centimetres
+
+
+def _kept_dpi(dpi: Any, turned: bool) -> tuple[float, float] | None:
+    try:
+        x, y = (float(value) for value in dpi or ())
+    except DECODER_ERRORS:  # none, or a damaged one
+        return None
+    if not (0 < x < 1e6 and 0 < y < 1e6):
+        return None
     return (y, x) if turned else (x, y)
 
 
@@ -345,28 +516,38 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _tiff(photo: Photo) -> bytes:
-    content = io.BytesIO()
-    if photo.pixels.dtype == np.uint8:
-        # Pillow writes the tables of EXIF into uncompressed files only.
-        compression = None if photo.exif else "tiff_adobe_deflate"
-        Image.fromarray(photo.pixels).save(
-            content, "TIFF", compression=compression, **_metadata(photo)
-        )
-        return content.getvalue()
-    import tifffile  # Pillow stores no deep colours
+    """A block of EXIF is a TIFF without pixels: here it gets some, deflated in one strip.
 
-    tifffile.imwrite(
-        content,
-        photo.pixels,
-        photometric="minisblack" if photo.pixels.ndim == 2 else "rgb",
-        extrasamples=["unassalpha"] if photo.pixels.shape[2:] == (4,) else None,
-        compression="zlib",
-        iccprofile=photo.profile,
-        resolution=photo.dpi,
-        resolutionunit="INCH" if photo.dpi else None,
-        metadata=None,
-    )
-    return content.getvalue()
+    Pillow stores no deep colours and no EXIF beside compressed ones, tifffile no tables of EXIF.
+    """
+    pixels = photo.pixels
+    height, width, samples = (*pixels.shape, 1)[:3]
+    tags = Image.Exif()
+    if photo.exif:
+        tags.load(photo.exif)
+    order = tags.endian = tags.endian or "<"
+    strip = zlib.compress(pixels.astype(order + pixels.dtype.str[1:], copy=False).tobytes())
+    base = ExifTags.Base
+    tags[base.ImageWidth], tags[base.ImageLength] = width, height
+    tags[base.BitsPerSample] = (8 * pixels.itemsize,) * samples
+    tags[base.Compression] = 8  # deflate
+    tags[base.PhotometricInterpretation] = BLACK_IS_ZERO if samples == 1 else RGB
+    tags[base.SamplesPerPixel], tags[base.RowsPerStrip] = samples, height
+    tags[base.StripByteCounts] = len(strip)
+    if samples == 4:
+        tags[base.ExtraSamples] = 2  # alpha that does not touch the colours
+    if pixels.dtype.kind == "f":
+        tags[base.SampleFormat] = (3,) * samples
+    if photo.dpi:
+        tags[base.XResolution], tags[base.YResolution] = photo.dpi
+        tags[base.ResolutionUnit] = 2  # inches
+    if photo.profile:
+        tags[base.InterColorProfile] = photo.profile
+    tags[base.StripOffsets] = 0  # from the end of the tables, by which Pillow raises it
+    content = tags.tobytes().removeprefix(b"Exif\0\0") + strip
+    if len(content) >= 2**32:
+        raise UserError(f"{width} x {height} pixels do not fit into TIFF; take png.")
+    return content
 
 
 def _lossy(photo: Photo, kind: str, quality: int) -> bytes:

@@ -28,7 +28,7 @@ class RestoringJob:
 
     @property
     def is_video(self) -> bool:
-        return self.target.suffix == VIDEO_SUFFIX
+        return self.target.suffix.lower() == VIDEO_SUFFIX
 
 
 @dataclass
@@ -71,7 +71,8 @@ def plan_files(
                 folders.setdefault(output, []).append(source)
     if folders and names_a_file(output):
         raise UserError(
-            f"--output {output} names a file, but there is more than one input; name a folder."
+            f"--output {output} names a file, but there is a folder or more than one input; name a "
+            "folder."
         )
     for folder, files in folders.items():
         unique = list(dict.fromkeys(files))
@@ -106,7 +107,7 @@ def _check_kind(source: Path) -> None:
 def names_a_file(output: Path) -> bool:
     """Whether ``--output`` is meant as the file of a result, not as a folder."""
     known = (*photos.SUFFIXES, *RESULT_SUFFIXES, *video.SUFFIXES)
-    return output.suffix.lower() in known and not output.is_dir()
+    return output.suffix.lower() in known and not os.path.isdir(output)
 
 
 def _check_result_suffix(source: Path, output: Path) -> None:
@@ -177,12 +178,27 @@ def _target_names(files: list[Path], suffix: str) -> dict[Path, str]:
 
 
 def check_output(jobs: Sequence[RestoringJob]) -> None:
-    """Raises UserError where a folder of results cannot be written or has no room.
+    """Raises UserError where a result cannot be written: a folder in its place, rights, room.
 
     Results take about the room of their inputs or more, and that is all that is known yet.
     """
-    for folder in {job.target.parent for job in jobs}:
+    for job in jobs:
+        try:
+            os.stat(job.target)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # its folder is looked at below
+        except OSError as error:  # a name that is too long, among others
+            raise UserError(f"Cannot write {job.target}: {error.strerror}.") from error
+        if job.target.is_dir():
+            raise UserError(
+                f"Cannot write {job.target}, for a folder has that name; take another --output."
+            )
+    for folder in dict.fromkeys(job.target.parent for job in jobs):
         existing = _nearest_existing(folder)
+        if not existing.is_dir():
+            raise UserError(
+                f"Cannot write to {folder}, for {existing} is a file; take another --output."
+            )
         try:
             tempfile.TemporaryFile(dir=existing).close()
         except OSError as error:

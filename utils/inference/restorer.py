@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.devices import find_device
 from utils.errors import UserError
 from utils.inference.memory import MemoryPlan, out_of_memory_suppressed
 from utils.inference.tiling import (
@@ -47,6 +48,7 @@ ALWAYS_FITS = 256**2
 class Restorer:
     """Restores images of any size with one network and fixed options.
 
+    device: where the network is.
     tile: how images are cut (``Tile``), or the word or number that ``Tile.parse`` takes.
     overlap: samples over which neighbouring tiles are blended, at most half a tile; by default
         32, and an eighth of the tiles of a network that has a ``best_tile``.
@@ -77,8 +79,8 @@ class Restorer:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.tile = tile if isinstance(tile, Tile) else Tile.parse(tile)
-        self.device = torch.device(device)
-        _check_options(self.tile, overlap, ensemble, strength)
+        self.device = find_device(device)
+        _check_options(self.tile, overlap, ensemble, strength, memory)
         check_precision(precision, self.device)
         self.network = network
         self.overlap = overlap
@@ -106,7 +108,15 @@ class Restorer:
         """
         if not isinstance(image, Tensor):
             return self._restore_array(image)
-        if image.ndim not in (3, 4) or image.dtype not in TENSOR_TYPES:
+        if (
+            image.is_nested  # such a one has no shape to look at
+            or image.layout != torch.strided  # sparse ones
+            or image.is_meta
+            or image.dtype not in TENSOR_TYPES
+            or image.ndim not in (3, 4)
+            or image.shape[-3] not in (1, 3, 4)
+            or image.numel() == 0
+        ):
             raise _refusal(image)
         images = image.detach().cpu().reshape(-1, *image.shape[-3:])
         restored = [
@@ -138,12 +148,15 @@ class Restorer:
         """The image, with float values clipped; raises UserError for what is none."""
         if (
             not isinstance(image, np.ndarray)
-            or image.dtype not in ARRAY_TYPES
+            or isinstance(image, np.ma.MaskedArray)  # there is no value where it is masked
+            or image.dtype.newbyteorder("=") not in ARRAY_TYPES
             or image.ndim not in (2, 3)
             or image.shape[2:] not in ((), (1,), (3,), (4,))
             or image.size == 0
         ):
             raise _refusal(image)
+        # A plain array of this machine's byte order, also of a subclass such as np.matrix.
+        image = np.asarray(image, image.dtype.newbyteorder("="))
         if image.dtype.kind != "f":
             return image
         low, high = float(image.min()), float(image.max())
@@ -302,8 +315,14 @@ class Restorer:
         self.notify("The device ran out of memory; going on with smaller tiles.")
 
 
-def _check_options(tile: Tile, overlap: int | None, ensemble: int, strength: float) -> None:
+def _check_options(
+    tile: Tile, overlap: int | None, ensemble: int, strength: float, memory: int | None
+) -> None:
     """Raise UserError for options that cannot be meant."""
+    if overlap is not None and not isinstance(overlap, int):
+        raise UserError(f"The overlap is {overlap!r}; it must be a number of pixels.")
+    if memory is not None and not (isinstance(memory, (int, float)) and memory > 0):
+        raise UserError(f"The memory is {memory!r}; it must be a number of bytes above 0.")
     if overlap is not None and overlap < 0:
         raise UserError(f"The overlap is {overlap}; it may not be negative.")
     most = min(tile.height, tile.width) // 2
@@ -314,8 +333,8 @@ def _check_options(tile: Tile, overlap: int | None, ensemble: int, strength: flo
         )
     if ensemble not in (1, 8):
         raise UserError(f"The ensemble is {ensemble}; it may be 1 or 8.")
-    if not 0 <= strength <= 1:
-        raise UserError(f"The strength is {strength}; it may be 0 to 1.")
+    if not (isinstance(strength, (int, float)) and 0 <= strength <= 1):
+        raise UserError(f"The strength is {strength!r}; it may be 0 to 1.")
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -334,8 +353,12 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 def _refusal(image: object) -> UserError:
     described = type(image).__name__
-    if isinstance(image, (np.ndarray, Tensor)):
+    if isinstance(image, Tensor) and image.is_nested:
+        described = f"nested {described}"
+    elif isinstance(image, (np.ndarray, Tensor)):
         described += f" of {image.dtype} and shape {tuple(image.shape)}"
+    if isinstance(image, Tensor) and (image.is_meta or image.layout != torch.strided):
+        described += " without values" if image.is_meta else f" ({image.layout})"
     return UserError(
         f"A {described} is no image; uint8, uint16, float32 and float64 are taken, as arrays "
         "(H, W), (H, W, 3) or (H, W, 4), or as tensors (C, H, W) or (B, C, H, W)."

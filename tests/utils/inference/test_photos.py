@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import zlib
 from pathlib import Path
 
 import cv2
@@ -141,6 +143,67 @@ def test_damage_outside_of_the_pixels_is_no_reason_to_refuse(
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), rgba)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiffs_in_which_zero_is_white(tmp_path: Path, dtype: type) -> None:
+    """As scanners write them: seen as the picture of which they hold the negative."""
+    gray = np.random.default_rng(0).integers(0, 256, (5, 7)).astype(np.uint8)
+    largest = {np.uint8: 255, np.uint16: 65535, np.float32: 1}[dtype]
+    image = (gray / 255 * largest).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", largest - image, photometric="miniswhite")
+    assert pixels_of(tmp_path / "a.tif").dtype == dtype
+    np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), image, atol=1e-6)
+    np.testing.assert_allclose(read_rgb(tmp_path / "a.tif"), np.dstack([image] * 3), atol=1e-6)
+
+
+def lab_of(srgb: np.ndarray) -> np.ndarray:
+    """CIE Lab under D50, the white of Lab TIFFs, by the formulas and Bruce Lindbloom's matrix."""
+    values = srgb / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    to_xyz = [
+        [0.4360747, 0.3850649, 0.1430804],
+        [0.2225045, 0.7168786, 0.0606169],
+        [0.0139322, 0.0971045, 0.7141733],
+    ]
+    xyz = linear @ np.transpose(to_xyz) / (0.96422, 1, 0.82521)
+    x, y, z = np.moveaxis(
+        np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116), -1, 0
+    )
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def test_tiffs_in_lab(tmp_path: Path) -> None:
+    srgb = np.array([[(200, 60, 20), (90, 160, 70), (60, 80, 190), (128, 128, 128)]])
+    stored = np.rint(lab_of(srgb) * (2.55, 1, 1)).astype(int).astype(np.uint8)  # a, b are signed
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="cielab")
+    # Whole steps of a and b are that coarse.
+    np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), srgb, atol=6)
+    tifffile.imwrite(tmp_path / "b.tif", stored.astype(np.uint16) * 256, photometric="cielab")
+    with pytest.raises(UserError, match=r"b\.tif is a TIFF of a kind .*CIELAB, 16 bits.* as RGB"):
+        read_photo(tmp_path / "b.tif")
+    for name in "ab":
+        with pytest.raises(UserError, match=rf"{name}\.tif is a TIFF of a kind that is not read"):
+            read_rgb(tmp_path / f"{name}.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_gray_of_16_bits_with_alpha_becomes_rgba(tmp_path: Path, compression: str | None) -> None:
+    image = np.random.default_rng(0).integers(0, 65536, (5, 7, 2)).astype(np.uint16)
+    options = {"extrasamples": ["unassalpha"], "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack", **options)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), image[..., [0, 0, 0, 1]])
+
+
+def test_colours_of_16_bits_that_were_multiplied_by_alpha(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 65536, (5, 7, 4)).astype(np.uint16)
+    rgba[..., 3] |= 0x8000  # colours of nearly transparent pixels would be lost
+    multiplied = rgba.copy()
+    multiplied[..., :3] = np.rint(rgba[..., :3] * (rgba[..., 3:] / 65535))
+    options = {"photometric": "rgb", "extrasamples": ["assocalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", multiplied, **options)
+    np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), rgba, atol=1)
+
+
 def test_gray_with_alpha_becomes_rgba(tmp_path: Path, rgb: np.ndarray) -> None:
     gray_alpha = np.ascontiguousarray(rgb[..., :2])
     Image.fromarray(gray_alpha, "LA").save(tmp_path / "a.png")
@@ -201,6 +264,49 @@ def test_profile_exif_and_dpi_are_carried_over(
         assert written.size == (6, 10)  # turned by a quarter
 
 
+@pytest.mark.parametrize("shape", [(6, 10), (6, 10, 3), (6, 10, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_what_tiffs_say_about_themselves_is_carried_over(
+    tmp_path: Path, shape: tuple[int, ...], dtype: type, order: str
+) -> None:
+    """Whatever their depth: out of a PNG's block into a TIFF, and out of that into another."""
+    values = np.random.default_rng(0).integers(0, 256, shape)
+    pixels = (values / 255).astype(dtype) if dtype == np.float32 else values.astype(dtype)
+    data = exif(1)
+    data.endian = order
+    data[ExifTags.Base.Make] = "Maker"
+    data.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = 1.8
+    data.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    profile = P3 if len(shape) == 3 else P3[:16] + b"GRAY" + P3[20:]
+    write_photo(tmp_path / "0.tif", Photo(pixels, profile, data.tobytes(), (72, 300.5)))
+    write_photo(tmp_path / "1.tif", read_photo(tmp_path / "0.tif"))
+    for number in range(2):
+        with tifffile.TiffFile(tmp_path / f"{number}.tif") as written:
+            page = written.pages.first
+            np.testing.assert_array_equal(page.asarray(), pixels)
+            assert page.dtype == dtype
+            assert page.tags[271].value == "Maker"
+            assert page.tags[34665].value["FNumber"] == pytest.approx(1.8)
+            assert page.tags[34853].value["GPSLatitudeRef"] == "N"
+            assert page.tags[34675].value == profile
+            assert page.get_resolution(unit="INCH") == pytest.approx((72, 300.5))
+
+
+@pytest.mark.parametrize(("unit", "expected"), [("INCH", 50), ("CENTIMETER", 127), (None, None)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_the_resolution_of_tiffs(
+    tmp_path: Path, dtype: type, unit: str | None, expected: float | None
+) -> None:
+    resolution = None if unit is None else (50, 50)
+    image = np.zeros((4, 4, 3), dtype)
+    tifffile.imwrite(
+        tmp_path / "a.tif", image, photometric="rgb", resolution=resolution, resolutionunit=unit
+    )
+    read = read_photo(tmp_path / "a.tif").dpi
+    assert read == (None if expected is None else pytest.approx((expected, expected)))
+
+
 def test_a_photo_in_other_colours_keeps_its_look(tmp_path: Path) -> None:
     """As seen through its profile: here one with swapped primaries, which nobody overlooks."""
     colours = np.full((8, 8, 3), (200, 60, 20), np.uint8)
@@ -236,6 +342,9 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     red = Image.new("RGB", (16, 16), (200, 30, 10))
     red.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     assert np.abs(pixels_of(tmp_path / "a.jpg").astype(int) - (200, 30, 10)).max() <= 4
+    # A profile for other channels says nothing about these.
+    red.convert("CMYK").save(tmp_path / "b.jpg", quality=100, icc_profile=P3)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "b.jpg"), pixels_of(tmp_path / "a.jpg"))
 
 
 def heic(path: Path, image: np.ndarray, mode: str, **options: object) -> Path:
@@ -295,6 +404,96 @@ def test_of_several_pages_the_first_is_taken_and_told(
     assert read_photo(path).notes == ()
 
 
+def test_of_several_float_pages_the_first_is_taken_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pages = np.linspace(0, 1, 3 * 8 * 9, dtype=np.float32).reshape(3, 8, 9)
+    tifffile.imwrite(path, pages, photometric="minisblack")
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.pixels, pages[0])
+    assert photo.notes == (f"{path} holds 3 pages; only the first was taken.",)
+
+
+def test_damaged_jpegs_are_told(tmp_path: Path) -> None:
+    """Decoders fill in what they cannot make out, as if nothing was wrong."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise).save(path, exif=exif(1))
+    assert read_photo(path).notes == ()
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = b"\xff\xd7" * 4  # markers where there is none
+    path.write_bytes(content)
+    (note,) = read_photo(path).notes
+    assert note.startswith(f"{path} is damaged, so a part of the picture may be wrong (")
+
+
+@pytest.mark.skipif(not cv2.haveImageWriter("a.avif"), reason="OpenCV is built without AVIF")
+def test_avif_of_more_than_8_bits_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    for bits, told in ((8, ()), (10, (10,)), (12, (12,))):
+        image = np.full((16, 16, 3), 2**bits // 2, np.uint8 if bits == 8 else np.uint16)
+        cv2.imwrite(str(path), image, [cv2.IMWRITE_AVIF_DEPTH, bits])
+        photo = read_photo(path)
+        assert photo.pixels.dtype == np.uint8 and np.abs(photo.pixels.astype(int) - 128).max() <= 2
+        expected = (f"{path} holds {bits} bits a channel; they were reduced to 8." for bits in told)
+        assert photo.notes == tuple(expected)
+
+
+def test_of_several_heic_images_the_main_one_is_taken_and_told(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    images = [Image.new("RGB", (64, 64), (gray,) * 3) for gray in (50, 200)]
+    file = pillow_heif.from_pillow(images[0])
+    file.save(path, quality=100)
+    assert read_photo(path).notes == ()
+    file.add_from_pillow(images[1])
+    file.save(path, quality=100, primary_index=1)
+    photo = read_photo(path)
+    assert np.abs(photo.pixels.astype(int) - 200).max() <= 2
+    assert photo.notes == (f"{path} holds 2 images; only the main one was taken.",)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".heic"])
+def test_wide_colours_without_a_profile_are_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    picture = Image.new("RGB", (64, 64), (200, 60, 20))
+    if suffix == ".heic":
+        pillow_heif = pytest.importorskip("pillow_heif")
+        p3 = {"color_primaries": 12, "transfer_characteristics": 13, "matrix_coefficients": 1}
+        pillow_heif.from_pillow(picture).save(path, full_range_flag=1, **p3)
+        named = "Display P3"
+    elif suffix == ".png":
+        picture.save(path)
+        chunk = b"cICP" + bytes([9, 16, 0, 1])
+        chunk = (4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        content = path.read_bytes()
+        path.write_bytes(content[:33] + chunk + content[33:])
+        named = "BT.2020 PQ"
+    else:  # what cameras write
+        data = exif(1)
+        data.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {1: "R03"}
+        picture.save(path, exif=data)
+        named = "Adobe RGB"
+    (note,) = read_photo(path).notes
+    assert note.startswith(f"{path} has no profile, but says that its colours are {named}; ")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("white", [100, 255, 1023, 65535])
+def test_netpbm_files_have_a_white_of_their_own(tmp_path: Path, white: int, channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, white + 1, (4, 5, channels))
+    kind = {1: (b"P5", b"P2"), 3: (b"P6", b"P3")}[channels]
+    binary = values.astype(">u2" if white > 255 else np.uint8).tobytes()
+    text = b" ".join(b"%d" % value for value in values.ravel()) + b"\n"
+    for beginning, body in zip(kind, (binary, text), strict=True):
+        (tmp_path / "a.ppm").write_bytes(beginning + b"\n# note 7\n5 4\n%d\n" % white + body)
+        read = pixels_of(tmp_path / "a.ppm")
+        assert read.dtype == (np.uint16 if white > 255 else np.uint8)
+        largest = np.iinfo(read.dtype).max
+        expected = np.rint(values.reshape(read.shape) * (largest / white))
+        np.testing.assert_allclose(read, expected, atol=1)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
     image = np.full((4, 4, 3), 0.5, np.float32)
@@ -323,7 +522,7 @@ def test_tiff_keeps_channels_and_depth(tmp_path: Path, shape: tuple[int, ...], d
     photo = read_photo(tmp_path / "a.tiff")
     assert photo.pixels.dtype == dtype
     np.testing.assert_array_equal(photo.pixels, image)
-    assert photo.profile == (P3 if len(shape) == 3 and dtype != np.float32 else photo.profile)
+    assert photo.profile == (P3 if len(shape) == 3 else None)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
@@ -391,6 +590,101 @@ def test_truncated_photos_are_refused_by_name(
     with pytest.raises(UserError, match=f"photo{suffix}"):
         read_photo(path)
     assert capfd.readouterr().err == ""
+
+
+def one_file_of_each_kind(folder: Path) -> dict[str, bytes]:
+    """Small files of every format, compression and depth, by name."""
+    y, x = np.mgrid[0:40, 0:50]
+    image = np.stack([x * 5, y * 6, x + y], -1).astype(np.uint8)
+    deep, floats = image.astype(np.uint16) * 257, (image / 255).astype(np.float32)
+    planes = {"photometric": "rgb", "planarconfig": "separate"}
+    picture, other = Image.fromarray(image), Image.fromarray(255 - image)
+    for name, options in (
+        ("a.jpg", {"exif": exif(6), "icc_profile": P3}),
+        ("progressive.jpg", {"progressive": True}),
+        ("a.png", {"exif": exif(6), "icc_profile": P3}),
+        ("a.tif", {"exif": exif(6)}),
+        ("deflate.tif", {"compression": "tiff_adobe_deflate"}),
+        ("lzw.tif", {"compression": "tiff_lzw"}),
+        ("pages.tif", {"save_all": True, "append_images": [other]}),
+        ("a.webp", {}),
+        ("lossless.webp", {"lossless": True}),
+        ("frames.webp", {"save_all": True, "append_images": [other]}),
+        ("frames.gif", {"save_all": True, "append_images": [other]}),
+        ("a.bmp", {}),
+        ("a.ppm", {}),
+        ("a.avif", {}),
+    ):
+        picture.save(folder / name, **options)
+    write_photo(folder / "deep.png", Photo(deep))
+    tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb")
+    tifffile.imwrite(folder / "deep planes.tif", np.moveaxis(deep, -1, 0).copy(), **planes)
+    tifffile.imwrite(
+        folder / "zip planes.tif", np.moveaxis(deep, -1, 0).copy(), compression="zlib", **planes
+    )
+    tifffile.imwrite(folder / "float.tif", floats, photometric="rgb", compression="zlib")
+    tifffile.imwrite(folder / "float planes.tif", np.moveaxis(floats, -1, 0).copy(), **planes)
+    cv2.imwrite(str(folder / "deep lzw.tif"), deep)
+    if importlib.util.find_spec("pillow_heif"):
+        heic(folder / "a.heic", image, "RGB")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_damage_of_any_kind_gives_a_picture_or_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Files cut off and with changed bytes, in their headers above all; an error would end a run"""
+    rng = np.random.default_rng(0)
+    (tmp_path / "whole").mkdir()
+    outcomes = {"read": 0, "refused": 0}
+    for name, content in one_file_of_each_kind(tmp_path / "whole").items():
+        damaged = [content[:cut] for cut in (*range(3, 330, 25), len(content) * 2 // 3)]
+        for number in range(12):
+            changed = bytearray(content)
+            first = (0, max(len(content) - 250, 0))[number % 2]  # libtiff's header is the end
+            for place in first + rng.integers(0, min(len(content), 250), 1 + number % 3):
+                changed[place] = rng.integers(0, 256)
+            damaged.append(bytes(changed))
+        path = tmp_path / f"damaged {name}"
+        for content in damaged:
+            path.write_bytes(content)
+            try:
+                photo = read_photo(path)
+            except UserError as error:
+                assert path.name in str(error) and "\n" not in str(error)
+                outcomes["refused"] += 1
+            else:
+                assert photo.pixels.dtype in (np.uint8, np.uint16, np.float32)
+                assert photo.pixels.shape[2:] in ((), (3,), (4,)) and photo.pixels.size
+                outcomes["read"] += 1
+    assert min(outcomes.values()) > 50
+    assert "tifffile" not in capfd.readouterr().err  # whose lines would break the bar
+
+
+def test_a_size_that_only_a_damaged_header_claims_is_refused(tmp_path: Path) -> None:
+    """Before its 5 GB are asked for."""
+    path = tmp_path / "a.webp"
+    frames = [Image.new("RGB", (80, 64), colour) for colour in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    content = bytearray(path.read_bytes())
+    assert content[12:16] == b"VP8X" and content[27] == 63  # the height less 1, in 3 bytes
+    content[29] = 64
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.webp claims to hold 80 x 4194368 pixels in \d+ bytes"):
+        read_photo(path)
+
+
+def test_damage_behind_the_first_page_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((3, 40, 50), 77, np.uint8), photometric="minisblack")
+    content = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        width = file.pages[1].tags[256].offset
+    path.write_bytes(content[:width] + b"\xff\xff" + content[width + 2 :])  # has no width any more
+    photo = read_photo(path)
+    assert (photo.pixels == 77).all()
+    (note,) = photo.notes
+    assert note == f"{path} holds damaged pages behind the first; only that was taken."
 
 
 def test_suffixes_in_any_case(tmp_path: Path) -> None:

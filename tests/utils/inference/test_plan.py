@@ -93,7 +93,7 @@ def test_a_folder_without_rights_is_a_problem_not_the_end(tmp_path: Path) -> Non
 def test_an_output_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "file")
     jobs = [RestoringJob(tmp_path / "a.png", tmp_path / "file" / "a.png")]
-    with pytest.raises(UserError, match=r"Cannot write to .*file: Not a directory"):
+    with pytest.raises(UserError, match=r"Cannot write to .*file, for .*file is a file"):
         check_output(jobs)
     jobs = [RestoringJob(tmp_path / "a.png", tmp_path / "new" / "deep" / "a.png")]
     check_output(jobs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -357,15 +359,49 @@ def test_tensors_have_their_channels_first(shape: tuple[int, ...], dtype: torch.
         torch.zeros(8, 8),
         torch.zeros(3, 8, 8, dtype=torch.float16),
         torch.zeros(2, 8, 8),
+        torch.zeros(8, 8, 3),
+        torch.zeros(3, 0, 8),
+        torch.zeros(0, 3, 8, 8),
+        torch.zeros(3, 8, 8).to_sparse(),
+        torch.zeros(3, 8, 8, device="meta"),
+        torch.nested.nested_tensor([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)]),
+        np.ma.masked_array(np.zeros((8, 8)), mask=True),
         [[0.5]],
         None,
     ],
-    ids=str,
+    ids=lambda image: str(image)[:40],
 )
 def test_what_is_no_image_is_refused_in_one_sentence(image: object) -> None:
     with pytest.raises(UserError, match=r"is no image; uint8, uint16, float32 and float64") as told:
         Restorer(Identity())(image)
     assert "\n" not in str(told.value)
+    if isinstance(image, torch.Tensor) and not image.is_nested:
+        assert f"A Tensor of {image.dtype} and shape {tuple(image.shape)}" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda image: image[::-1, ::-1],
+        lambda image: image.swapaxes(0, 1),
+        lambda image: np.asfortranarray(image),
+        lambda image: image[::2, ::3],
+        lambda image: np.broadcast_to(image[:1], image.shape),
+        lambda image: np.frombuffer(b"0" + image.tobytes(), "u1")[1:].view("f4").reshape(70, 90, 3),
+        lambda image: image.astype(">f4"),
+        lambda image: np.matrix(image[..., 0]),
+        lambda image: torch.from_numpy(image).permute(2, 1, 0),
+        lambda image: torch.from_numpy(image[:1]).permute(2, 0, 1).expand(3, 70, 90),
+        lambda image: torch.from_numpy(image).permute(2, 0, 1)[:, ::2, ::3],
+        lambda image: torch.from_numpy(image).permute(2, 0, 1)[None].requires_grad_(),
+    ],
+)
+def test_it_does_not_matter_how_an_image_lies_in_memory(odd: Callable) -> None:
+    image = odd(np.random.default_rng(0).random((70, 90, 3)).astype(np.float32))
+    before = np.array(image.detach() if isinstance(image, torch.Tensor) else image)
+    restored = Restorer(Identity(), tile=64)(image)
+    assert restored.shape == image.shape
+    np.testing.assert_allclose(np.asarray(restored), before, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -1,0 +1,58 @@
+"""How scripts end: sentences, exit statuses, outputs that nobody reads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import ROOT
+
+BEGIN = "import sys; from utils.errors import UserError, run_main"
+
+
+def ended(code: str, **streams: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", f"{BEGIN}\n{code}"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.run(command, cwd=ROOT, text=True, timeout=60, **options)
+
+
+def test_a_mistake_is_its_sentence_and_a_bug_keeps_its_traceback() -> None:
+    done = ended("def main(): raise UserError('no such thing')\nrun_main(main)")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: no such thing\n")
+    done = ended("run_main(lambda: 1 / 0)")
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    assert ended("run_main(lambda: None)").returncode == 0
+    assert ended("run_main(lambda: 7)").returncode == 7
+
+
+@pytest.mark.parametrize(
+    "main",
+    ["print('much ' * 100_000)", "print('little')", "sys.exit(print('as argparse helps'))"],
+    ids=["much", "little", "help"],
+)
+def test_where_nobody_reads_the_output_a_script_ends_without_a_traceback(main: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = ended(f"run_main(lambda: {main})", stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_script_runs_where_an_output_is_closed(closed: str) -> None:
+    """``2>&-``, and whoever starts scripts without a console."""
+    other = "stderr" if closed == "stdout" else "stdout"
+    code = (
+        "def main():\n"
+        f"    print('lost', file=sys.{closed}, flush=True)\n"
+        f"    print('done', file=sys.{other})\n"
+        "run_main(main)"
+    )
+    number = {"stdout": 1, "stderr": 2}[closed]
+    done = ended(code, **{closed: None}, preexec_fn=lambda: os.close(number))
+    assert (done.returncode, getattr(done, other)) == (0, "done\n")
