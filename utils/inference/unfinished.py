@@ -8,6 +8,7 @@ name. When all are there, the pieces are joined and the folder goes.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from fractions import Fraction
@@ -48,7 +49,7 @@ class UnfinishedVideo:
         self.target, self.picture, self.times = target, picture, times
         self.codec, self.crf = codec, crf
         # A long name would leave no room for what follows.
-        digest = hashlib.sha1(target.name.encode()).hexdigest()[:8]
+        digest = hashlib.sha1(os.fsencode(target.name)).hexdigest()[:8]
         self.folder = target.parent / f".{target.stem[:40]}.{digest}.unfinished"
         self.key = key
         if self.folder.is_dir() and self._kept_key() != key:

@@ -31,6 +31,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def url(path: Path) -> str:
+    """The path as FFmpeg opens it: it would take a name such as 12:30.mp4 for a protocol."""
+    return f"file:{path}"
+
+
 @dataclass(frozen=True)
 class Tags:
     """What a file says about its colours, in FFmpeg's numbers; a player goes by it."""
@@ -78,7 +83,7 @@ class VideoReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(url(path))
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
         except av.error.FFmpegError as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.inference.video import Picture, values
+from utils.inference.video import Picture, url, values
 
 # Of this program's choice -> (FFmpeg's encoder, the tag by which Apple's players know it).
 CODECS = {"h264": ("libx264", "avc1"), "hevc": ("libx265", "hvc1")}
@@ -42,7 +42,7 @@ def write_piece(
     """
 
     def write(temporary: Path) -> None:
-        with av.open(str(temporary), "w", format="mp4") as container:
+        with av.open(url(temporary), "w", format="mp4") as container:
             # Results are scored: closeness counts more than looks, which are the same at this loss.
             options = {"crf": str(crf), "preset": "medium", "tune": "psnr"}
             if codec == "hevc":
@@ -93,16 +93,16 @@ def join(
 
     def write(temporary: Path) -> None:
         with (
-            av.open(str(source)) as original,
-            av.open(str(pieces[0])) as first,
+            av.open(url(source)) as original,
+            av.open(url(pieces[0])) as first,
             av.open(
-                str(temporary), "w", format="mp4", container_options={"movflags": "+faststart"}
+                url(temporary), "w", format="mp4", container_options={"movflags": "+faststart"}
             ) as container,
         ):
             container.metadata.update(original.metadata)
             video = container.add_stream_from_template(first.streams.video[0])
             video.time_base = picture.time_base
-            tracks = _add_tracks(container, original, notes)
+            tracks = _add_tracks(container, original, source, notes)
             for packet in heapq.merge(
                 _video_packets(pieces, times, last_duration, picture.time_base, video),
                 _track_packets(original, tracks, start),
@@ -132,7 +132,7 @@ def _video_packets(
     ends = [*times[1:], times[-1] + last_duration]
     begin = 0
     for piece in pieces:
-        with av.open(str(piece)) as container:
+        with av.open(url(piece)) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
         # The frames of a piece are shown in another order than decoded, but before the next piece.
         ranks = np.argsort(np.argsort([packet.pts or 0 for packet in packets])).tolist()
@@ -170,6 +170,7 @@ class Track:
 def _add_tracks(
     container: av.container.OutputContainer,
     original: av.container.InputContainer,
+    source: Path,
     notes: list[str],
 ) -> dict[int, Track]:
     """Tracks for all sounds and subtitles that can be kept, by their index in the source."""
@@ -185,7 +186,7 @@ def _add_tracks(
             if stream.type == "audio" and stream.channels in LAYOUTS:  # AVI does not tell it
                 track.stream.layout = LAYOUTS[stream.channels]
         elif stream.type == "audio" and stream.codec_context:
-            notes.append(f"{original.name}: MP4 holds no {name}; that sound becomes AAC.")
+            notes.append(f"{source}: MP4 holds no {name}; that sound becomes AAC.")
             sound = cast(Any, container.add_stream("aac", rate=stream.rate))
             sound.bit_rate = AAC_BITS
             sound.layout = LAYOUTS.get(stream.channels, stream.layout.name)
@@ -196,7 +197,7 @@ def _add_tracks(
         track.stream.metadata.update(stream.metadata)
         tracks[stream.index] = track
     if left_out:
-        notes.append(f"{original.name}: not kept: {', '.join(left_out)}.")
+        notes.append(f"{source}: not kept: {', '.join(left_out)}.")
     return tracks
 
 

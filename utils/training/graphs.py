@@ -62,9 +62,7 @@ class GraphedCompute:
         recording.rainy.copy_(rainy)
         recording.clean.copy_(clean)
         recording.graph.replay()
-        for parameter, gradient in zip(
-            self.network.parameters(), recording.gradients, strict=True
-        ):
+        for parameter, gradient in zip(self.network.parameters(), recording.gradients, strict=True):
             parameter.grad = gradient
         return recording.values
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -211,6 +213,24 @@ def test_other_ways_to_store_pixels(pixels: str, tmp_path: Path) -> None:
         (seen,) = reader.frames()
     centres = np.s_[4::16, 4::16]  # away from borders, where colours mix
     np.testing.assert_allclose(seen[centres] * 255, rgb[centres], atol=2.5)
+
+
+@pytest.mark.parametrize(
+    "name", ["12:30", "http:a", "a b%d %03d", "-dash", "été ☔", "q'?#*", os.fsdecode(b"\xff")]
+)
+def test_odd_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written and read where they lie, so that nothing stands before them that would help."""
+    monkeypatch.chdir(tmp_path)
+    plain = write(tmp_path / "plain", Kind(".mkv", sound="aac"), scene(3, 32, 48))
+    try:
+        shutil.copy(plain, f"{name}.mkv")
+    except OSError as error:  # macOS takes names in UTF-8 alone
+        pytest.skip(str(error))
+    restore(Path(f"{name}.mkv"), Path(f"{name}.mp4"))
+    shutil.move(f"{name}.mp4", "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert len(after.frames) == 3 and after.codecs == ["h264", "aac"]
+    assert sorted(os.listdir()) == sorted([f"{name}.mkv", "out.mp4", "plain.mkv"])
 
 
 def test_unusable_files_are_sentences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
