@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from utils.errors import UserError
 from utils.inference.yuv import BT601, BT709, MATRICES, Layout, to_rgb
@@ -91,7 +93,7 @@ class VideoReader:
         try:
             if not self._container.streams.video:
                 raise self._unreadable()
-            self._stream = self._container.streams.video[0]
+            self._stream = picture_stream(self._container)
             self._stream.thread_type = "AUTO"
             # In microseconds; earlier than 0 are only sounds that a player skips.
             self.start = Fraction(max(self._container.start_time or 0, 0), 10**6)
@@ -257,6 +259,20 @@ class VideoReader:
         return UserError(
             f"{self.path} is not a readable video; it is truncated, broken or no video."
         )
+
+
+def picture_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The stream that is restored: the first one that holds no cover or preview, if there is."""
+    streams = container.streams.video
+    return next((s for s in streams if not s.disposition & Disposition.attached_pic), streams[0])
+
+
+def packets_until_damage(
+    container: av.container.InputContainer, *streams: av.stream.Stream
+) -> Iterator[av.Packet]:
+    """The packets of the streams up to the end, or to where the container cannot be read on."""
+    with contextlib.suppress(av.error.FFmpegError):
+        yield from container.demux(*streams)
 
 
 def _is_rgb(pixels: av.VideoFormat) -> bool:

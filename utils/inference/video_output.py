@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +15,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.inference.video import Picture, url, values
+from utils.inference.video import Picture, packets_until_damage, picture_stream, url, values
 
 # Of this program's choice -> (FFmpeg's encoder, the tag by which Apple's players know it).
 CODECS = {"h264": ("libx264", "avc1"), "hevc": ("libx265", "hvc1")}
@@ -23,7 +24,23 @@ DEFAULT_CRF = 12
 # Frames by which x264 and x265 send a frame before the time at which it is shown.
 REORDER = 2
 LAYOUTS = {1: "mono", 2: "stereo"}
-AAC_BITS = 192_000  # a second, for sounds that MP4 cannot hold
+# Of sounds that MP4 cannot hold: bits a second, and samples a second of which AAC knows no others.
+AAC_BITS = 192_000
+AAC_RATES = (
+    7350,
+    8000,
+    11025,
+    12000,
+    16000,
+    22050,
+    24000,
+    32000,
+    44100,
+    48000,
+    64000,
+    88200,
+    96000,
+)
 
 
 def write_piece(
@@ -87,9 +104,11 @@ def join(
     start: seconds at which the clock of ``source`` begins.
 
     The sound is copied where MP4 can hold it and becomes AAC otherwise; subtitles are copied where
-    MP4 can hold them. Returns what was changed or left out, in sentences. Raises UserError.
+    MP4 can hold them; what is too damaged for that is left out. Returns what was changed or left
+    out, in sentences. Raises UserError.
     """
     notes: list[str] = []
+    fitting = _what_fits(source, start, notes)
 
     def write(temporary: Path) -> None:
         with (
@@ -102,7 +121,7 @@ def join(
             container.metadata.update(original.metadata)
             video = container.add_stream_from_template(first.streams.video[0])
             video.time_base = picture.time_base
-            tracks = _add_tracks(container, original, source, notes)
+            tracks = _add_tracks(container, original, fitting)
             for packet in heapq.merge(
                 _video_packets(pieces, times, last_duration, picture.time_base, video),
                 _track_packets(original, tracks, start),
@@ -159,45 +178,123 @@ def _decoding_time(place: int, ends: Sequence[int], first: int) -> int:
     return first - step
 
 
-@dataclass(frozen=True)
+@dataclass
 class Track:
-    """A sound or subtitle of the result; one that is encoded anew has a resampler."""
+    """A sound or subtitle of the result; one that is encoded anew has a resampler.
+
+    num_packets: that were written so far; num_damaged: that could not be decoded.
+    """
 
     stream: Any  # PyAV's streams of all kinds
     resampler: av.AudioResampler | None = None
+    num_packets: int = 0
+    num_damaged: int = 0
+
+
+class _Nowhere(io.RawIOBase):
+    """A file of which nothing is kept."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self.position += len(part)
+        return len(part)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset if whence == io.SEEK_SET else self.position + offset
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+
+def _what_fits(source: Path, start: Fraction, notes: list[str]) -> dict[int, bool]:
+    """The sounds and subtitles that MP4 takes, by their index: whether they are encoded anew.
+
+    Each is written to nowhere first: what FFmpeg cannot copy or decode must not cost the pictures.
+    """
+    fitting: dict[int, bool] = {}
+    left_out = []
+    with (
+        av.open(url(source)) as original,
+        av.open(cast(Any, _Nowhere()), "w", format="mp4") as container,
+    ):
+        known = container.supported_codecs
+        picture = picture_stream(original).index
+        streams = [
+            (stream.index, stream.type, stream.codec_context.name if stream.codec_context else "")
+            for stream in cast(Any, original.streams)
+            if stream.index != picture
+        ]
+    for index, kind, name in streams:
+        ways = []
+        if name in known and kind in ("audio", "subtitle"):
+            ways.append(False)
+        if name and kind == "audio":
+            ways.append(True)
+        for is_encoded in ways:
+            track = _rehearsed(source, index, is_encoded, start)
+            if track is None:
+                continue
+            fitting[index] = is_encoded
+            if is_encoded:
+                why = f"cannot copy the {name}" if name in known else f"holds no {name}"
+                notes.append(f"{source}: MP4 {why}; that sound becomes AAC.")
+            if track.num_damaged:
+                notes.append(
+                    f"{source}: {track.num_damaged} damaged parts of the sound are left out."
+                )
+            break
+        else:
+            what = f"{name or 'unknown'}, unreadable or empty" if ways else name or "unknown"
+            left_out.append(f"{kind} ({what})")
+    if left_out:
+        notes.append(f"{source}: not kept: {', '.join(left_out)}.")
+    return fitting
+
+
+def _rehearsed(source: Path, index: int, is_encoded: bool, start: Fraction) -> Track | None:
+    """A track as it was after all of it was written; None where it cannot be."""
+    try:
+        with (
+            av.open(url(source)) as original,
+            av.open(cast(Any, _Nowhere()), "w", format="mp4") as container,
+        ):
+            tracks = _add_tracks(container, original, {index: is_encoded})
+            for packet in _track_packets(original, tracks, start):
+                container.mux(packet)
+    except av.error.FFmpegError:
+        return None
+    return tracks[index] if tracks[index].num_packets else None
 
 
 def _add_tracks(
     container: av.container.OutputContainer,
     original: av.container.InputContainer,
-    source: Path,
-    notes: list[str],
+    fitting: dict[int, bool],
 ) -> dict[int, Track]:
-    """Tracks for all sounds and subtitles that can be kept, by their index in the source."""
-    known = container.supported_codecs
+    """Tracks for the sounds and subtitles of ``_what_fits``, by their index in the source."""
     tracks: dict[int, Track] = {}
-    left_out = []
-    for stream in cast(Any, original.streams):
-        name = stream.codec_context.name if stream.codec_context else "unknown"
-        if stream.index == original.streams.video[0].index:
-            continue
-        if stream.type in ("audio", "subtitle") and name in known:
-            track = Track(container.add_stream_from_template(stream))
-            if stream.type == "audio" and stream.channels in LAYOUTS:  # AVI does not tell it
-                track.stream.layout = LAYOUTS[stream.channels]
-        elif stream.type == "audio" and stream.codec_context:
-            notes.append(f"{source}: MP4 holds no {name}; that sound becomes AAC.")
-            sound = cast(Any, container.add_stream("aac", rate=stream.rate))
+    for index, is_encoded in fitting.items():
+        stream: Any = original.streams[index]
+        if is_encoded:
+            rate = min((rate for rate in AAC_RATES if rate >= stream.rate), default=AAC_RATES[-1])
+            sound = cast(Any, container.add_stream("aac", rate=rate))
             sound.bit_rate = AAC_BITS
             sound.layout = LAYOUTS.get(stream.channels, stream.layout.name)
-            track = Track(sound, av.AudioResampler("fltp", sound.layout, stream.rate))
+            tracks[index] = Track(sound, av.AudioResampler("fltp", sound.layout, rate))
         else:
-            left_out.append(f"{stream.type} ({name})")
-            continue
-        track.stream.metadata.update(stream.metadata)
-        tracks[stream.index] = track
-    if left_out:
-        notes.append(f"{source}: not kept: {', '.join(left_out)}.")
+            tracks[index] = Track(container.add_stream_from_template(stream))
+            if stream.type == "audio" and stream.channels in LAYOUTS:  # AVI does not tell it
+                tracks[index].stream.layout = LAYOUTS[stream.channels]
+        tracks[index].stream.metadata.update(stream.metadata)
     return tracks
 
 
@@ -207,26 +304,38 @@ def _track_packets(
     """The packets of the sounds and subtitles, as they are or encoded anew."""
     if not tracks:
         return
-    for packet in original.demux([original.streams[index] for index in tracks]):
+
+    def encoded(track: Track, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
+        assert track.resampler is not None
+        parts: list[av.AudioFrame | None] = [*track.resampler.resample(frame)]
+        for part in [*parts, None] if frame is None else parts:
+            for packet in track.stream.encode(part):
+                track.num_packets += 1
+                yield packet
+
+    for packet in packets_until_damage(original, *(original.streams[index] for index in tracks)):
         track = tracks[packet.stream.index]
         shift = round(start / packet.time_base)
         if track.resampler is not None:
-            for frame in cast(list[av.AudioFrame], packet.decode()):
+            try:
+                frames = cast(list[av.AudioFrame], packet.decode())
+            except av.error.FFmpegError:
+                track.num_damaged += 1
+                continue
+            for frame in frames:
                 if frame.pts is not None:
                     frame.pts -= shift
-                for part in track.resampler.resample(frame):
-                    yield from track.stream.encode(part)
+                yield from encoded(track, frame)
         elif packet.size and packet.dts is not None:
             packet.dts -= shift
             if packet.pts is not None:
                 packet.pts -= shift
             packet.stream = track.stream
+            track.num_packets += 1
             yield packet
     for track in tracks.values():
-        if track.resampler is not None:
-            for part in track.resampler.resample(None):
-                yield from track.stream.encode(part)
-            yield from track.stream.encode(None)
+        if track.resampler is not None and track.num_packets:
+            yield from encoded(track, None)
 
 
 def _seconds(packet: av.Packet) -> Fraction:

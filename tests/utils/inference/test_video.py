@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.utils.inference.videos import Content, Kind, read, scene, write
+from tests.utils.inference.videos import Content, Kind, read, scene, with_damaged_sound, write
 from utils.errors import UserError
 from utils.inference.unfinished import UnfinishedVideo
 from utils.inference.video import VideoReader, is_video
@@ -279,6 +279,48 @@ def test_an_unknown_matrix_is_a_sentence(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mp4"), scene(2), tags=(1, 8, 1, 1))
     with pytest.raises(UserError, match=r"matrix 8 of ITU-T H\.273"):
         VideoReader(source)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, 500).astype(np.uint8).tobytes()
+
+
+def test_a_damaged_sound_does_not_cost_the_pictures(tmp_path: Path) -> None:
+    """Noise instead of sound: all of it, a part of it; and a track that holds nothing."""
+    source = write(tmp_path / "a", Kind(".nut", sound="wavpack"), scene(4, 32, 48))
+    num_parts = len(read(source).sound)
+    half = [None] * (num_parts // 2)
+    for sound, told, codecs in (
+        ([NOISE] * num_parts, "not kept: audio (wavpack, unreadable or empty)", ["h264"]),
+        ([], "not kept: audio (wavpack, unreadable or empty)", ["h264"]),
+        ([*half, NOISE, NOISE, *half], "2 damaged parts of the sound", ["h264", "aac"]),
+    ):
+        damaged = with_damaged_sound(source, tmp_path / "b.nut", sound)
+        assert told in " ".join(restore(damaged, tmp_path / "out.mp4"))
+        after = read(tmp_path / "out.mp4")
+        assert len(after.frames) == 4 and after.codecs == codecs
+
+
+def test_sound_that_cannot_be_copied_becomes_aac(tmp_path: Path) -> None:
+    """MP4 knows AAC, but a packet without the header of a .ts file stops FFmpeg's copy."""
+    source = write(tmp_path / "a", Kind(".ts", sound="aac"), scene(4, 32, 48))
+    packets = read(source).sound
+    sound = [*packets[:10], packets[10][:7] + NOISE, *packets[11:]]
+    with_damaged_sound(source, tmp_path / "b.ts", sound)
+    notes = " ".join(restore(tmp_path / "b.ts", tmp_path / "out.mp4"))
+    assert "cannot copy the aac; that sound becomes AAC" in notes
+    after = read(tmp_path / "out.mp4")
+    assert len(after.frames) == 4 and after.codecs == ["h264", "aac"]
+    assert after.seconds == pytest.approx(1.02, abs=0.06)
+
+
+@pytest.mark.parametrize("rate", [5500, 192_000])
+def test_sound_of_a_rate_that_aac_does_not_know(rate: int, tmp_path: Path) -> None:
+    kind = Kind(".avi", "mpeg4", sound="pcm_u8")
+    source = write(tmp_path / "a", kind, scene(4, 32, 48), sound_rate=rate)
+    restore(source, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert after.codecs == ["h264", "aac"]
+    assert after.seconds == pytest.approx(1, abs=0.2)  # in packets of 1024 samples
 
 
 def test_sound_that_mp4_cannot_hold_becomes_aac(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def write(
     tags: Sequence[int] | None = None,
     aspect: Fraction | None = None,
     turn: dict[str, Any] | None = None,
+    sound_rate: int = 48000,
 ) -> Path:
     """``tags`` are range, matrix, primaries and transfer in FFmpeg's numbers."""
     path = path.with_suffix(kind.suffix)
@@ -67,7 +68,7 @@ def write(
             context.sample_aspect_ratio = aspect
         if turn:
             stream.set_display_rotation(**turn)
-        sound = cast(Any, container.add_stream(kind.sound, rate=48000)) if kind.sound else None
+        sound = cast(Any, container.add_stream(kind.sound, rate=sound_rate)) if kind.sound else None
         if sound:
             sound.layout = "stereo"
         for planes, time in zip(frames, times or range(len(frames)), strict=True):
@@ -78,15 +79,36 @@ def write(
             frame.pts, frame.time_base = time, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        for start in range(0, 48000, 1024) if sound else ():
-            tone = 8000 * np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / 48000)
+        for start in range(0, sound_rate, 1024) if sound else ():
+            tone = 8000 * np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / sound_rate)
             samples = np.repeat(tone.astype(np.int16), 2)[None]
             part = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
-            part.sample_rate, part.pts, part.time_base = 48000, start, Fraction(1, 48000)
+            part.sample_rate, part.pts, part.time_base = sound_rate, start, Fraction(1, sound_rate)
             container.mux(sound.encode(part))
         if sound:
             container.mux(sound.encode(None))
     return path
+
+
+def with_damaged_sound(source: Path, target: Path, sound: Sequence[bytes | None]) -> Path:
+    """A copy with the given packets of sound and no others; None stands for the packet's own."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        tracks = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        parts = iter(sound)
+        for packet in old.demux():
+            stream, kept = packet.stream, packet
+            if not packet.size:
+                continue
+            if stream.type == "audio":
+                part = next(parts, b"")
+                if part == b"":
+                    continue
+                if part is not None:
+                    kept = av.Packet(part)
+                    kept.pts, kept.dts, kept.time_base = packet.pts, packet.dts, packet.time_base
+            kept.stream = tracks[stream.index]
+            new.mux(kept)
+    return target
 
 
 @dataclass(frozen=True)
