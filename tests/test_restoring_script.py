@@ -457,6 +457,17 @@ def test_a_video_becomes_a_video(run: Callable[..., int], tmp_path: Path) -> Non
             assert [frame.time for frame in container.decode(video=0)] == [0, 0.1, 0.2, 0.3]
 
 
+def test_a_video_that_ends_early_is_restored_up_to_there(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_video(tmp_path / "rain.mkv", 6)
+    source.write_bytes(source.read_bytes()[:-1])
+    assert run("--input", source, "--output", tmp_path / "out") == 1
+    assert files_in(tmp_path / "out") == ["rain.mp4"]
+    assert len(decoded(tmp_path / "out" / "rain.mp4")) == 6
+    assert "rain.mkv ends early" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("temporal", [False, True])
 def test_an_interrupted_video_goes_on_where_it_was(
     script: ModuleType,

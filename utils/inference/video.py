@@ -27,6 +27,9 @@ SUFFIXES = (
 UNSPECIFIED_MATRIX, RGB_MATRIX = 2, 0
 LIMITED, FULL = 1, 2
 
+# Bytes in a packet of a transport stream: as a file, of a camera, off the air.
+TS_PACKETS = (188, 192, 204)
+
 
 def is_video(path: Path) -> bool:
     """Whether a path is a visible file with the suffix of a video."""
@@ -94,10 +97,22 @@ class VideoReader:
             if not self._container.streams.video:
                 raise self._unreadable()
             self._stream = picture_stream(self._container)
-            self._stream.thread_type = "AUTO"
+            # Not by frames: an error in one of them would take those along that come with it.
+            self._stream.thread_type = "SLICE"
             # In microseconds; earlier than 0 are only sounds that a player skips.
             self.start = Fraction(max(self._container.start_time or 0, 0), 10**6)
             self._num_damaged = 0
+            names = set(self._container.format.name.split(","))
+            # What the file says of its length; other formats make it out of what there is.
+            self._has_times = "mov" in names
+            is_told = names & {"mov", "flv", "asf", "mxf", "matroska"}
+            self._announced = Fraction((self._container.duration or 0) if is_told else 0, 10**6)
+            self._is_matroska = "matroska" in names
+            self._is_cut = (self._is_matroska and _is_cut_matroska(path)) or (
+                "mpegts" in names and all(path.stat().st_size % size for size in TS_PACKETS)
+            )
+            self._ends_corrupt: dict[int, bool] = {}
+            self._ended = Fraction(0)
             self._decoded = self._decode()
             first = next(self._decoded, None)
             if first is None:
@@ -144,14 +159,26 @@ class VideoReader:
     def problems(self) -> list[str]:
         """After the last frame: what was missing in the file, in sentences."""
         problems = []
-        num_read = len(self.times)
-        # Many formats only estimate the number; none by this much.
-        if num_read < 0.95 * self._stream.frames:
+        num_read, announced, ended = len(self.times), self._announced, self._ended
+        missing = 0 if self._is_matroska else announced - ended
+        tolerated = max(announced / 20, 2 / self.picture.rate)  # some do not tell how long one is
+        # An edit list takes frames away from those that the file counts.
+        num_frames = 0 if self._has_times else self._stream.frames
+        # Many formats only estimate their length; none by this much.
+        if num_read < 0.95 * num_frames:
             problems.append(
-                f"{self.path} ends after {num_read} of {self._stream.frames} frames; "
-                "the result holds those."
+                f"{self.path} ends after {num_read} of {num_frames} frames; the result holds those."
             )
-        if self._num_damaged:
+        elif self._is_cut or any(self._ends_corrupt.values()) or missing > tolerated:
+            seconds = f"{float(ended - self.start):.2f}"
+            if announced > ended:
+                seconds += f" of {float(announced):.2f}"
+            problems.append(
+                f"{self.path} ends early, after {seconds} seconds; the result holds the {num_read} "
+                "frames up to there."
+            )
+        # Where it ends early, the last frame is seldom whole.
+        if self._num_damaged > len(problems):
             problems.append(
                 f"{self.path} is damaged in {self._num_damaged} places; frames are missing there."
             )
@@ -159,21 +186,33 @@ class VideoReader:
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """The frames in the order in which they are shown; damaged ones are left out."""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.error.FFmpegError:  # the container ends here
-                self._num_damaged += 1
-                packet = None
-            if packet is None:
-                return
+        for packet in self._packets():
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
                 self._num_damaged += 1
                 continue
             yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """The packets of the frames; an empty one at the end makes the decoder give its last ones.
+
+        Those of the other streams tell how far the file goes.
+        """
+        try:
+            for packet in self._container.demux():
+                if packet.size:
+                    self._ends_corrupt[packet.stream.index] = packet.is_corrupt
+                    if packet.pts is not None and packet.time_base:
+                        end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                        self._ended = max(self._ended, end)
+                if packet.stream.index == self._stream.index:
+                    yield packet
+        except av.error.FFmpegError:  # it cannot be read on
+            self._is_cut = True
+            last = av.Packet()
+            last.stream = self._stream
+            yield last
 
     def _note_time(self, frame: av.VideoFrame) -> None:
         base = self.picture.time_base
@@ -273,6 +312,21 @@ def packets_until_damage(
     """The packets of the streams up to the end, or to where the container cannot be read on."""
     with contextlib.suppress(av.error.FFmpegError):
         yield from container.demux(*streams)
+
+
+def _is_cut_matroska(path: Path) -> bool:
+    """Whether a Matroska or WebM file is shorter than its segment says.
+
+    Its length in seconds would not do: a last frame may be shown for long, and nothing tells that.
+    """
+    with open(path, "rb") as file:
+        head, size = file.read(4096), path.stat().st_size
+    begin = head.find(bytes.fromhex("18538067")) + 4  # the segment's id
+    # As many bytes as the first one has zeros before its first one, and one; that one is dropped.
+    num_bytes = 9 - head[begin].bit_length()
+    number = int.from_bytes(head[begin : begin + num_bytes], "big") & ((1 << 7 * num_bytes) - 1)
+    is_known = number < (1 << 7 * num_bytes) - 1  # a live recording leaves it open
+    return begin >= 4 and is_known and begin + num_bytes + number > size
 
 
 def _is_rgb(pixels: av.VideoFormat) -> bool:

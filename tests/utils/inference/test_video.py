@@ -124,7 +124,7 @@ def test_grays_keep_their_level(full: bool, kind: Kind, tagged: bool, tmp_path: 
 def test_every_frame_keeps_its_own_time(tmp_path: Path) -> None:
     times = [0, 40, 80, 200, 233, 400, 401, 1000, 1040, 2500]
     source = write(tmp_path / "a", Kind(".mkv"), scene(10), times, Fraction(1, 1000))
-    restore(source, tmp_path / "out.mp4")
+    assert restore(source, tmp_path / "out.mp4") == []  # that the last frame stands long is no end
     after = read(tmp_path / "out.mp4")
     assert after.times == [Fraction(time, 1000) for time in times]
     assert after.seconds >= 2.5
@@ -246,13 +246,42 @@ def test_unusable_files_are_sentences(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == ""
 
 
-def test_a_file_that_ends_early_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    whole = write(tmp_path / "a", Kind(".avi", "mpeg4", options=FINE), scene(20))
-    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    sentences = restore(whole, tmp_path / "out.mp4")
-    assert "of 20 frames" in sentences[-1]
-    assert 5 < len(read(tmp_path / "out.mp4").frames) < 15
+CUT = {
+    "matroska": Kind(".mkv", sound="aac"),
+    "matroska_frames": Kind(".mkv"),
+    "webm": Kind(".webm", "libvpx-vp9", options=(("lossless", "1"), ("cpu-used", "8"))),
+    "flash": Kind(".flv", "flv", options=FINE),
+    "transport": Kind(".ts"),
+    "mp4": Kind(".mp4", sound="aac", container=(("movflags", "+faststart"),)),
+    "mp4_frames": Kind(".mp4", container=(("movflags", "+faststart"),)),
+    "avi": Kind(".avi", "mpeg4", options=FINE),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_that_ends_early_gives_its_frames_and_one_sentence(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "a", CUT[name], scene(20, 48, 64))
+    whole = read(source)
+    assert restore(source, tmp_path / "out" / "whole.mp4") == []
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 3 // 5 - 1])
+    (sentence,) = restore(source, tmp_path / "out" / "cut.mp4")
+    assert "ends early, after 0." in sentence or "of 20 frames" in sentence
+    after = read(tmp_path / "out" / "cut.mp4")
+    assert 5 < len(after.frames) < 17
+    for before, planes in zip(whole.frames[:5], after.frames, strict=False):
+        assert np.abs(planes[0].astype(int) - before[0]).mean() < 2
+    assert sorted(os.listdir(tmp_path / "out")) == ["cut.mp4", "whole.mp4"]
     assert capfd.readouterr().err == ""
+
+
+def test_a_trimmed_file_does_not_end_early(tmp_path: Path) -> None:
+    """An edit list, as telephones write it, keeps three of six frames from being shown."""
+    source = write(tmp_path / "a", Kind(".mp4"), scene(6, 32, 48), [-3, -2, -1, 0, 1, 2])
+    assert len(read(source).frames) == 3
+    assert restore(source, tmp_path / "out.mp4") == []
+    assert len(read(tmp_path / "out.mp4").frames) == 3
 
 
 def test_damage_in_the_middle_is_told_or_concealed(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ class Kind:
     pixels: str = "yuv420p"
     sound: str | None = None
     options: tuple[tuple[str, str], ...] = (("qp", "0"),)
+    container: tuple[tuple[str, str], ...] = ()
 
 
 def scene(count: int, height: int = 96, width: int = 128, bits: int = 8) -> list[list[np.ndarray]]:
@@ -55,7 +56,7 @@ def write(
 ) -> Path:
     """``tags`` are range, matrix, primaries and transfer in FFmpeg's numbers."""
     path = path.with_suffix(kind.suffix)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options=dict(kind.container)) as container:
         stream = cast(Any, container.add_stream(kind.codec, rate=25, options=dict(kind.options)))
         stream.height, stream.width = frames[0][0].shape
         stream.pix_fmt = kind.pixels
