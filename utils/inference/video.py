@@ -242,6 +242,13 @@ class VideoReader:
             if turn[0]:
                 layout = replace(layout, across=layout.down, down=layout.across)
             tags = replace(tags, range=FULL) if layout.full else tags
+            # Where a player would guess another one, as of a film that stands upright now, it is
+            # told; and Y'CbCr that says it is RGB says what it was taken for.
+            if tags.matrix == RGB_MATRIX or (
+                tags.matrix == UNSPECIFIED_MATRIX
+                and _guessed_matrix(width, height) != layout.matrix
+            ):
+                tags = replace(tags, matrix=layout.matrix)
         aspect = self._stream.sample_aspect_ratio or None
         if aspect and turn[0]:
             aspect = 1 / aspect
@@ -254,7 +261,7 @@ class VideoReader:
         """How the frames' Y'CbCr is stored; guessed as players do where the file does not tell."""
         matrix = frame.colorspace
         if matrix in (UNSPECIFIED_MATRIX, RGB_MATRIX):
-            matrix = BT709 if frame.height >= 720 or frame.width >= 1280 else BT601
+            matrix = _guessed_matrix(frame.width, frame.height)
         if matrix not in MATRICES:
             raise UserError(
                 f"{self.path} stores its colours by matrix {matrix} of ITU-T H.273, which is not "
@@ -332,6 +339,11 @@ def _is_cut_matroska(path: Path) -> bool:
 def _is_rgb(pixels: av.VideoFormat) -> bool:
     """Whether frames hold RGB in some order, a palette, or black and white dots."""
     return pixels.is_rgb or pixels.has_palette or pixels.components[0].bits < 8
+
+
+def _guessed_matrix(width: int, height: int) -> int:
+    """What players take for frames of a file that does not tell it."""
+    return BT709 if height >= 720 or width >= 1280 else BT601
 
 
 def _written_layout(layout: Layout, width: int, height: int) -> Layout:

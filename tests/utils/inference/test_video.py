@@ -155,9 +155,35 @@ def test_colours_are_told_as_in_the_source(tmp_path: Path) -> None:
                 assert np.abs(a.astype(int) - b).mean() < 4  # of 1023
 
 
-@pytest.mark.skipif(
+WRITES_TURNS = pytest.mark.skipif(
     not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV 18 writes turned videos"
 )
+
+
+@WRITES_TURNS
+def test_a_guessed_matrix_is_told_where_the_result_would_be_taken_for_another(
+    tmp_path: Path,
+) -> None:
+    """720 x 32 is BT.601 for players and 32 x 720 BT.709, where the file does not tell."""
+    for turn, matrix in ((None, 2), ({"degrees": 90}, 5)):
+        source = write(tmp_path / "a", Kind(".mp4"), scene(2, 32, 720), turn=turn)
+        restore(source, tmp_path / "out.mp4")
+        after = read(tmp_path / "out.mp4")
+        assert after.tags[1] == matrix
+        before = read(source).frames[0]
+        for one, other in zip(before, after.frames[0], strict=True):
+            turned = np.rot90(one) if turn else one
+            assert np.abs(turned.astype(int) - other).mean() < 2
+
+
+def test_ycbcr_that_says_it_is_rgb_is_told_as_what_it_was_taken_for(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", LOSSLESS, scene(2, 32, 48), tags=(1, 0, 2, 2))
+    assert read(source).tags[1] == 0
+    restore(source, tmp_path / "out.mp4")
+    assert read(tmp_path / "out.mp4").tags[1] == 5
+
+
+@WRITES_TURNS
 def test_pixel_aspect_and_turns(tmp_path: Path) -> None:
     """A picture whose corner shows how it is turned; 4:3 pixels become 3:4 when it is upright."""
     frames = scene(3)
