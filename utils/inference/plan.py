@@ -28,7 +28,7 @@ class RestoringJob:
 
     @property
     def is_video(self) -> bool:
-        return self.target.suffix == VIDEO_SUFFIX
+        return self.target.suffix.lower() == VIDEO_SUFFIX
 
 
 @dataclass

@@ -19,6 +19,8 @@ from utils.inference.video import Picture, packets_until_damage, picture_stream,
 
 # Of this program's choice -> (FFmpeg's encoder, the tag by which Apple's players know it).
 CODECS = {"h264": ("libx264", "avc1"), "hevc": ("libx265", "hvc1")}
+# Pixels along the shorter side: in smaller frames x265 writes past the end of its memory.
+MIN_SIDES = {"h264": 1, "hevc": 64}
 # Their measure of loss, 0 to 51: at 12 an identity network keeps more than 41 dB even of rain.
 DEFAULT_CRF = 12
 # Frames by which x264 and x265 send a frame before the time at which it is shown.

@@ -113,3 +113,16 @@ def test_videos_of_one_beginning_are_told_apart(tmp_path: Path) -> None:
             for i in range(3)
         }
     assert len(folders) == 3
+
+
+def test_frames_too_small_for_a_codec_are_told_before_the_first(tmp_path: Path) -> None:
+    """x265 crashes at 48 x 32; x264 takes even a single pixel."""
+    source = write(tmp_path / "a", Kind(".mkv", "ffv1", options=()), scene(2, 32, 48))
+    with VideoReader(source) as reader:
+        for codec in ("h264", "hevc"):
+            kept = tmp_path / f"{codec}.mp4", "", reader.picture, []
+            if codec == "hevc":
+                with pytest.raises(UserError, match="48 x 32 are too small, it takes 64 x 64"):
+                    UnfinishedVideo(*kept, codec=codec, crf=12)
+            else:
+                UnfinishedVideo(*kept, codec=codec, crf=12)
