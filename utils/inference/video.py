@@ -129,6 +129,11 @@ class VideoReader:
         self.notes: list[str] = []
         if any(component.is_alpha for component in first.format.components):
             self.notes.append(f"{path}: transparency is not kept.")
+        if first.interlaced_frame:
+            self.notes.append(
+                f"{path} is interlaced: the two fields of a frame are restored and shown together; "
+                "for better results deinterlace it before, with another program."
+            )
         if self.picture.layout.pixel_format != "yuv420p":
             self.notes.append(
                 f"{path}: the result keeps the colours as {self.picture.layout.pixel_format}, "

@@ -11,7 +11,16 @@ import av
 import numpy as np
 import pytest
 
-from tests.utils.inference.videos import Content, Kind, read, scene, with_damaged_sound, write
+from tests.utils.inference.videos import (
+    Content,
+    Kind,
+    merged,
+    read,
+    scene,
+    with_cover_before_it,
+    with_damaged_sound,
+    write,
+)
 from utils.errors import UserError
 from utils.inference.unfinished import UnfinishedVideo
 from utils.inference.video import VideoReader, is_video
@@ -334,6 +343,58 @@ def test_an_unknown_matrix_is_a_sentence(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mp4"), scene(2), tags=(1, 8, 1, 1))
     with pytest.raises(UserError, match=r"matrix 8 of ITU-T H\.273"):
         VideoReader(source)
+
+
+def test_all_sounds_arrive_and_subtitles_are_told(tmp_path: Path) -> None:
+    frames = scene(3, 32, 48)
+    film = write(tmp_path / "a", Kind(".mkv", sound="aac"), frames)
+    dub = write(tmp_path / "b", Kind(".mkv", sound="pcm_u8"), frames)
+    words = tmp_path / "words.srt"
+    words.write_text("1\n00:00:00,000 --> 00:00:00,100\nRain\n")
+    source = merged(tmp_path / "all.mkv", film, dub, words)
+    told = " ".join(restore(source, tmp_path / "out.mp4"))
+    assert "not kept: video (h264), subtitle (srt)" in told and "pcm_u8; that sound" in told
+    assert read(tmp_path / "out.mp4").codecs == ["h264", "aac", "aac"]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        languages = [stream.metadata.get("language") for stream in container.streams.audio]
+        assert languages == ["und", "nor"]
+
+
+def test_a_cover_is_not_taken_for_the_film(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", Kind(".mp4"), scene(4, 32, 48))
+    film = with_cover_before_it(source)
+    with av.open(str(film)) as container:
+        assert container.streams[0].codec_context.name == "mjpeg"
+    assert "not kept: video (mjpeg)" in " ".join(restore(film, tmp_path / "out.mp4"))
+    after = read(tmp_path / "out.mp4")
+    assert len(after.frames) == 4 and after.frames[0][0].shape == (32, 48)
+
+
+def test_interlaced_frames_are_told(tmp_path: Path) -> None:
+    options = (*FINE, ("flags", "+ilme+ildct"))
+    source = write(tmp_path / "a", Kind(".mpg", "mpeg2video", options=options), scene(3, 32, 48))
+    assert "is interlaced" in " ".join(restore(source, tmp_path / "out.mp4"))
+    assert len(read(tmp_path / "out.mp4").frames) == 3
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
+def test_a_single_frame(suffix: str, tmp_path: Path) -> None:
+    codec = "mpeg4" if suffix == ".avi" else "libx264"
+    options = FINE if suffix == ".avi" else (("qp", "0"),)
+    source = write(tmp_path / "a", Kind(suffix, codec, options=options), scene(1, 32, 48))
+    assert restore(source, tmp_path / "out.mp4") == []
+    after = read(tmp_path / "out.mp4")
+    assert after.times == [0] and after.seconds == pytest.approx(0.04)
+
+
+def test_no_frame_is_a_sentence(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", Kind(".mp4", sound="aac"), scene(2, 32, 48))
+    with av.open(str(source)) as old, av.open(str(tmp_path / "b.mkv"), "w") as new:
+        for stream in old.streams:
+            new.add_stream_from_template(stream)
+        new.start_encoding()
+    with pytest.raises(UserError, match=r"b\.mkv is not a readable video"):
+        VideoReader(tmp_path / "b.mkv")
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, 500).astype(np.uint8).tobytes()

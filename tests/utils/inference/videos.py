@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,51 @@ def write(
         if sound:
             container.mux(sound.encode(None))
     return path
+
+
+def merged(target: Path, *sources: Path) -> Path:
+    """A file of the streams of several; those of the later ones speak Norwegian."""
+    with contextlib.ExitStack() as stack, av.open(str(target), "w") as new:
+        packets = []
+        for source in sources:
+            old = stack.enter_context(av.open(str(source)))
+            tracks = {s.index: new.add_stream_from_template(s) for s in cast(Any, old.streams)}
+            for track in tracks.values() if source != sources[0] else ():
+                track.metadata["language"] = "nor"
+            for packet in old.demux():
+                if packet.size:
+                    packet.stream = tracks[packet.stream.index]
+                    packets.append(packet)
+        for packet in sorted(packets, key=lambda p: (p.dts or 0) * p.time_base):
+            new.mux(packet)
+    return target
+
+
+def with_cover_before_it(path: Path) -> Path:
+    """A copy of an MP4 file whose stream 0 is a cover, as in films from a shop."""
+    target = path.with_name("cover.mp4")
+    with av.open(str(path)) as old, av.open(str(target), "w") as new:
+        video = new.add_stream_from_template(old.streams.video[0])
+        cover = cast(Any, new.add_stream("mjpeg", rate=1))
+        cover.width, cover.height, cover.pix_fmt = 96, 96, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(np.full((96, 96, 3), 99, np.uint8))
+        for packet in [*cover.encode(frame.reformat(format="yuvj420p")), *cover.encode(None)]:
+            new.mux(packet)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                new.mux(packet)
+    data = target.read_bytes()
+    begin = data.index(b"moov") - 4  # a box: its length and its name, then the boxes in it
+    boxes, place = [], begin + 8
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        boxes.append(data[place : place + length])
+        place += length
+    boxes.sort(key=lambda box: box[4:8] != b"udta")  # which holds the cover
+    target.write_bytes(data[: begin + 8] + b"".join(boxes))
+    return target
 
 
 def with_damaged_sound(source: Path, target: Path, sound: Sequence[bytes | None]) -> Path:
