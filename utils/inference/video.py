@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
+import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,6 +31,8 @@ SUFFIXES = (
 UNSPECIFIED_MATRIX, RGB_MATRIX = 2, 0
 LIMITED, FULL = 1, 2
 
+# Frames by which times may come too early.
+MOST_SWAPPED = 3
 # Bytes in a packet of a transport stream: as a file, of a camera, off the air.
 TS_PACKETS = (188, 192, 204)
 
@@ -104,7 +110,7 @@ class VideoReader:
             self._num_damaged = 0
             names = set(self._container.format.name.split(","))
             # What the file says of its length; other formats make it out of what there is.
-            self._has_times = "mov" in names
+            self._is_mp4 = "mov" in names
             is_told = names & {"mov", "flv", "asf", "mxf", "matroska"}
             self._announced = Fraction((self._container.duration or 0) if is_told else 0, 10**6)
             self._is_matroska = "matroska" in names
@@ -117,7 +123,7 @@ class VideoReader:
             first = next(self._decoded, None)
             if first is None:
                 raise self._unreadable()
-            self._first: av.VideoFrame | None = first
+            self._first = first
             self.picture, self._stored, self._turn = self._describe(first)
         except BaseException:
             self._container.close()
@@ -125,6 +131,8 @@ class VideoReader:
         rate, duration = self.picture.rate, self._container.duration or 0
         self.num_frames = self._stream.frames or int(rate * Fraction(duration, 10**6))
         self.times: list[int] = []
+        self._newest: int | None = None  # the latest time of a decoded frame
+        self._shift = 0
         self.last_duration = max(round(1 / (rate * self.picture.time_base)), 1)
         self.notes: list[str] = []
         if any(component.is_alpha for component in first.format.components):
@@ -153,13 +161,23 @@ class VideoReader:
 
     def frames(self, start: int = 0) -> Iterator[np.ndarray]:
         """The frames from number ``start`` on, (H, W, 3) float32 RGB in [0, 1]; once."""
-        number = 0
-        while (frame := self._first or next(self._decoded, None)) is not None:
-            self._first = None
-            self._note_time(frame)
+        frames: deque[av.VideoFrame] = deque()
+        times: list[int] = []  # of these frames, a heap
+        coming = itertools.chain([self._first], self._decoded)
+        for number in itertools.count():
+            # AVI has no times of its own: with B-frames they come in another order.
+            for frame in itertools.islice(coming, MOST_SWAPPED + 1 - len(frames)):
+                frames.append(frame)
+                heapq.heappush(times, self._time(frame))
+            if not frames:
+                self._limit_last_duration()
+                return
+            frame, time = frames.popleft(), heapq.heappop(times)
+            self.times.append(max(time, self.times[-1] + 1) if self.times else time)
+            if frame.duration:
+                self.last_duration = frame.duration
             if number >= start:
                 yield self._rgb(frame)
-            number += 1
 
     def problems(self) -> list[str]:
         """After the last frame: what was missing in the file, in sentences."""
@@ -168,7 +186,7 @@ class VideoReader:
         missing = 0 if self._is_matroska else announced - ended
         tolerated = max(announced / 20, 2 / self.picture.rate)  # some do not tell how long one is
         # An edit list takes frames away from those that the file counts.
-        num_frames = 0 if self._has_times else self._stream.frames
+        num_frames = 0 if self._is_mp4 else self._stream.frames
         # Many formats only estimate their length; none by this much.
         if num_read < 0.95 * num_frames:
             problems.append(
@@ -219,17 +237,32 @@ class VideoReader:
             last.stream = self._stream
             yield last
 
-    def _note_time(self, frame: av.VideoFrame) -> None:
-        base = self.picture.time_base
+    def _time(self, frame: av.VideoFrame) -> int:
+        """When a decoded frame is shown, in units of ``picture.time_base``.
+
+        Where the clock jumps back, as in recordings put one behind the other, it goes on instead.
+        """
+        base, step = self.picture.time_base, frame.duration or self.last_duration
+        following = 0 if self._newest is None else self._newest + step
         if frame.pts is not None and frame.time_base:
-            time = round((frame.pts * frame.time_base - self.start) / base)
+            time = round((frame.pts * frame.time_base - self.start) / base) + self._shift
+            if time < following - (MOST_SWAPPED + 1) * step:
+                self._shift += following - time
+                time = following
         else:
-            time = self.times[-1] + self.last_duration if self.times else 0
-        if self.times:
-            time = max(time, self.times[-1] + 1)
-        self.times.append(time)
-        if frame.duration:
-            self.last_duration = frame.duration
+            time = following
+        self._newest = time if self._newest is None else max(self._newest, time)
+        return time
+
+    def _limit_last_duration(self) -> None:
+        base, length = self.picture.time_base, self._stream.duration
+        # MP4 tells how far decodings lie apart, which with B-frames are those of other frames.
+        if self._is_mp4 and length and self.times:
+            end = (self._stream.start_time or 0) + length
+            left = end - round(self.start / base) + self._shift - self.times[-1]
+            self.last_duration = min(self.last_duration, left) if left > 0 else self.last_duration
+        # MP4 tells its length in thousandths of a second: a last frame below that would be lost.
+        self.last_duration = max(self.last_duration, math.ceil(Fraction(1, 500) / base))
 
     def _describe(self, frame: av.VideoFrame) -> tuple[Picture, Layout | None, tuple[bool, ...]]:
         """What is shared, how frames are stored (None: as RGB), and the turn that makes upright."""

@@ -151,33 +151,49 @@ def _video_packets(
 ) -> Iterator[av.Packet]:
     """The packets of all pieces in one row, with the times that their frames have."""
     ends = [*times[1:], times[-1] + last_duration]
+    ranks = _shown_order(_packets_of(pieces[-1]))
+    decoded_last = len(times) - len(ranks) + ranks[-1]
+    # MP4 takes the time from the first decoding to the end of the last packet for the length.
+    others = range(max(len(times) - REORDER - 1, 0), len(times))
+    lead = sum(ends[shown] - times[shown] for shown in others if shown != decoded_last)
     begin = 0
     for piece in pieces:
-        with av.open(url(piece)) as container:
-            packets = [packet for packet in container.demux(video=0) if packet.size]
-        # The frames of a piece are shown in another order than decoded, but before the next piece.
-        ranks = np.argsort(np.argsort([packet.pts or 0 for packet in packets])).tolist()
-        for place, (packet, rank) in enumerate(zip(packets, ranks, strict=True)):
+        packets = _packets_of(piece)
+        for place, (packet, rank) in enumerate(
+            zip(packets, _shown_order(packets), strict=True), begin
+        ):
             shown = begin + rank
-            packet.pts, packet.dts = times[shown], _decoding_time(begin + place, ends, times[0])
-            packet.duration = ends[shown] - times[shown]
+            packet.pts, packet.duration = times[shown], ends[shown] - times[shown]
+            packet.dts = _decoding_time(place, times, lead)
             packet.time_base = time_base
             packet.stream = stream
             yield packet
         begin += len(packets)
 
 
-def _decoding_time(place: int, ends: Sequence[int], first: int) -> int:
+def _packets_of(piece: Path) -> list[av.Packet]:
+    with av.open(url(piece)) as container:
+        return [packet for packet in container.demux(video=0) if packet.size]
+
+
+def _shown_order(packets: Sequence[av.Packet]) -> list[int]:
+    """The places at which the frames of a piece, in the order of decoding, are shown.
+
+    All of them are shown before those of the next piece.
+    """
+    return np.argsort(np.argsort([packet.pts or 0 for packet in packets])).tolist()
+
+
+def _decoding_time(place: int, times: Sequence[int], lead: int) -> int:
     """When the packet at ``place`` is decoded: REORDER frames before the one at its place is shown.
 
-    What comes before the first frame lasts as long as the last ones: MP4 takes the time from the
-    first decoding to the last for the length of the video.
+    The first one is decoded ``lead`` before it is shown.
     """
-    shown = place - REORDER
-    if shown > 0:
-        return ends[shown - 1]
-    step = ends[-1] - ends[-1 + shown] if len(ends) > -shown else -shown * (ends[0] - first)
-    return first - step
+    if place == 0:
+        return times[0] - lead
+    if place < REORDER and len(times) > REORDER:
+        return times[0] - lead // 2
+    return times[max(place - REORDER, 0)]
 
 
 @dataclass
@@ -191,6 +207,21 @@ class Track:
     resampler: av.AudioResampler | None = None
     num_packets: int = 0
     num_damaged: int = 0
+    shift: int | None = None  # of the clock, in the units of the packets
+    newest: int | None = None  # time of a packet
+
+    def set_clock(self, packet: av.Packet, start: Fraction) -> None:
+        """Let the clock begin at ``start``, and go on where that of the packets jumps back."""
+        if packet.dts is None or not packet.time_base:
+            return
+        if self.shift is None:
+            self.shift = -round(start / packet.time_base)
+        if self.newest is not None and packet.dts + self.shift <= self.newest:
+            self.shift = self.newest + max(packet.duration or 0, 1) - packet.dts
+        if packet.pts is not None:
+            packet.pts += self.shift
+        packet.dts += self.shift
+        self.newest = packet.dts
 
 
 class _Nowhere(io.RawIOBase):
@@ -317,7 +348,7 @@ def _track_packets(
 
     for packet in packets_until_damage(original, *(original.streams[index] for index in tracks)):
         track = tracks[packet.stream.index]
-        shift = round(start / packet.time_base)
+        track.set_clock(packet, start)
         if track.resampler is not None:
             try:
                 frames = cast(list[av.AudioFrame], packet.decode())
@@ -325,13 +356,8 @@ def _track_packets(
                 track.num_damaged += 1
                 continue
             for frame in frames:
-                if frame.pts is not None:
-                    frame.pts -= shift
                 yield from encoded(track, frame)
         elif packet.size and packet.dts is not None:
-            packet.dts -= shift
-            if packet.pts is not None:
-                packet.pts -= shift
             packet.stream = track.stream
             track.num_packets += 1
             yield packet

@@ -136,7 +136,58 @@ def test_every_frame_keeps_its_own_time(tmp_path: Path) -> None:
     assert restore(source, tmp_path / "out.mp4") == []  # that the last frame stands long is no end
     after = read(tmp_path / "out.mp4")
     assert after.times == [Fraction(time, 1000) for time in times]
-    assert after.seconds >= 2.5
+    assert after.seconds == pytest.approx(2.54)
+
+
+def test_a_video_is_as_long_as_its_frames_are_shown(tmp_path: Path) -> None:
+    """The last frames stand far apart, and the very last one is not decoded last."""
+    times = [0, 40, 80, 120, 10_000, 3_600_000]
+    source = write(tmp_path / "a", Kind(".mkv"), scene(6, 32, 48), times, Fraction(1, 1000))
+    restore(source, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert after.times == [Fraction(time, 1000) for time in times]
+    assert after.seconds == pytest.approx(3600.04, abs=0.001)
+
+
+def test_a_last_frame_of_no_duration_is_kept(tmp_path: Path) -> None:
+    """MP4 tells its length in thousandths of a second."""
+    times = [0, 1, 2, 3]
+    base = Fraction(1, 90_000)
+    source = write(tmp_path / "a", Kind(".mp4"), scene(4, 32, 48), times, base)
+    with VideoReader(source) as reader:
+        num_frames = len(list(reader.frames()))
+    restore(source, tmp_path / "out.mp4")
+    assert len(read(tmp_path / "out.mp4").frames) == num_frames
+
+
+def test_times_that_b_frames_have_swapped_are_in_their_order(tmp_path: Path) -> None:
+    """AVI knows no times: the decoder's guesses are those of frames near by."""
+    options = (("crf", "10"), ("bf", "3"), ("b_strategy", "0"))
+    frames = scene(8, 32, 48)
+    source = write(tmp_path / "a", Kind(".avi", options=options, sound="pcm_s16le"), frames)
+    guessed = read(source).times
+    assert guessed != sorted(guessed)
+    restore(source, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert after.times == sorted(guessed)
+    for before, planes in zip(frames, after.frames, strict=True):
+        assert np.abs(planes[0].astype(int) - before[0]).mean() < 2
+
+
+@pytest.mark.parametrize("kind", [KINDS["transport"], KINDS["mpeg"]], ids=lambda kind: kind.suffix)
+def test_recordings_one_behind_the_other_keep_all_their_time(kind: Kind, tmp_path: Path) -> None:
+    """Whose clock begins anew in the middle, for the pictures and for the sound."""
+    source = write(tmp_path / "a", kind, scene(25, 32, 48))
+    once = read(source)
+    source.write_bytes(source.read_bytes() * 2)
+    assert restore(source, tmp_path / "out.mp4") == []
+    after = read(tmp_path / "out.mp4")
+    steps = np.diff([float(time) for time in after.times])
+    np.testing.assert_allclose(steps, [0.04] * 49, atol=0.001)
+    assert after.seconds == pytest.approx(2, abs=0.1)
+    assert len(after.sound) >= 2 * len(once.sound) - 1
+    gaps = np.diff([float(time) for time in after.sound_times])
+    assert gaps.min() > 0 and gaps.max() < 0.05
 
 
 def test_pieces_join_to_the_same_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
