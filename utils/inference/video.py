@@ -31,6 +31,8 @@ SUFFIXES = (
 UNSPECIFIED_MATRIX, RGB_MATRIX = 2, 0
 LIMITED, FULL = 1, 2
 
+# Frames a second that are no film any more.
+MAX_RATE = 1000
 # Frames by which times may come too early.
 MOST_SWAPPED = 3
 # Bytes in a packet of a transport stream: as a file, of a camera, off the air.
@@ -45,6 +47,11 @@ def is_video(path: Path) -> bool:
 def url(path: Path) -> str:
     """The path as FFmpeg opens it: it would take a name such as 12:30.mp4 for a protocol."""
     return f"file:{path}"
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """A container whose titles need not be UTF-8, as those of old AVI files are not."""
+    return av.open(url(path), metadata_errors="replace")
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class VideoReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._container = av.open(url(path))
+            self._container = open_video(path)
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
         except av.error.FFmpegError as error:
@@ -291,6 +298,8 @@ class VideoReader:
         if aspect and turn[0]:
             aspect = 1 / aspect
         rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        if rate > MAX_RATE:  # DV files give their clock's
+            rate = self._stream.guessed_rate or Fraction(25)
         base = self._stream.time_base or 1 / rate
         layout = _written_layout(layout, width, height)
         return Picture(width, height, layout, tags, aspect, base, rate), stored, turn

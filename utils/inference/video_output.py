@@ -15,7 +15,14 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.inference.video import Picture, packets_until_damage, picture_stream, url, values
+from utils.inference.video import (
+    Picture,
+    open_video,
+    packets_until_damage,
+    picture_stream,
+    url,
+    values,
+)
 
 # Of this program's choice -> (FFmpeg's encoder, the tag by which Apple's players know it).
 CODECS = {"h264": ("libx264", "avc1"), "hevc": ("libx265", "hvc1")}
@@ -114,13 +121,13 @@ def join(
 
     def write(temporary: Path) -> None:
         with (
-            av.open(url(source)) as original,
-            av.open(url(pieces[0])) as first,
+            open_video(source) as original,
+            open_video(pieces[0]) as first,
             av.open(
                 url(temporary), "w", format="mp4", container_options={"movflags": "+faststart"}
             ) as container,
         ):
-            container.metadata.update(original.metadata)
+            container.metadata.update(_lasting(original.metadata))
             video = container.add_stream_from_template(first.streams.video[0])
             video.time_base = picture.time_base
             tracks = _add_tracks(container, original, fitting)
@@ -172,7 +179,7 @@ def _video_packets(
 
 
 def _packets_of(piece: Path) -> list[av.Packet]:
-    with av.open(url(piece)) as container:
+    with open_video(piece) as container:
         return [packet for packet in container.demux(video=0) if packet.size]
 
 
@@ -248,18 +255,25 @@ class _Nowhere(io.RawIOBase):
         return self.position
 
 
+def _lasting(metadata: dict[str, str]) -> dict[str, str]:
+    """Without the time code: FFmpeg makes a track of it, which fails where clocks are fine."""
+    return {name: value for name, value in metadata.items() if name.lower() != "timecode"}
+
+
 def _what_fits(source: Path, start: Fraction, notes: list[str]) -> dict[int, bool]:
     """The sounds and subtitles that MP4 takes, by their index: whether they are encoded anew.
 
     Each is written to nowhere first: what FFmpeg cannot copy or decode must not cost the pictures.
     """
     fitting: dict[int, bool] = {}
-    left_out = []
+    left_out: list[str] = []
     with (
-        av.open(url(source)) as original,
+        open_video(source) as original,
         av.open(cast(Any, _Nowhere()), "w", format="mp4") as container,
     ):
         known = container.supported_codecs
+        if len(_lasting(original.metadata)) < len(original.metadata):
+            left_out.append("the time code")
         picture = picture_stream(original).index
         streams = [
             (stream.index, stream.type, stream.codec_context.name if stream.codec_context else "")
@@ -297,7 +311,7 @@ def _rehearsed(source: Path, index: int, is_encoded: bool, start: Fraction) -> T
     """A track as it was after all of it was written; None where it cannot be."""
     try:
         with (
-            av.open(url(source)) as original,
+            open_video(source) as original,
             av.open(cast(Any, _Nowhere()), "w", format="mp4") as container,
         ):
             tracks = _add_tracks(container, original, {index: is_encoded})

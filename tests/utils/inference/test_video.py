@@ -421,6 +421,28 @@ def test_a_cover_is_not_taken_for_the_film(tmp_path: Path) -> None:
     assert len(after.frames) == 4 and after.frames[0][0].shape == (32, 48)
 
 
+def test_titles_that_are_no_utf8_and_time_codes_cost_nothing(tmp_path: Path) -> None:
+    kind = Kind(".mkv", sound="aac")
+    metadata = {"title": "Rain xxx", "timecode": "01:00:00:00"}
+    source = write(tmp_path / "a", kind, scene(3, 32, 48), metadata=metadata)
+    latin = source.read_bytes().replace(b"xxx", "äöü".encode("latin-1"))
+    source.write_bytes(latin)
+    assert "not kept: the time code" in " ".join(restore(source, tmp_path / "out.mp4"))
+    assert read(tmp_path / "out.mp4").codecs == ["h264", "aac"]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.metadata["title"].startswith("Rain ")
+
+
+def test_a_rate_that_is_the_clocks_is_not_taken_for_the_films(tmp_path: Path) -> None:
+    """As DV files tell it: 60,000 frames a second."""
+    frames = [[np.full((576, 720), 99, np.uint8), *[np.full((288, 360), 128, np.uint8)] * 2]] * 3
+    source = write(tmp_path / "a", Kind(".dv", "dvvideo", options=()), frames)
+    with VideoReader(source) as reader:
+        assert reader.picture.rate == 25 and reader.num_frames == 3
+    restore(source, tmp_path / "out.mp4")
+    assert read(tmp_path / "out.mp4").times == [Fraction(i, 25) for i in range(3)]
+
+
 def test_interlaced_frames_are_told(tmp_path: Path) -> None:
     options = (*FINE, ("flags", "+ilme+ildct"))
     source = write(tmp_path / "a", Kind(".mpg", "mpeg2video", options=options), scene(3, 32, 48))

@@ -55,10 +55,12 @@ def write(
     aspect: Fraction | None = None,
     turn: dict[str, Any] | None = None,
     sound_rate: int = 48000,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """``tags`` are range, matrix, primaries and transfer in FFmpeg's numbers."""
     path = path.with_suffix(kind.suffix)
     with av.open(str(path), "w", container_options=dict(kind.container)) as container:
+        container.metadata.update(metadata or {})
         stream = cast(Any, container.add_stream(kind.codec, rate=25, options=dict(kind.options)))
         stream.height, stream.width = frames[0][0].shape
         stream.pix_fmt = kind.pixels
