@@ -95,6 +95,8 @@ class UnfinishedVideo:
     def remove(self) -> None:
         """Remove all that is kept."""
         try:
+            # First, so that a run that is killed here leaves nothing that another would go on with.
+            (self.folder / "key.txt").unlink(missing_ok=True)
             shutil.rmtree(self.folder)
         except OSError as error:
             raise UserError(f"Cannot remove {self.folder}: {error.strerror}.") from error
