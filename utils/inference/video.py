@@ -35,6 +35,8 @@ LIMITED, FULL = 1, 2
 MAX_RATE = 1000
 # Frames by which times may come too early.
 MOST_SWAPPED = 3
+# Seconds between frames that are no break any more, but a damaged or another clock.
+MAX_BREAK = 6 * 3600
 # Bytes in a packet of a transport stream: as a file, of a camera, off the air.
 TS_PACKETS = (188, 192, 204)
 
@@ -130,7 +132,7 @@ class VideoReader:
             first = next(self._decoded, None)
             if first is None:
                 raise self._unreadable()
-            self._first = first
+            self._first, self._format = first, first.format.name
             self.picture, self._stored, self._turn = self._describe(first)
         except BaseException:
             self._container.close()
@@ -195,7 +197,7 @@ class VideoReader:
         # An edit list takes frames away from those that the file counts.
         num_frames = 0 if self._is_mp4 else self._stream.frames
         # Many formats only estimate their length; none by this much.
-        if num_read < 0.95 * num_frames:
+        if num_read < min(0.95 * num_frames, num_frames - 2):
             problems.append(
                 f"{self.path} ends after {num_read} of {num_frames} frames; the result holds those."
             )
@@ -247,13 +249,13 @@ class VideoReader:
     def _time(self, frame: av.VideoFrame) -> int:
         """When a decoded frame is shown, in units of ``picture.time_base``.
 
-        Where the clock jumps back, as in recordings put one behind the other, it goes on instead.
+        Where the clock jumps, as in recordings put one behind the other, it goes on instead.
         """
         base, step = self.picture.time_base, frame.duration or self.last_duration
         following = 0 if self._newest is None else self._newest + step
         if frame.pts is not None and frame.time_base:
             time = round((frame.pts * frame.time_base - self.start) / base) + self._shift
-            if time < following - (MOST_SWAPPED + 1) * step:
+            if self._newest is not None and clock_jumps(time - self._newest, step, base):
                 self._shift += following - time
                 time = following
         else:
@@ -330,6 +332,8 @@ class VideoReader:
 
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
         """A decoded frame as upright RGB."""
+        if frame.format.name != self._format:  # joined from other films
+            frame = frame.reformat(format=self._format)
         if self._stored is None:
             deep = max(component.bits for component in frame.format.components) > 8
             same = frame.reformat(format="rgb48le" if deep else "rgb24")
@@ -358,6 +362,15 @@ def picture_stream(container: av.container.InputContainer) -> av.VideoStream:
     """The stream that is restored: the first one that holds no cover or preview, if there is."""
     streams = container.streams.video
     return next((s for s in streams if not s.disposition & Disposition.attached_pic), streams[0])
+
+
+def clock_jumps(passed: int, step: int, time_base: Fraction) -> bool:
+    """Whether so much time between frames or sounds is that of a clock which was set anew.
+
+    step: how long one lasts. Breaks are long at times, but MP4 has 31 bits for them.
+    """
+    is_late = passed * time_base > MAX_BREAK or passed > 1 << 30
+    return is_late or passed < -MOST_SWAPPED * step
 
 
 def packets_until_damage(

@@ -17,6 +17,7 @@ from utils.errors import UserError
 from utils.files import atomic_write
 from utils.inference.video import (
     Picture,
+    clock_jumps,
     open_video,
     packets_until_damage,
     picture_stream,
@@ -218,13 +219,16 @@ class Track:
     newest: int | None = None  # time of a packet
 
     def set_clock(self, packet: av.Packet, start: Fraction) -> None:
-        """Let the clock begin at ``start``, and go on where that of the packets jumps back."""
+        """Let the clock begin at ``start``, and go on where that of the packets jumps."""
         if packet.dts is None or not packet.time_base:
             return
         if self.shift is None:
             self.shift = -round(start / packet.time_base)
-        if self.newest is not None and packet.dts + self.shift <= self.newest:
-            self.shift = self.newest + max(packet.duration or 0, 1) - packet.dts
+        step = max(packet.duration or 0, 1)
+        if self.newest is not None:
+            passed = packet.dts + self.shift - self.newest
+            if passed <= 0 or clock_jumps(passed, step, packet.time_base):
+                self.shift += step - passed
         if packet.pts is not None:
             packet.pts += self.shift
         packet.dts += self.shift

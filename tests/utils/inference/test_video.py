@@ -380,6 +380,44 @@ def test_damage_in_the_middle_is_told_or_concealed(tmp_path: Path) -> None:
     assert len(read(tmp_path / "out.mp4").frames) >= 14
 
 
+@pytest.mark.parametrize("pixels", ["yuv444p", "yuv420p10le"])
+def test_a_change_of_the_way_pixels_are_stored(pixels: str, tmp_path: Path) -> None:
+    """The second half of a film is the same scene in another format."""
+    frames = scene(6, 32, 48)
+    other = frames
+    if pixels == "yuv444p":
+        other = [
+            [luma, *(np.kron(c, np.ones((2, 2), np.uint8)) for c in cs)] for luma, *cs in frames
+        ]
+    else:
+        other = scene(6, 32, 48, bits=10)
+    one = write(tmp_path / "one", Kind(".ts"), frames)
+    two = write(tmp_path / "two", Kind(".ts", pixels=pixels), other)
+    both = tmp_path / "both.ts"
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+    restore(both, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    for before, planes in zip([*frames, *frames], after.frames, strict=True):
+        for a, b in zip(before, planes, strict=True):
+            assert np.abs(a.astype(int) - b).mean() < 2
+
+
+def test_a_clock_that_is_damaged_is_not_taken_for_a_break(tmp_path: Path) -> None:
+    """From the fourth frame on it tells 25 days more, which MP4 cannot hold between two frames."""
+    times = [0, 40, 80, *(2**31 + time for time in (120, 160, 200, 240))]
+    source = write(tmp_path / "a", LOSSLESS, scene(7, 32, 48))
+    with av.open(str(source)) as old, av.open(str(tmp_path / "b.nut"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        for packet, time in zip(packets, times, strict=True):
+            packet.pts = packet.dts = time
+            packet.time_base, packet.stream = Fraction(1, 1000), stream
+            new.mux(packet)
+    restore(tmp_path / "b.nut", tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert len(after.times) == 7 and after.seconds < 1
+
+
 def test_a_change_of_size_is_a_sentence(tmp_path: Path) -> None:
     one = write(tmp_path / "one", Kind(".ts"), scene(4))
     two = write(tmp_path / "two", Kind(".ts"), scene(4, 64, 64))
@@ -441,6 +479,13 @@ def test_a_rate_that_is_the_clocks_is_not_taken_for_the_films(tmp_path: Path) ->
         assert reader.picture.rate == 25 and reader.num_frames == 3
     restore(source, tmp_path / "out.mp4")
     assert read(tmp_path / "out.mp4").times == [Fraction(i, 25) for i in range(3)]
+
+
+def test_a_frame_that_avi_counts_too_many_is_not_missed(tmp_path: Path) -> None:
+    """FFmpeg writes one more than there are beside AAC."""
+    source = write(tmp_path / "a", Kind(".avi", "mpeg4", sound="aac", options=FINE), scene(10))
+    assert restore(source, tmp_path / "out.mp4") == []
+    assert len(read(tmp_path / "out.mp4").frames) == 10
 
 
 def test_interlaced_frames_are_told(tmp_path: Path) -> None:
