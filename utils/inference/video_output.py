@@ -33,7 +33,8 @@ MIN_SIDES = {"h264": 1, "hevc": 64}
 DEFAULT_CRF = 12
 # Frames by which x264 and x265 send a frame before the time at which it is shown.
 REORDER = 2
-LAYOUTS = {1: "mono", 2: "stereo"}
+# Channels -> where they stand, in the commonest case.
+LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 # Of sounds that MP4 cannot hold: bits a second, and samples a second of which AAC knows no others.
 AAC_BITS = 192_000
 AAC_RATES = (
@@ -339,12 +340,17 @@ def _add_tracks(
             rate = min((rate for rate in AAC_RATES if rate >= stream.rate), default=AAC_RATES[-1])
             sound = cast(Any, container.add_stream("aac", rate=rate))
             sound.bit_rate = AAC_BITS
-            sound.layout = LAYOUTS.get(stream.channels, stream.layout.name)
-            tracks[index] = Track(sound, av.AudioResampler("fltp", sound.layout, rate))
+            tracks[index] = Track(sound)
         else:
             tracks[index] = Track(container.add_stream_from_template(stream))
-            if stream.type == "audio" and stream.channels in LAYOUTS:  # AVI does not tell it
-                tracks[index].stream.layout = LAYOUTS[stream.channels]
+        if stream.type == "audio":
+            layout = stream.layout.name
+            if layout.endswith("channels"):  # AVI and others tell no more than how many
+                layout = LAYOUTS.get(stream.channels, layout)
+                stream.codec_context.layout = layout
+            tracks[index].stream.layout = layout
+            if is_encoded:
+                tracks[index].resampler = av.AudioResampler("fltp", layout, rate)
         tracks[index].stream.metadata.update(stream.metadata)
     return tracks
 

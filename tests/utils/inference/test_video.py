@@ -557,6 +557,20 @@ def test_sound_of_a_rate_that_aac_does_not_know(rate: int, tmp_path: Path) -> No
     assert after.seconds == pytest.approx(1, abs=0.2)  # in packets of 1024 samples
 
 
+@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le"])
+def test_channels_of_which_the_file_tells_only_the_number(codec: str, tmp_path: Path) -> None:
+    kind = Kind(".mkv", sound=codec)
+    source = write(tmp_path / "a", kind, scene(4, 32, 48), sound_layout=("5.1", 6))
+    restore(source, tmp_path / "out.mp4")
+    for path in (source, tmp_path / "out.mp4"):
+        with av.open(str(path)) as container:
+            assert container.streams.audio[0].channels == 6
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].layout.name == "5.1"
+        sound = np.concatenate([f.to_ndarray().ravel() for f in container.decode(audio=0)])
+    assert np.abs(sound).max() > 0
+
+
 def test_sound_that_mp4_cannot_hold_becomes_aac(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mkv", sound="pcm_u8"), scene(12))
     assert "MP4 holds no pcm_u8" in " ".join(restore(source, tmp_path / "out.mp4"))

@@ -55,6 +55,7 @@ def write(
     aspect: Fraction | None = None,
     turn: dict[str, Any] | None = None,
     sound_rate: int = 48000,
+    sound_layout: tuple[str, int] = ("stereo", 2),
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """``tags`` are range, matrix, primaries and transfer in FFmpeg's numbers."""
@@ -75,7 +76,7 @@ def write(
             stream.set_display_rotation(**turn)
         sound = cast(Any, container.add_stream(kind.sound, rate=sound_rate)) if kind.sound else None
         if sound:
-            sound.layout = "stereo"
+            sound.layout, num_channels = sound_layout
         for planes, time in zip(frames, times or range(len(frames)), strict=True):
             frame = av.VideoFrame(stream.width, stream.height, kind.pixels)
             for plane, values in zip(frame.planes, planes, strict=True):
@@ -86,8 +87,8 @@ def write(
         container.mux(stream.encode(None))
         for start in range(0, sound_rate, 1024) if sound else ():
             tone = 8000 * np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / sound_rate)
-            samples = np.repeat(tone.astype(np.int16), 2)[None]
-            part = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+            samples = np.repeat(tone.astype(np.int16), num_channels)[None]
+            part = av.AudioFrame.from_ndarray(samples, format="s16", layout=sound_layout[0])
             part.sample_rate, part.pts, part.time_base = sound_rate, start, Fraction(1, sound_rate)
             container.mux(sound.encode(part))
         if sound:
