@@ -128,6 +128,7 @@ class VideoReader:
             )
             self._ends_corrupt: dict[int, bool] = {}
             self._ended = Fraction(0)
+            self._size = self._num_bytes_left = path.stat().st_size
             self._decoded = self._decode()
             first = next(self._decoded, None)
             if first is None:
@@ -192,7 +193,9 @@ class VideoReader:
         """After the last frame: what was missing in the file, in sentences."""
         problems = []
         num_read, announced, ended = len(self.times), self._announced, self._ended
-        missing = 0 if self._is_matroska else announced - ended
+        missing = announced - ended
+        if self._is_matroska and self._num_bytes_left < self._size / 20 + 4096:
+            missing = Fraction(0)  # the last frame is shown for long, which Matroska does not tell
         tolerated = max(announced / 20, 2 / self.picture.rate)  # some do not tell how long one is
         # An edit list takes frames away from those that the file counts.
         num_frames = 0 if self._is_mp4 else self._stream.frames
@@ -211,8 +214,9 @@ class VideoReader:
             )
         # Where it ends early, the last frame is seldom whole.
         if self._num_damaged > len(problems):
+            places = "one place" if self._num_damaged == 1 else f"{self._num_damaged} places"
             problems.append(
-                f"{self.path} is damaged in {self._num_damaged} places; frames are missing there."
+                f"{self.path} is damaged in {places}; frames are missing or broken there."
             )
         return problems
 
@@ -224,7 +228,10 @@ class VideoReader:
             except av.error.FFmpegError:
                 self._num_damaged += 1
                 continue
-            yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
+            for frame in frames:
+                if isinstance(frame, av.VideoFrame):
+                    self._num_damaged += frame.is_corrupt
+                    yield frame
 
     def _packets(self) -> Iterator[av.Packet]:
         """The packets of the frames; an empty one at the end makes the decoder give its last ones.
@@ -235,6 +242,8 @@ class VideoReader:
             for packet in self._container.demux():
                 if packet.size:
                     self._ends_corrupt[packet.stream.index] = packet.is_corrupt
+                    if packet.pos is not None:
+                        self._num_bytes_left = self._size - packet.pos - packet.size
                     if packet.pts is not None and packet.time_base:
                         end = (packet.pts + (packet.duration or 0)) * packet.time_base
                         self._ended = max(self._ended, end)
@@ -382,10 +391,7 @@ def packets_until_damage(
 
 
 def _is_cut_matroska(path: Path) -> bool:
-    """Whether a Matroska or WebM file is shorter than its segment says.
-
-    Its length in seconds would not do: a last frame may be shown for long, and nothing tells that.
-    """
+    """Whether a Matroska or WebM file is shorter than its segment says."""
     with open(path, "rb") as file:
         head, size = file.read(4096), path.stat().st_size
     begin = head.find(bytes.fromhex("18538067")) + 4  # the segment's id
