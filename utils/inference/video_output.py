@@ -225,15 +225,16 @@ class Track:
             return
         if self.shift is None:
             self.shift = -round(start / packet.time_base)
-        step = max(packet.duration or 0, 1)
+        time = packet.dts + self.shift
         if self.newest is not None:
-            passed = packet.dts + self.shift - self.newest
-            if passed <= 0 or clock_jumps(passed, step, packet.time_base):
-                self.shift += step - passed
+            step = max(packet.duration or 0, 1)
+            if clock_jumps(time - self.newest, step, packet.time_base):
+                self.shift += self.newest + step - time
+                time = self.newest + step
+            time = max(time, self.newest + 1)  # milliseconds are coarse for some sounds
         if packet.pts is not None:
-            packet.pts += self.shift
-        packet.dts += self.shift
-        self.newest = packet.dts
+            packet.pts = max(packet.pts + self.shift, time)
+        packet.dts = self.newest = time
 
 
 class _Nowhere(io.RawIOBase):

@@ -25,7 +25,7 @@ from tests.utils.inference.videos import (
 from utils.errors import UserError
 from utils.inference.unfinished import UnfinishedVideo
 from utils.inference.video import VideoReader, is_video
-from utils.inference.video_output import DEFAULT_CRF
+from utils.inference.video_output import DEFAULT_CRF, Track
 
 LOSSLESS = Kind(".mkv", "ffv1", options=())
 FINE = (("qmin", "1"), ("qmax", "1"))
@@ -570,6 +570,27 @@ def test_sound_of_a_rate_that_aac_does_not_know(rate: int, tmp_path: Path) -> No
     after = read(tmp_path / "out.mp4")
     assert after.codecs == ["h264", "aac"]
     assert after.seconds == pytest.approx(1, abs=0.2)  # in packets of 1024 samples
+
+
+@pytest.mark.parametrize(
+    ("times", "wanted"),
+    [
+        ([5, 5, 6, 8], [5, 6, 7, 8]),  # sounds of less than a unit, which drift nowhere
+        ([100, 120, 140, 10, 30], [100, 120, 140, 160, 180]),  # a clock set back
+        ([0, 20, 10**9, 10**9 + 20], [0, 20, 40, 60]),  # and one damaged
+        ([0, 20, 3_600_000], [0, 20, 3_600_000]),  # a break
+    ],
+)
+def test_the_clock_of_a_sound(times: list[int], wanted: list[int]) -> None:
+    track, seen = Track(None), []
+    for time in times:
+        packet = av.Packet(b"sound")
+        packet.pts = packet.dts = 1000 + time
+        packet.duration, packet.time_base = 20, Fraction(1, 1000)
+        track.set_clock(packet, Fraction(1))
+        assert packet.pts == packet.dts
+        seen.append(packet.dts)
+    assert seen == wanted
 
 
 @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le"])
