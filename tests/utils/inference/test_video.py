@@ -374,7 +374,6 @@ def test_a_trimmed_file_does_not_end_early(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "length", "told"),
     [
-        (Kind(".mkv", options=(("qp", "20"),)), 40, "is damaged in one place"),
         (replace(KINDS["mpeg"], sound=None), 40, "is damaged in one place"),
         (replace(KINDS["webm"], sound=None), 10**6, "ends early"),  # all that follows
     ],

@@ -121,7 +121,7 @@ def with_cover_before_it(path: Path) -> Path:
         video = new.add_stream_from_template(old.streams.video[0])
         cover = cast(Any, new.add_stream("mjpeg", rate=1))
         cover.width, cover.height, cover.pix_fmt = 96, 96, "yuvj420p"
-        cover.disposition = Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic.value
         frame = av.VideoFrame.from_ndarray(np.full((96, 96, 3), 99, np.uint8))
         for packet in [*cover.encode(frame.reformat(format="yuvj420p")), *cover.encode(None)]:
             new.mux(packet)
