@@ -68,7 +68,7 @@ def library_lines_apart() -> Iterator[None]:
     console.flush()
     with (
         tempfile.TemporaryFile("w+", errors="replace") as lines,
-        os.fdopen(os.dup(2), "w", buffering=1) as sys.stderr,
+        os.fdopen(os.dup(2), "w", 1, console.encoding, console.errors) as sys.stderr,
     ):
         os.dup2(lines.fileno(), 2)
         try:

@@ -8,6 +8,7 @@ name. When all are there, the pieces are joined and the folder goes.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from fractions import Fraction
@@ -18,7 +19,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import atomic_write, write_text
 from utils.inference.video import Picture
-from utils.inference.video_output import join, write_piece
+from utils.inference.video_output import MIN_SIDES, join, write_piece
 from utils.inference.yuv import from_rgb
 
 PIECE = 96  # frames; 300 MB of them as they are stored at 1920 x 1080
@@ -33,6 +34,8 @@ class UnfinishedVideo:
         works, as long as the time of a frame is there before it is appended.
 
     num_finished: frames that are there, by this run or one before it.
+
+    Raises UserError where the codec cannot take frames so small.
     """
 
     def __init__(
@@ -47,8 +50,13 @@ class UnfinishedVideo:
     ) -> None:
         self.target, self.picture, self.times = target, picture, times
         self.codec, self.crf = codec, crf
+        if min(picture.width, picture.height) < MIN_SIDES[codec]:
+            raise UserError(
+                f"Cannot write {target} as {codec}: frames of {picture.width} x {picture.height} "
+                f"are too small, it takes {MIN_SIDES[codec]} x {MIN_SIDES[codec]}; take h264."
+            )
         # A long name would leave no room for what follows.
-        digest = hashlib.sha1(target.name.encode()).hexdigest()[:8]
+        digest = hashlib.sha1(os.fsencode(target.name)).hexdigest()[:8]
         self.folder = target.parent / f".{target.stem[:40]}.{digest}.unfinished"
         self.key = key
         if self.folder.is_dir() and self._kept_key() != key:
@@ -87,6 +95,8 @@ class UnfinishedVideo:
     def remove(self) -> None:
         """Remove all that is kept."""
         try:
+            # First, so that a run that is killed here leaves nothing that another would go on with.
+            (self.folder / "key.txt").unlink(missing_ok=True)
             shutil.rmtree(self.folder)
         except OSError as error:
             raise UserError(f"Cannot remove {self.folder}: {error.strerror}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,16 +15,43 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.inference.video import Picture, values
+from utils.inference.video import (
+    Picture,
+    clock_jumps,
+    open_video,
+    packets_until_damage,
+    picture_stream,
+    url,
+    values,
+)
 
 # Of this program's choice -> (FFmpeg's encoder, the tag by which Apple's players know it).
 CODECS = {"h264": ("libx264", "avc1"), "hevc": ("libx265", "hvc1")}
+# Pixels along the shorter side: in smaller frames x265 writes past the end of its memory.
+MIN_SIDES = {"h264": 1, "hevc": 64}
 # Their measure of loss, 0 to 51: at 12 an identity network keeps more than 41 dB even of rain.
 DEFAULT_CRF = 12
 # Frames by which x264 and x265 send a frame before the time at which it is shown.
 REORDER = 2
-LAYOUTS = {1: "mono", 2: "stereo"}
-AAC_BITS = 192_000  # a second, for sounds that MP4 cannot hold
+# Channels -> where they stand, in the commonest case.
+LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+# Of sounds that MP4 cannot hold: bits a second, and samples a second of which AAC knows no others.
+AAC_BITS = 192_000
+AAC_RATES = (
+    7350,
+    8000,
+    11025,
+    12000,
+    16000,
+    22050,
+    24000,
+    32000,
+    44100,
+    48000,
+    64000,
+    88200,
+    96000,
+)
 
 
 def write_piece(
@@ -42,7 +70,7 @@ def write_piece(
     """
 
     def write(temporary: Path) -> None:
-        with av.open(str(temporary), "w", format="mp4") as container:
+        with av.open(url(temporary), "w", format="mp4") as container:
             # Results are scored: closeness counts more than looks, which are the same at this loss.
             options = {"crf": str(crf), "preset": "medium", "tune": "psnr"}
             if codec == "hevc":
@@ -87,22 +115,24 @@ def join(
     start: seconds at which the clock of ``source`` begins.
 
     The sound is copied where MP4 can hold it and becomes AAC otherwise; subtitles are copied where
-    MP4 can hold them. Returns what was changed or left out, in sentences. Raises UserError.
+    MP4 can hold them; what is too damaged for that is left out. Returns what was changed or left
+    out, in sentences. Raises UserError.
     """
     notes: list[str] = []
+    fitting = _what_fits(source, start, notes)
 
     def write(temporary: Path) -> None:
         with (
-            av.open(str(source)) as original,
-            av.open(str(pieces[0])) as first,
+            open_video(source) as original,
+            open_video(pieces[0]) as first,
             av.open(
-                str(temporary), "w", format="mp4", container_options={"movflags": "+faststart"}
+                url(temporary), "w", format="mp4", container_options={"movflags": "+faststart"}
             ) as container,
         ):
-            container.metadata.update(original.metadata)
+            container.metadata.update(_lasting(original.metadata))
             video = container.add_stream_from_template(first.streams.video[0])
             video.time_base = picture.time_base
-            tracks = _add_tracks(container, original, notes)
+            tracks = _add_tracks(container, original, fitting)
             for packet in heapq.merge(
                 _video_packets(pieces, times, last_duration, picture.time_base, video),
                 _track_packets(original, tracks, start),
@@ -130,73 +160,199 @@ def _video_packets(
 ) -> Iterator[av.Packet]:
     """The packets of all pieces in one row, with the times that their frames have."""
     ends = [*times[1:], times[-1] + last_duration]
+    ranks = _shown_order(_packets_of(pieces[-1]))
+    decoded_last = len(times) - len(ranks) + ranks[-1]
+    # MP4 takes the time from the first decoding to the end of the last packet for the length.
+    others = range(max(len(times) - REORDER - 1, 0), len(times))
+    lead = sum(ends[shown] - times[shown] for shown in others if shown != decoded_last)
     begin = 0
     for piece in pieces:
-        with av.open(str(piece)) as container:
-            packets = [packet for packet in container.demux(video=0) if packet.size]
-        # The frames of a piece are shown in another order than decoded, but before the next piece.
-        ranks = np.argsort(np.argsort([packet.pts or 0 for packet in packets])).tolist()
-        for place, (packet, rank) in enumerate(zip(packets, ranks, strict=True)):
+        packets = _packets_of(piece)
+        for place, (packet, rank) in enumerate(
+            zip(packets, _shown_order(packets), strict=True), begin
+        ):
             shown = begin + rank
-            packet.pts, packet.dts = times[shown], _decoding_time(begin + place, ends, times[0])
-            packet.duration = ends[shown] - times[shown]
+            packet.pts, packet.duration = times[shown], ends[shown] - times[shown]
+            packet.dts = _decoding_time(place, times, lead)
             packet.time_base = time_base
             packet.stream = stream
             yield packet
         begin += len(packets)
 
 
-def _decoding_time(place: int, ends: Sequence[int], first: int) -> int:
+def _packets_of(piece: Path) -> list[av.Packet]:
+    with open_video(piece) as container:
+        return [packet for packet in container.demux(video=0) if packet.size]
+
+
+def _shown_order(packets: Sequence[av.Packet]) -> list[int]:
+    """The places at which the frames of a piece, in the order of decoding, are shown.
+
+    All of them are shown before those of the next piece.
+    """
+    return np.argsort(np.argsort([packet.pts or 0 for packet in packets])).tolist()
+
+
+def _decoding_time(place: int, times: Sequence[int], lead: int) -> int:
     """When the packet at ``place`` is decoded: REORDER frames before the one at its place is shown.
 
-    What comes before the first frame lasts as long as the last ones: MP4 takes the time from the
-    first decoding to the last for the length of the video.
+    The first one is decoded ``lead`` before it is shown.
     """
-    shown = place - REORDER
-    if shown > 0:
-        return ends[shown - 1]
-    step = ends[-1] - ends[-1 + shown] if len(ends) > -shown else -shown * (ends[0] - first)
-    return first - step
+    if place == 0:
+        return times[0] - lead
+    if place < REORDER and len(times) > REORDER:
+        return times[0] - lead // 2
+    return times[max(place - REORDER, 0)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Track:
-    """A sound or subtitle of the result; one that is encoded anew has a resampler."""
+    """A sound or subtitle of the result; one that is encoded anew has a resampler.
+
+    num_packets: that were written so far; num_damaged: that could not be decoded.
+    """
 
     stream: Any  # PyAV's streams of all kinds
     resampler: av.AudioResampler | None = None
+    num_packets: int = 0
+    num_damaged: int = 0
+    shift: int | None = None  # of the clock, in the units of the packets
+    newest: int | None = None  # time of a packet
+
+    def set_clock(self, packet: av.Packet, start: Fraction) -> None:
+        """Let the clock begin at ``start``, and go on where that of the packets jumps."""
+        if packet.dts is None or not packet.time_base:
+            return
+        if self.shift is None:
+            self.shift = -round(start / packet.time_base)
+        time = packet.dts + self.shift
+        if self.newest is not None:
+            step = max(packet.duration or 0, 1)
+            if clock_jumps(time - self.newest, step, packet.time_base):
+                self.shift += self.newest + step - time
+                time = self.newest + step
+            time = max(time, self.newest + 1)  # milliseconds are coarse for some sounds
+        if packet.pts is not None:
+            packet.pts = max(packet.pts + self.shift, time)
+        packet.dts = self.newest = time
+
+
+class _Nowhere(io.RawIOBase):
+    """A file of which nothing is kept."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self.position += len(part)
+        return len(part)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset if whence == io.SEEK_SET else self.position + offset
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+
+def _lasting(metadata: dict[str, str]) -> dict[str, str]:
+    """Without the time code: FFmpeg makes a track of it, which fails where clocks are fine."""
+    return {name: value for name, value in metadata.items() if name.lower() != "timecode"}
+
+
+def _what_fits(source: Path, start: Fraction, notes: list[str]) -> dict[int, bool]:
+    """The sounds and subtitles that MP4 takes, by their index: whether they are encoded anew.
+
+    Each is written to nowhere first: what FFmpeg cannot copy or decode must not cost the pictures.
+    """
+    fitting: dict[int, bool] = {}
+    left_out: list[str] = []
+    with (
+        open_video(source) as original,
+        av.open(cast(Any, _Nowhere()), "w", format="mp4") as container,
+    ):
+        known = container.supported_codecs
+        if len(_lasting(original.metadata)) < len(original.metadata):
+            left_out.append("the time code")
+        picture = picture_stream(original).index
+        streams = [
+            (stream.index, stream.type, stream.codec_context.name if stream.codec_context else "")
+            for stream in cast(Any, original.streams)
+            if stream.index != picture
+        ]
+    for index, kind, name in streams:
+        ways = []
+        if name in known and kind in ("audio", "subtitle"):
+            ways.append(False)
+        if name and kind == "audio":
+            ways.append(True)
+        for is_encoded in ways:
+            track = _rehearsed(source, index, is_encoded, start)
+            if track is None:
+                continue
+            fitting[index] = is_encoded
+            if is_encoded:
+                why = f"cannot copy the {name}" if name in known else f"holds no {name}"
+                notes.append(f"{source}: MP4 {why}; that sound becomes AAC.")
+            if track.num_damaged:
+                notes.append(
+                    f"{source}: {track.num_damaged} damaged parts of the sound are left out."
+                )
+            break
+        else:
+            what = f"{name or 'unknown'}, unreadable or empty" if ways else name or "unknown"
+            left_out.append(f"{kind} ({what})")
+    if left_out:
+        notes.append(f"{source}: not kept: {', '.join(left_out)}.")
+    return fitting
+
+
+def _rehearsed(source: Path, index: int, is_encoded: bool, start: Fraction) -> Track | None:
+    """A track as it was after all of it was written; None where it cannot be."""
+    try:
+        with (
+            open_video(source) as original,
+            av.open(cast(Any, _Nowhere()), "w", format="mp4") as container,
+        ):
+            tracks = _add_tracks(container, original, {index: is_encoded})
+            for packet in _track_packets(original, tracks, start):
+                container.mux(packet)
+    except av.error.FFmpegError:
+        return None
+    return tracks[index] if tracks[index].num_packets else None
 
 
 def _add_tracks(
     container: av.container.OutputContainer,
     original: av.container.InputContainer,
-    notes: list[str],
+    fitting: dict[int, bool],
 ) -> dict[int, Track]:
-    """Tracks for all sounds and subtitles that can be kept, by their index in the source."""
-    known = container.supported_codecs
+    """Tracks for the sounds and subtitles of ``_what_fits``, by their index in the source."""
     tracks: dict[int, Track] = {}
-    left_out = []
-    for stream in cast(Any, original.streams):
-        name = stream.codec_context.name if stream.codec_context else "unknown"
-        if stream.index == original.streams.video[0].index:
-            continue
-        if stream.type in ("audio", "subtitle") and name in known:
-            track = Track(container.add_stream_from_template(stream))
-            if stream.type == "audio" and stream.channels in LAYOUTS:  # AVI does not tell it
-                track.stream.layout = LAYOUTS[stream.channels]
-        elif stream.type == "audio" and stream.codec_context:
-            notes.append(f"{original.name}: MP4 holds no {name}; that sound becomes AAC.")
-            sound = cast(Any, container.add_stream("aac", rate=stream.rate))
+    for index, is_encoded in fitting.items():
+        stream: Any = original.streams[index]
+        if is_encoded:
+            rate = min((rate for rate in AAC_RATES if rate >= stream.rate), default=AAC_RATES[-1])
+            sound = cast(Any, container.add_stream("aac", rate=rate))
             sound.bit_rate = AAC_BITS
-            sound.layout = LAYOUTS.get(stream.channels, stream.layout.name)
-            track = Track(sound, av.AudioResampler("fltp", sound.layout, stream.rate))
+            tracks[index] = Track(sound)
         else:
-            left_out.append(f"{stream.type} ({name})")
-            continue
-        track.stream.metadata.update(stream.metadata)
-        tracks[stream.index] = track
-    if left_out:
-        notes.append(f"{original.name}: not kept: {', '.join(left_out)}.")
+            tracks[index] = Track(container.add_stream_from_template(stream))
+        if stream.type == "audio":
+            layout = stream.layout.name
+            if layout.endswith("channels"):  # AVI and others tell no more than how many
+                layout = LAYOUTS.get(stream.channels, layout)
+                stream.codec_context.layout = layout
+            tracks[index].stream.layout = layout
+            if is_encoded:
+                tracks[index].resampler = av.AudioResampler("fltp", layout, rate)
+        tracks[index].stream.metadata.update(stream.metadata)
     return tracks
 
 
@@ -206,26 +362,33 @@ def _track_packets(
     """The packets of the sounds and subtitles, as they are or encoded anew."""
     if not tracks:
         return
-    for packet in original.demux([original.streams[index] for index in tracks]):
+
+    def encoded(track: Track, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
+        assert track.resampler is not None
+        parts: list[av.AudioFrame | None] = [*track.resampler.resample(frame)]
+        for part in [*parts, None] if frame is None else parts:
+            for packet in track.stream.encode(part):
+                track.num_packets += 1
+                yield packet
+
+    for packet in packets_until_damage(original, *(original.streams[index] for index in tracks)):
         track = tracks[packet.stream.index]
-        shift = round(start / packet.time_base)
+        track.set_clock(packet, start)
         if track.resampler is not None:
-            for frame in cast(list[av.AudioFrame], packet.decode()):
-                if frame.pts is not None:
-                    frame.pts -= shift
-                for part in track.resampler.resample(frame):
-                    yield from track.stream.encode(part)
+            try:
+                frames = cast(list[av.AudioFrame], packet.decode())
+            except av.error.FFmpegError:
+                track.num_damaged += 1
+                continue
+            for frame in frames:
+                yield from encoded(track, frame)
         elif packet.size and packet.dts is not None:
-            packet.dts -= shift
-            if packet.pts is not None:
-                packet.pts -= shift
             packet.stream = track.stream
+            track.num_packets += 1
             yield packet
     for track in tracks.values():
-        if track.resampler is not None:
-            for part in track.resampler.resample(None):
-                yield from track.stream.encode(part)
-            yield from track.stream.encode(None)
+        if track.resampler is not None and track.num_packets:
+            yield from encoded(track, None)
 
 
 def _seconds(packet: av.Packet) -> Fraction:

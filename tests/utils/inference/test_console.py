@@ -18,7 +18,7 @@ from utils.inference.console import library_lines_apart, say
 with library_lines_apart():
     for i in tqdm(range(3)):
         os.write(2, b"libpng warning: iCCP\\n")  # as a library in C does
-        say(f"sentence {i}")
+        say(f"sentence {i} of \\udcff")  # a name that is no UTF-8
 os.write(2, b"the console again\\n")
 say("and Python's")
 """
@@ -30,8 +30,8 @@ def test_lines_of_libraries_come_once_and_behind_the_bar() -> None:
     )
     told = done.stderr
     assert told.count("libpng warning") == 1
-    order = ["sentence 0", "sentence 2", "100%", "Lines of the libraries", "libpng warning"]
-    order += ["the console again", "and Python's"]
+    order = ["sentence 0 of \\udcff", "sentence 2", "100%", "Lines of the libraries"]
+    order += ["libpng warning", "the console again", "and Python's"]
     places = [told.rindex(words) for words in order]
     assert places == sorted(places), told
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from utils.inference import unfinished
 from utils.inference.video import VideoReader
 
-source, target, stop, limit = Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])
+source, target, stop, limit = Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:5])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails instead
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 unfinished.PIECE = 4
@@ -34,14 +34,35 @@ with VideoReader(source) as reader:
             os.kill(os.getpid(), signal.SIGKILL)
         kept.append(frame)
         print(number)
+    remove, removals = kept.remove, int(sys.argv[5])
+
+    def remove_and_die():
+        unlink, unlinked = os.unlink, []
+
+        def unlink_or_die(*arguments, **options):
+            if len(unlinked) == removals:
+                os.kill(os.getpid(), signal.SIGKILL)
+            unlinked.append(arguments)
+            unlink(*arguments, **options)
+
+        os.unlink = unlink_or_die
+        remove()
+
+    kept.remove = remove_and_die
     kept.finish(source, reader.start, reader.last_duration)
 """
 
 
-def run(source: Path, target: Path, stop: int = -1, limit: int = 10**9) -> tuple[str, list[int]]:
-    """A process of its own that is killed at frame ``stop``; its errors, the frames it restored."""
-    command = [sys.executable, "-c", RUN, str(source), str(target), str(stop), str(limit)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def run(
+    source: Path, target: Path, stop: int = -1, limit: int = 10**9, removals: int = -1
+) -> tuple[str, list[int]]:
+    """A process of its own that is killed at frame ``stop``, or after so many removals in the end.
+
+    Returns its errors and the frames that it restored.
+    """
+    numbers = [str(number) for number in (stop, limit, removals)]
+    command = [sys.executable, "-c", RUN, str(source), str(target), *numbers]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     return done.stderr, [int(number) for number in done.stdout.split()]
 
 
@@ -59,6 +80,21 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert resumed.times == at_once.times and resumed.sound == at_once.sound
     for one, other in zip(resumed.frames, at_once.frames, strict=True):
         assert np.abs(one[0].astype(int) - other[0]).max() <= 8
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by signals")
+@pytest.mark.parametrize("removed", [1, 2, 3])
+def test_a_run_that_is_killed_while_it_cleans_up_leaves_nothing_to_go_on_with(
+    removed: int, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "a", Kind(".mp4"), scene(10, 32, 48))
+    target = tmp_path / "out" / "a.mp4"
+    run(source, target, removals=removed)
+    assert len(read(target).frames) == 10 and len(list(target.parent.iterdir())) == 2
+    errors, _ = run(source, target)
+    assert errors == ""
+    assert len(read(target).frames) == 10
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -113,3 +149,16 @@ def test_videos_of_one_beginning_are_told_apart(tmp_path: Path) -> None:
             for i in range(3)
         }
     assert len(folders) == 3
+
+
+def test_frames_too_small_for_a_codec_are_told_before_the_first(tmp_path: Path) -> None:
+    """x265 crashes at 48 x 32; x264 takes even a single pixel."""
+    source = write(tmp_path / "a", Kind(".mkv", "ffv1", options=()), scene(2, 32, 48))
+    with VideoReader(source) as reader:
+        for codec in ("h264", "hevc"):
+            kept = tmp_path / f"{codec}.mp4", "", reader.picture, []
+            if codec == "hevc":
+                with pytest.raises(UserError, match="48 x 32 are too small, it takes 64 x 64"):
+                    UnfinishedVideo(*kept, codec=codec, crf=12)
+            else:
+                UnfinishedVideo(*kept, codec=codec, crf=12)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,11 +12,20 @@ import av
 import numpy as np
 import pytest
 
-from tests.utils.inference.videos import Content, Kind, read, scene, write
+from tests.utils.inference.videos import (
+    Content,
+    Kind,
+    merged,
+    read,
+    scene,
+    with_cover_before_it,
+    with_damaged_sound,
+    write,
+)
 from utils.errors import UserError
 from utils.inference.unfinished import UnfinishedVideo
 from utils.inference.video import VideoReader, is_video
-from utils.inference.video_output import DEFAULT_CRF
+from utils.inference.video_output import DEFAULT_CRF, Track
 
 LOSSLESS = Kind(".mkv", "ffv1", options=())
 FINE = (("qmin", "1"), ("qmax", "1"))
@@ -122,10 +134,61 @@ def test_grays_keep_their_level(full: bool, kind: Kind, tagged: bool, tmp_path: 
 def test_every_frame_keeps_its_own_time(tmp_path: Path) -> None:
     times = [0, 40, 80, 200, 233, 400, 401, 1000, 1040, 2500]
     source = write(tmp_path / "a", Kind(".mkv"), scene(10), times, Fraction(1, 1000))
+    assert restore(source, tmp_path / "out.mp4") == []  # that the last frame stands long is no end
+    after = read(tmp_path / "out.mp4")
+    assert after.times == [Fraction(time, 1000) for time in times]
+    assert after.seconds == pytest.approx(2.54)
+
+
+def test_a_video_is_as_long_as_its_frames_are_shown(tmp_path: Path) -> None:
+    """The last frames stand far apart, and the very last one is not decoded last."""
+    times = [0, 40, 80, 120, 10_000, 3_600_000]
+    source = write(tmp_path / "a", Kind(".mkv"), scene(6, 32, 48), times, Fraction(1, 1000))
     restore(source, tmp_path / "out.mp4")
     after = read(tmp_path / "out.mp4")
     assert after.times == [Fraction(time, 1000) for time in times]
-    assert after.seconds >= 2.5
+    assert after.seconds == pytest.approx(3600.04, abs=0.001)
+
+
+def test_a_last_frame_of_no_duration_is_kept(tmp_path: Path) -> None:
+    """MP4 tells its length in thousandths of a second."""
+    times = [0, 1, 2, 3]
+    base = Fraction(1, 90_000)
+    source = write(tmp_path / "a", Kind(".mp4"), scene(4, 32, 48), times, base)
+    with VideoReader(source) as reader:
+        num_frames = len(list(reader.frames()))
+    restore(source, tmp_path / "out.mp4")
+    assert len(read(tmp_path / "out.mp4").frames) == num_frames
+
+
+def test_times_that_b_frames_have_swapped_are_in_their_order(tmp_path: Path) -> None:
+    """AVI knows no times: the decoder's guesses are those of frames near by."""
+    options = (("crf", "10"), ("bf", "3"), ("b_strategy", "0"))
+    frames = scene(8, 32, 48)
+    source = write(tmp_path / "a", Kind(".avi", options=options, sound="pcm_s16le"), frames)
+    guessed = read(source).times
+    assert guessed != sorted(guessed)
+    restore(source, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert after.times == sorted(guessed)
+    for before, planes in zip(frames, after.frames, strict=True):
+        assert np.abs(planes[0].astype(int) - before[0]).mean() < 2
+
+
+@pytest.mark.parametrize("kind", [KINDS["transport"], KINDS["mpeg"]], ids=lambda kind: kind.suffix)
+def test_recordings_one_behind_the_other_keep_all_their_time(kind: Kind, tmp_path: Path) -> None:
+    """Whose clock begins anew in the middle, for the pictures and for the sound."""
+    source = write(tmp_path / "a", kind, scene(25, 32, 48))
+    once = read(source)
+    source.write_bytes(source.read_bytes() * 2)
+    assert restore(source, tmp_path / "out.mp4") == []
+    after = read(tmp_path / "out.mp4")
+    steps = np.diff([float(time) for time in after.times])
+    np.testing.assert_allclose(steps, [0.04] * 49, atol=0.001)
+    assert after.seconds == pytest.approx(2, abs=0.1)
+    assert len(after.sound) >= 2 * len(once.sound) - 1
+    gaps = np.diff([float(time) for time in after.sound_times])
+    assert gaps.min() > 0 and gaps.max() < 0.05
 
 
 def test_pieces_join_to_the_same_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +216,35 @@ def test_colours_are_told_as_in_the_source(tmp_path: Path) -> None:
                 assert np.abs(a.astype(int) - b).mean() < 4  # of 1023
 
 
-@pytest.mark.skipif(
+WRITES_TURNS = pytest.mark.skipif(
     not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV 18 writes turned videos"
 )
+
+
+@WRITES_TURNS
+def test_a_guessed_matrix_is_told_where_the_result_would_be_taken_for_another(
+    tmp_path: Path,
+) -> None:
+    """720 x 32 is BT.601 for players and 32 x 720 BT.709, where the file does not tell."""
+    for turn, matrix in ((None, 2), ({"degrees": 90}, 5)):
+        source = write(tmp_path / "a", Kind(".mp4"), scene(2, 32, 720), turn=turn)
+        restore(source, tmp_path / "out.mp4")
+        after = read(tmp_path / "out.mp4")
+        assert after.tags[1] == matrix
+        before = read(source).frames[0]
+        for one, other in zip(before, after.frames[0], strict=True):
+            turned = np.rot90(one) if turn else one
+            assert np.abs(turned.astype(int) - other).mean() < 2
+
+
+def test_ycbcr_that_says_it_is_rgb_is_told_as_what_it_was_taken_for(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", LOSSLESS, scene(2, 32, 48), tags=(1, 0, 2, 2))
+    assert read(source).tags[1] == 0
+    restore(source, tmp_path / "out.mp4")
+    assert read(tmp_path / "out.mp4").tags[1] == 5
+
+
+@WRITES_TURNS
 def test_pixel_aspect_and_turns(tmp_path: Path) -> None:
     """A picture whose corner shows how it is turned; 4:3 pixels become 3:4 when it is upright."""
     frames = scene(3)
@@ -213,6 +302,24 @@ def test_other_ways_to_store_pixels(pixels: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(seen[centres] * 255, rgb[centres], atol=2.5)
 
 
+@pytest.mark.parametrize(
+    "name", ["12:30", "http:a", "a b%d %03d", "-dash", "été ☔", "q'?#*", os.fsdecode(b"\xff")]
+)
+def test_odd_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written and read where they lie, so that nothing stands before them that would help."""
+    monkeypatch.chdir(tmp_path)
+    plain = write(tmp_path / "plain", Kind(".mkv", sound="aac"), scene(3, 32, 48))
+    try:
+        shutil.copy(plain, f"{name}.mkv")
+    except OSError as error:  # macOS takes names in UTF-8 alone
+        pytest.skip(str(error))
+    restore(Path(f"{name}.mkv"), Path(f"{name}.mp4"))
+    shutil.move(f"{name}.mp4", "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert len(after.frames) == 3 and after.codecs == ["h264", "aac"]
+    assert sorted(os.listdir()) == sorted([f"{name}.mkv", "out.mp4", "plain.mkv"])
+
+
 def test_unusable_files_are_sentences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 1000)
     (tmp_path / "empty.mp4").write_bytes(b"")
@@ -226,23 +333,103 @@ def test_unusable_files_are_sentences(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == ""
 
 
-def test_a_file_that_ends_early_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    whole = write(tmp_path / "a", Kind(".avi", "mpeg4", options=FINE), scene(20))
-    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    sentences = restore(whole, tmp_path / "out.mp4")
-    assert "of 20 frames" in sentences[-1]
-    assert 5 < len(read(tmp_path / "out.mp4").frames) < 15
+CUT = {
+    "matroska": Kind(".mkv", sound="aac"),
+    "matroska_frames": Kind(".mkv"),
+    "webm": Kind(".webm", "libvpx-vp9", options=(("lossless", "1"), ("cpu-used", "8"))),
+    "flash": Kind(".flv", "flv", options=FINE),
+    "transport": Kind(".ts"),
+    "mp4": Kind(".mp4", sound="aac", container=(("movflags", "+faststart"),)),
+    "mp4_frames": Kind(".mp4", container=(("movflags", "+faststart"),)),
+    "avi": Kind(".avi", "mpeg4", options=FINE),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_that_ends_early_gives_its_frames_and_one_sentence(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "a", CUT[name], scene(20, 48, 64))
+    whole = read(source)
+    assert restore(source, tmp_path / "out" / "whole.mp4") == []
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 3 // 5 - 1])
+    (sentence,) = restore(source, tmp_path / "out" / "cut.mp4")
+    assert "ends early, after 0." in sentence or "of 20 frames" in sentence
+    after = read(tmp_path / "out" / "cut.mp4")
+    assert 5 < len(after.frames) < 17
+    for before, planes in zip(whole.frames[:5], after.frames, strict=False):
+        assert np.abs(planes[0].astype(int) - before[0]).mean() < 2
+    assert sorted(os.listdir(tmp_path / "out")) == ["cut.mp4", "whole.mp4"]
     assert capfd.readouterr().err == ""
 
 
-def test_damage_in_the_middle_is_told_or_concealed(tmp_path: Path) -> None:
-    source = write(tmp_path / "a", Kind(".ts", options=(("qp", "20"), ("g", "5"))), scene(20))
-    damaged = bytearray(source.read_bytes())
-    middle = len(damaged) // 2
-    damaged[middle : middle + 2000] = bytes(2000)
-    source.write_bytes(damaged)
-    restore(source, tmp_path / "out.mp4")
-    assert len(read(tmp_path / "out.mp4").frames) >= 14
+def test_a_trimmed_file_does_not_end_early(tmp_path: Path) -> None:
+    """An edit list, as telephones write it, keeps three of six frames from being shown."""
+    source = write(tmp_path / "a", Kind(".mp4"), scene(6, 32, 48), [-3, -2, -1, 0, 1, 2])
+    assert len(read(source).frames) == 3
+    assert restore(source, tmp_path / "out.mp4") == []
+    assert len(read(tmp_path / "out.mp4").frames) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "told"),
+    [
+        (replace(KINDS["mpeg"], sound=None), 40, "is damaged in one place"),
+        (replace(KINDS["webm"], sound=None), 10**6, "ends early"),  # all that follows
+    ],
+    ids=lambda value: getattr(value, "suffix", None),
+)
+def test_damage_in_the_middle_is_told(kind: Kind, length: int, told: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    frames = scene(20)
+    for luma, *_ in frames:  # detail, so that the file is large beside its index
+        luma[:] = rng.integers(60, 200, luma.shape)
+    source = write(tmp_path / "a", kind, frames)
+    damaged = np.frombuffer(source.read_bytes(), np.uint8).copy()
+    part = damaged[len(damaged) // 2 :][:length]
+    part[:] = rng.integers(0, 256, len(part))
+    source.write_bytes(damaged.tobytes())
+    (sentence,) = restore(source, tmp_path / "out.mp4")
+    assert told in sentence
+    assert len(read(tmp_path / "out.mp4").frames) >= 8
+
+
+@pytest.mark.parametrize("pixels", ["yuv444p", "yuv420p10le"])
+def test_a_change_of_the_way_pixels_are_stored(pixels: str, tmp_path: Path) -> None:
+    """The second half of a film is the same scene in another format."""
+    frames = scene(6, 32, 48)
+    other = frames
+    if pixels == "yuv444p":
+        other = [
+            [luma, *(np.kron(c, np.ones((2, 2), np.uint8)) for c in cs)] for luma, *cs in frames
+        ]
+    else:
+        other = scene(6, 32, 48, bits=10)
+    one = write(tmp_path / "one", Kind(".ts"), frames)
+    two = write(tmp_path / "two", Kind(".ts", pixels=pixels), other)
+    both = tmp_path / "both.ts"
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+    restore(both, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    for before, planes in zip([*frames, *frames], after.frames, strict=True):
+        for a, b in zip(before, planes, strict=True):
+            assert np.abs(a.astype(int) - b).mean() < 2
+
+
+def test_a_clock_that_is_damaged_is_not_taken_for_a_break(tmp_path: Path) -> None:
+    """From the fourth frame on it tells 25 days more, which MP4 cannot hold between two frames."""
+    times = [0, 40, 80, *(2**31 + time for time in (120, 160, 200, 240))]
+    source = write(tmp_path / "a", LOSSLESS, scene(7, 32, 48))
+    with av.open(str(source)) as old, av.open(str(tmp_path / "b.nut"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        for packet, time in zip(packets, times, strict=True):
+            packet.pts = packet.dts = time
+            packet.time_base, packet.stream = Fraction(1, 1000), stream
+            new.mux(packet)
+    restore(tmp_path / "b.nut", tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert len(after.times) == 7 and after.seconds < 1
 
 
 def test_a_change_of_size_is_a_sentence(tmp_path: Path) -> None:
@@ -259,6 +446,164 @@ def test_an_unknown_matrix_is_a_sentence(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mp4"), scene(2), tags=(1, 8, 1, 1))
     with pytest.raises(UserError, match=r"matrix 8 of ITU-T H\.273"):
         VideoReader(source)
+
+
+def test_all_sounds_arrive_and_subtitles_are_told(tmp_path: Path) -> None:
+    frames = scene(3, 32, 48)
+    film = write(tmp_path / "a", Kind(".mkv", sound="aac"), frames)
+    dub = write(tmp_path / "b", Kind(".mkv", sound="pcm_u8"), frames)
+    words = tmp_path / "words.srt"
+    words.write_text("1\n00:00:00,000 --> 00:00:00,100\nRain\n")
+    source = merged(tmp_path / "all.mkv", film, dub, words)
+    told = " ".join(restore(source, tmp_path / "out.mp4"))
+    assert "not kept: video (h264), subtitle (srt)" in told and "pcm_u8; that sound" in told
+    assert read(tmp_path / "out.mp4").codecs == ["h264", "aac", "aac"]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        languages = [stream.metadata.get("language") for stream in container.streams.audio]
+        assert languages == ["und", "nor"]
+
+
+def test_a_cover_is_not_taken_for_the_film(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", Kind(".mp4"), scene(4, 32, 48))
+    film = with_cover_before_it(source)
+    with av.open(str(film)) as container:
+        assert container.streams[0].codec_context.name == "mjpeg"
+    assert "not kept: video (mjpeg)" in " ".join(restore(film, tmp_path / "out.mp4"))
+    after = read(tmp_path / "out.mp4")
+    assert len(after.frames) == 4 and after.frames[0][0].shape == (32, 48)
+
+
+def test_titles_that_are_no_utf8_and_time_codes_cost_nothing(tmp_path: Path) -> None:
+    kind = Kind(".mkv", sound="aac")
+    metadata = {"title": "Rain xxx", "timecode": "01:00:00:00"}
+    source = write(tmp_path / "a", kind, scene(3, 32, 48), metadata=metadata)
+    latin = source.read_bytes().replace(b"xxx", "äöü".encode("latin-1"))
+    source.write_bytes(latin)
+    assert "not kept: the time code" in " ".join(restore(source, tmp_path / "out.mp4"))
+    assert read(tmp_path / "out.mp4").codecs == ["h264", "aac"]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.metadata["title"].startswith("Rain ")
+
+
+def test_a_rate_that_is_the_clocks_is_not_taken_for_the_films(tmp_path: Path) -> None:
+    """As DV files tell it: 60,000 frames a second."""
+    frames = [[np.full((576, 720), 99, np.uint8), *[np.full((288, 360), 128, np.uint8)] * 2]] * 3
+    source = write(tmp_path / "a", Kind(".dv", "dvvideo", options=()), frames)
+    with VideoReader(source) as reader:
+        assert reader.picture.rate == 25 and reader.num_frames == 3
+    restore(source, tmp_path / "out.mp4")
+    assert read(tmp_path / "out.mp4").times == [Fraction(i, 25) for i in range(3)]
+
+
+def test_a_frame_that_avi_counts_too_many_is_not_missed(tmp_path: Path) -> None:
+    """FFmpeg writes one more than there are beside AAC."""
+    source = write(tmp_path / "a", Kind(".avi", "mpeg4", sound="aac", options=FINE), scene(10))
+    assert restore(source, tmp_path / "out.mp4") == []
+    assert len(read(tmp_path / "out.mp4").frames) == 10
+
+
+def test_interlaced_frames_are_told(tmp_path: Path) -> None:
+    options = (*FINE, ("flags", "+ilme+ildct"))
+    source = write(tmp_path / "a", Kind(".mpg", "mpeg2video", options=options), scene(3, 32, 48))
+    assert "is interlaced" in " ".join(restore(source, tmp_path / "out.mp4"))
+    assert len(read(tmp_path / "out.mp4").frames) == 3
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
+def test_a_single_frame(suffix: str, tmp_path: Path) -> None:
+    codec = "mpeg4" if suffix == ".avi" else "libx264"
+    options = FINE if suffix == ".avi" else (("qp", "0"),)
+    source = write(tmp_path / "a", Kind(suffix, codec, options=options), scene(1, 32, 48))
+    assert restore(source, tmp_path / "out.mp4") == []
+    after = read(tmp_path / "out.mp4")
+    assert after.times == [0] and after.seconds == pytest.approx(0.04)
+
+
+def test_no_frame_is_a_sentence(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", Kind(".mp4", sound="aac"), scene(2, 32, 48))
+    with av.open(str(source)) as old, av.open(str(tmp_path / "b.mkv"), "w") as new:
+        for stream in old.streams:
+            new.add_stream_from_template(stream)
+        new.start_encoding()
+    with pytest.raises(UserError, match=r"b\.mkv is not a readable video"):
+        VideoReader(tmp_path / "b.mkv")
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, 500).astype(np.uint8).tobytes()
+
+
+def test_a_damaged_sound_does_not_cost_the_pictures(tmp_path: Path) -> None:
+    """Noise instead of sound: all of it, a part of it; and a track that holds nothing."""
+    source = write(tmp_path / "a", Kind(".nut", sound="wavpack"), scene(4, 32, 48))
+    num_parts = len(read(source).sound)
+    half = [None] * (num_parts // 2)
+    for sound, told, codecs in (
+        ([NOISE] * num_parts, "not kept: audio (wavpack, unreadable or empty)", ["h264"]),
+        ([], "not kept: audio (wavpack, unreadable or empty)", ["h264"]),
+        ([*half, NOISE, NOISE, *half], "2 damaged parts of the sound", ["h264", "aac"]),
+    ):
+        damaged = with_damaged_sound(source, tmp_path / "b.nut", sound)
+        assert told in " ".join(restore(damaged, tmp_path / "out.mp4"))
+        after = read(tmp_path / "out.mp4")
+        assert len(after.frames) == 4 and after.codecs == codecs
+
+
+def test_sound_that_cannot_be_copied_becomes_aac(tmp_path: Path) -> None:
+    """MP4 knows AAC, but a packet without the header of a .ts file stops FFmpeg's copy."""
+    source = write(tmp_path / "a", Kind(".ts", sound="aac"), scene(4, 32, 48))
+    packets = read(source).sound
+    sound = [*packets[:10], packets[10][:7] + NOISE, *packets[11:]]
+    with_damaged_sound(source, tmp_path / "b.ts", sound)
+    notes = " ".join(restore(tmp_path / "b.ts", tmp_path / "out.mp4"))
+    assert "cannot copy the aac; that sound becomes AAC" in notes
+    after = read(tmp_path / "out.mp4")
+    assert len(after.frames) == 4 and after.codecs == ["h264", "aac"]
+    assert after.seconds == pytest.approx(1.02, abs=0.06)
+
+
+@pytest.mark.parametrize("rate", [5500, 192_000])
+def test_sound_of_a_rate_that_aac_does_not_know(rate: int, tmp_path: Path) -> None:
+    kind = Kind(".avi", "mpeg4", sound="pcm_u8")
+    source = write(tmp_path / "a", kind, scene(4, 32, 48), sound_rate=rate)
+    restore(source, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")
+    assert after.codecs == ["h264", "aac"]
+    assert after.seconds == pytest.approx(1, abs=0.2)  # in packets of 1024 samples
+
+
+@pytest.mark.parametrize(
+    ("times", "wanted"),
+    [
+        ([5, 5, 6, 8], [5, 6, 7, 8]),  # sounds of less than a unit, which drift nowhere
+        ([100, 120, 140, 10, 30], [100, 120, 140, 160, 180]),  # a clock set back
+        ([0, 20, 10**9, 10**9 + 20], [0, 20, 40, 60]),  # and one damaged
+        ([0, 20, 3_600_000], [0, 20, 3_600_000]),  # a break
+    ],
+)
+def test_the_clock_of_a_sound(times: list[int], wanted: list[int]) -> None:
+    track, seen = Track(None), []
+    for time in times:
+        packet = av.Packet(b"sound")
+        packet.pts = packet.dts = 1000 + time
+        packet.duration, packet.time_base = 20, Fraction(1, 1000)
+        track.set_clock(packet, Fraction(1))
+        assert packet.pts == packet.dts
+        seen.append(packet.dts)
+    assert seen == wanted
+
+
+@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le"])
+def test_channels_of_which_the_file_tells_only_the_number(codec: str, tmp_path: Path) -> None:
+    kind = Kind(".mkv", sound=codec)
+    source = write(tmp_path / "a", kind, scene(4, 32, 48), sound_layout=("5.1", 6))
+    restore(source, tmp_path / "out.mp4")
+    for path in (source, tmp_path / "out.mp4"):
+        with av.open(str(path)) as container:
+            assert container.streams.audio[0].channels == 6
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].layout.name == "5.1"
+        sound = np.concatenate([f.to_ndarray().ravel() for f in container.decode(audio=0)])
+    assert np.abs(sound).max() > 0
 
 
 def test_sound_that_mp4_cannot_hold_becomes_aac(tmp_path: Path) -> None:

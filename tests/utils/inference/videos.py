@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Kind:
     pixels: str = "yuv420p"
     sound: str | None = None
     options: tuple[tuple[str, str], ...] = (("qp", "0"),)
+    container: tuple[tuple[str, str], ...] = ()
 
 
 def scene(count: int, height: int = 96, width: int = 128, bits: int = 8) -> list[list[np.ndarray]]:
@@ -51,10 +54,14 @@ def write(
     tags: Sequence[int] | None = None,
     aspect: Fraction | None = None,
     turn: dict[str, Any] | None = None,
+    sound_rate: int = 48000,
+    sound_layout: tuple[str, int] = ("stereo", 2),
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """``tags`` are range, matrix, primaries and transfer in FFmpeg's numbers."""
     path = path.with_suffix(kind.suffix)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options=dict(kind.container)) as container:
+        container.metadata.update(metadata or {})
         stream = cast(Any, container.add_stream(kind.codec, rate=25, options=dict(kind.options)))
         stream.height, stream.width = frames[0][0].shape
         stream.pix_fmt = kind.pixels
@@ -67,9 +74,9 @@ def write(
             context.sample_aspect_ratio = aspect
         if turn:
             stream.set_display_rotation(**turn)
-        sound = cast(Any, container.add_stream(kind.sound, rate=48000)) if kind.sound else None
+        sound = cast(Any, container.add_stream(kind.sound, rate=sound_rate)) if kind.sound else None
         if sound:
-            sound.layout = "stereo"
+            sound.layout, num_channels = sound_layout
         for planes, time in zip(frames, times or range(len(frames)), strict=True):
             frame = av.VideoFrame(stream.width, stream.height, kind.pixels)
             for plane, values in zip(frame.planes, planes, strict=True):
@@ -78,15 +85,81 @@ def write(
             frame.pts, frame.time_base = time, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        for start in range(0, 48000, 1024) if sound else ():
-            tone = 8000 * np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / 48000)
-            samples = np.repeat(tone.astype(np.int16), 2)[None]
-            part = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
-            part.sample_rate, part.pts, part.time_base = 48000, start, Fraction(1, 48000)
+        for start in range(0, sound_rate, 1024) if sound else ():
+            tone = 8000 * np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / sound_rate)
+            samples = np.repeat(tone.astype(np.int16), num_channels)[None]
+            part = av.AudioFrame.from_ndarray(samples, format="s16", layout=sound_layout[0])
+            part.sample_rate, part.pts, part.time_base = sound_rate, start, Fraction(1, sound_rate)
             container.mux(sound.encode(part))
         if sound:
             container.mux(sound.encode(None))
     return path
+
+
+def merged(target: Path, *sources: Path) -> Path:
+    """A file of the streams of several; those of the later ones speak Norwegian."""
+    with contextlib.ExitStack() as stack, av.open(str(target), "w") as new:
+        packets = []
+        for source in sources:
+            old = stack.enter_context(av.open(str(source)))
+            tracks = {s.index: new.add_stream_from_template(s) for s in cast(Any, old.streams)}
+            for track in tracks.values() if source != sources[0] else ():
+                track.metadata["language"] = "nor"
+            for packet in old.demux():
+                if packet.size:
+                    packet.stream = tracks[packet.stream.index]
+                    packets.append(packet)
+        for packet in sorted(packets, key=lambda p: (p.dts or 0) * p.time_base):
+            new.mux(packet)
+    return target
+
+
+def with_cover_before_it(path: Path) -> Path:
+    """A copy of an MP4 file whose stream 0 is a cover, as in films from a shop."""
+    target = path.with_name("cover.mp4")
+    with av.open(str(path)) as old, av.open(str(target), "w") as new:
+        video = new.add_stream_from_template(old.streams.video[0])
+        cover = cast(Any, new.add_stream("mjpeg", rate=1))
+        cover.width, cover.height, cover.pix_fmt = 96, 96, "yuvj420p"
+        cover.disposition = Disposition.attached_pic.value
+        frame = av.VideoFrame.from_ndarray(np.full((96, 96, 3), 99, np.uint8))
+        for packet in [*cover.encode(frame.reformat(format="yuvj420p")), *cover.encode(None)]:
+            new.mux(packet)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                new.mux(packet)
+    data = target.read_bytes()
+    begin = data.index(b"moov") - 4  # a box: its length and its name, then the boxes in it
+    boxes, place = [], begin + 8
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        boxes.append(data[place : place + length])
+        place += length
+    boxes.sort(key=lambda box: box[4:8] != b"udta")  # which holds the cover
+    target.write_bytes(data[: begin + 8] + b"".join(boxes))
+    return target
+
+
+def with_damaged_sound(source: Path, target: Path, sound: Sequence[bytes | None]) -> Path:
+    """A copy with the given packets of sound and no others; None stands for the packet's own."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        tracks = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        parts = iter(sound)
+        for packet in old.demux():
+            stream, kept = packet.stream, packet
+            if not packet.size:
+                continue
+            if stream.type == "audio":
+                part = next(parts, b"")
+                if part == b"":
+                    continue
+                if part is not None:
+                    kept = av.Packet(part)
+                    kept.pts, kept.dts, kept.time_base = packet.pts, packet.dts, packet.time_base
+            kept.stream = tracks[stream.index]
+            new.mux(kept)
+    return target
 
 
 @dataclass(frozen=True)
