@@ -47,7 +47,7 @@ from utils.training.optim import (
     PRECISIONS,
     build_optimizer,
     checkpoint_blocks,
-    clip_gradients,
+    gradient_norm,
     set_backends,
 )
 from utils.training.plan import Pace, RunPlan, is_every, peak_memory
@@ -385,7 +385,7 @@ def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bo
     if run.processes.world_size > 1:
         check_all_are_trained(state.network)
     state.scaler.unscale_(state.optimizer)
-    norm = clip_gradients(state.network, 0)  # measured; a norm of nan would spoil them all
+    norm = gradient_norm(state.network)
     # A signal may reach the processes at different steps; they stop together.
     is_stopped = torch.tensor([float(bool(run.stop.received))]).to(device, non_blocking=True)
     sums = torch.stack([torch.stack([*values.values()]) for values in losses])
@@ -399,7 +399,7 @@ def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bo
         everywhere = [i for share in run.processes.gather(indices) for i in share]
         images = [run.loaders.train_pairs[i].rainy for i in everywhere]
         refuse_step(where, values, state.network, images, run.cfg, run.folder.way_on())
-    if optim.CLIP_NORM:
+    if optim.CLIP_NORM:  # not before: a norm that is not finite would spoil all gradients
         nn.utils.clip_grads_with_norm_(state.network.parameters(), optim.CLIP_NORM, norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()

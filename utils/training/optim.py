@@ -92,13 +92,6 @@ def _untracked_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, num_batches
 
 
-def clip_gradients(network: nn.Module, largest_norm: float) -> Tensor:
-    """The norm of all gradients together, before they are scaled to ``largest_norm`` (0: never).
-
-    Stays on the device; nothing waits for it.
-    """
-    parameters = [p for p in network.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if largest_norm:
-        nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)
-    return norm
+def gradient_norm(network: nn.Module) -> Tensor:
+    """The norm of all gradients together, (). Stays on the device; nothing waits for it."""
+    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
