@@ -53,9 +53,7 @@ def main() -> int:
     args = parse_arguments()
     keep_freed_memory()
     plan = plan_files(args.input, args.output, suffix=args.suffix, recursive=args.recursive)
-    blocked = [job for job in plan.jobs if job.target.is_dir()]
-    jobs = [job for job in plan.jobs if job not in blocked]
-    jobs = leave_out_existing(jobs) if args.skip_existing else jobs
+    jobs = leave_out_existing(plan.jobs) if args.skip_existing else plan.jobs
     check_output(jobs)
     if num_there := sum(job.target.exists() for job in jobs):
         say(f"{num_there} results in {args.output} are there already and will be replaced.")
@@ -73,8 +71,7 @@ def main() -> int:
         progress=TileBar(),
     )
 
-    in_the_way = (f"Cannot write {job.target}: a folder stands there." for job in blocked)
-    problems = Problems([*plan.problems, *in_the_way])
+    problems = Problems(plan.problems)
     try:
         with library_lines_apart():
             images = [job for job in jobs if not job.is_video]
@@ -84,7 +81,7 @@ def main() -> int:
                     for sentence in restore_video(job, restorer, args):
                         problems.add(sentence)
     finally:  # also after Ctrl-C
-        problems.tell_again(len(jobs) + len(blocked))
+        problems.tell_again(len(jobs))
     if jobs and not problems.sentences:
         say(f"Look at {jobs[0].target if len(jobs) == 1 else args.output}.")
     return 1 if problems.sentences else 0

@@ -504,42 +504,6 @@ def test_a_video_becomes_a_video(run: Callable[..., int], tmp_path: Path) -> Non
             assert [frame.time for frame in container.decode(video=0)] == [0, 0.1, 0.2, 0.3]
 
 
-def test_a_video_is_written_to_a_suffix_in_capitals(
-    run: Callable[..., int], tmp_path: Path
-) -> None:
-    source = write_video(tmp_path / "RAIN.MP4", 2)
-    assert run("--input", source, "--output", tmp_path / "out" / "X.MP4") == 0
-    assert len(decoded(tmp_path / "out" / "X.MP4")) == 2
-
-
-def test_a_folder_in_the_way_is_told_before_the_first_computation(
-    run: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "in").mkdir()
-    for name in "ab":
-        write_video(tmp_path / "in" / f"{name}.mkv", 2)
-    (tmp_path / "out" / "b.mp4").mkdir(parents=True)
-    (tmp_path / "out" / "b.mp4" / "kept").touch()
-    told_before = []
-
-    class Listening(Restorer):
-        def __call__(self, image: np.ndarray) -> np.ndarray:
-            told_before.append(capsys.readouterr().err)
-            return super().__call__(image)
-
-    monkeypatch.setattr("restoring_script.Restorer", Listening)
-    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out")
-    for options in ((), ("--skip-existing",)):
-        assert run(*arguments, *options) == 1
-        assert "b.mp4: a folder stands there" in "".join([*told_before, capsys.readouterr().err])
-    assert "b.mp4: a folder stands there" in told_before[0]
-    assert len(told_before) == 2  # the frames of the other video
-    assert files_in(tmp_path / "out") == ["a.mp4", "b.mp4/kept"]
-
-
 def test_a_video_that_ends_early_is_restored_up_to_there(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
