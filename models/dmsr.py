@@ -215,8 +215,8 @@ def inverse_by_axis(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
     """``torch.fft.irfft2(spectrum, s=size, norm="ortho")`` of a CPU, on every device.
 
     (B, C, H, W/2+1) to (B, C, H, W). The spectra behind a ReLU belong to no real image, and what
-    their inverse is depends on the library: cuFFT's transform over two axes differs from a CPU's.
-    One axis after the other, without the imaginary parts that a real row cannot have, all agree.
+    their inverse is, libraries need not agree on: with irfft2 DMSR on an H200 was 50 dB from a CPU.
+    One axis after the other, without the imaginary parts that a real row cannot have, is plain.
     """
     height, width = size
     rows = torch.fft.ifft(spectrum, n=height, dim=-2, norm="ortho")
