@@ -33,6 +33,7 @@ from data.loaders import Loaders, build_loaders
 from losses import build_criterion
 from losses.criteria import Criterion
 from models import NETWORKS, build_model, load_initial
+from utils.devices import bf16_warning
 from utils.errors import run_main
 from utils.files import write_text
 from utils.inference.restorer import Restorer
@@ -173,6 +174,8 @@ def build_run(
 ) -> Run:
     """Everything that training needs, at its start; ``checked`` remembers sound images."""
     device, on_cuda = processes.device, processes.device.type == "cuda"
+    if cfg.OPTIM.PRECISION == "bf16" and processes.is_main and (warning := bf16_warning(device)):
+        print(warning)
     check_graph(cfg, device, processes.world_size)
     set_backends(cfg)
     seed_everything(cfg.RUN.SEED)
@@ -197,7 +200,7 @@ def build_run(
         checkpoint_blocks(network, network.checkpointed_blocks)
     if cfg.OPTIM.COMPILE:
         network.compile_for_training()
-    optimizer = build_optimizer(cfg, network, fused=on_cuda)
+    optimizer = build_optimizer(cfg, network)
     plan = RunPlan(cfg, loaders.sampler.num_samples)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")
     files = {}

@@ -42,21 +42,29 @@ def draw_pattern(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     elif kind == "text":
         _draw_text(drawn, rng)
     else:
-        angle = rng.uniform(0, 180)
-        _draw_bars(drawn, angle, rng)
+        # Bright and upright before a dark room is where bars look most like rain.
+        is_dark = rng.random() < 0.4
+        angle = rng.uniform(60, 120) if rng.random() < 0.5 else rng.uniform(0, 180)
+        if is_dark:
+            drawn = np.rint(drawn * rng.uniform(0, 0.3)).astype(np.uint8)
+        _draw_bars(drawn, angle, is_dark, rng)
         if kind == "lattice":
-            _draw_bars(drawn, angle + rng.choice((90.0, rng.uniform(40, 140))), rng)
+            _draw_bars(drawn, angle + rng.choice((90.0, rng.uniform(40, 140))), is_dark, rng)
     if rng.random() < 0.5:
         drawn = cv2.GaussianBlur(drawn, (0, 0), rng.uniform(0.3, 1.0))
     return drawn
 
 
-def _draw_bars(image: np.ndarray, angle: float, rng: np.random.Generator) -> None:
-    """Parallel lines of one colour at nearly equal distances all over the image, in place."""
+def _draw_bars(image: np.ndarray, angle: float, are_bright: bool, rng: np.random.Generator) -> None:
+    """Parallel lines of one colour at nearly equal distances all over the image, in place.
+
+    ``angle`` in degrees: 90 is upright.
+    """
     height, width = image.shape[:2]
     spacing = float(np.exp(rng.uniform(np.log(4), np.log(40))))
     thick = int(rng.integers(1, max(2, round(min(spacing / 2, 8))) + 1))
-    gray = rng.uniform(140, 256) if rng.random() < 0.6 else rng.uniform(0, 140)
+    are_bright = are_bright or rng.random() < 0.6
+    gray = rng.uniform(140, 256) if are_bright else rng.uniform(0, 140)
     colour = np.clip(gray + rng.normal(0, 15, 3), 0, 255).tolist()
     direction = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
     normal = np.array([-direction[1], direction[0]])

@@ -194,7 +194,7 @@ def test_weight_decay_shrinks_weights_but_no_biases_and_norms() -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     overrides = ["OPTIM.NAME", "adamw", "OPTIM.WEIGHT_DECAY", "0.5", "OPTIM.LR", "0.1"]
     cfg = load_config(ROOT / "training.yml", overrides)
-    optimizer = build_optimizer(cfg, network, fused=False)
+    optimizer = build_optimizer(cfg, network)
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)

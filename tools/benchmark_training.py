@@ -4,9 +4,9 @@
     python tools/benchmark_training.py --against HEAD~1     how much faster than that commit
 
 A step is the forward pass on random patches, the mean absolute error of the first three outputs,
-the backward pass and Adam: what the figures of the releases were measured with. Each row is taken
-in processes of its own, in turns with those of the other commit, and shows the shortest step:
-processor time on one thread of a CPU, else wall time.
+the backward pass and Adam: what the figures of the releases were measured with; Adam is fused, as
+in train.py. Each row is taken in processes of its own, in turns with those of the other commit, and
+shows the shortest step: processor time on one thread of a CPU, else wall time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def now():
     return time.process_time() if threads == 1 and not on_cuda else time.perf_counter()
 
 network = build_model(name).train().to(device)
-optimizer = torch.optim.Adam(network.parameters(), 1e-6)
+optimizer = torch.optim.Adam(network.parameters(), 1e-6, fused=True)
 rainy, clean = torch.rand(2, batch, 3, patch, patch, device=device)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 best, steps, until = None, 0, time.monotonic() + seconds

@@ -197,7 +197,7 @@ def training_step(
     if is_compiled:
         network.compile_for_training()
     criterion = build_criterion(cfg.LOSS, network.implicit_outputs)
-    optimizer = build_optimizer(cfg, network, fused=device.type == "cuda")
+    optimizer = build_optimizer(cfg, network)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     patch, batch = cfg.AUGMENT.PATCH, cfg.OPTIM.BATCH_SIZE
     rainy, clean = torch.rand(2, batch, 3, patch, patch).to(device).unbind()

@@ -43,6 +43,24 @@ def test_bars_are_regular() -> None:
     assert regular > 40
 
 
+def test_many_bars_are_bright_and_upright_before_a_dark_room() -> None:
+    """The patterns most like rain: the network that shipped took one direction of them away."""
+    scene = np.full((96, 96, 3), 200, np.uint8)
+    dark = upright = 0
+    for seed in range(200):
+        drawn = draw_pattern(scene, np.random.default_rng(seed))[..., 1]
+        if drawn.min() > 70 or np.median(drawn) == 200:
+            continue
+        bright = drawn.max() > 130 and np.percentile(drawn, 99) - drawn.min() > 60
+        dark += bright
+        spectrum = np.abs(np.fft.fft2(drawn.astype(float) - drawn.mean()))
+        row, column = np.unravel_index(spectrum[:48].argmax(), (48, 96))
+        column = min(column, 96 - column)
+        upright += bright and column >= row * np.tan(np.radians(60))
+    assert 30 <= dark <= 90
+    assert upright > 0.42 * dark  # a third, were every direction as likely
+
+
 def test_fur_has_the_colours_of_the_place() -> None:
     """No pattern that depends on the scene brings gray lines into a green one."""
     green = np.full((64, 64, 3), (20, 160, 20), np.uint8)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.devices import find_device
+from utils.devices import bf16_warning, find_device
 from utils.errors import UserError
 from utils.inference.memory import MemoryPlan, out_of_memory_suppressed
 from utils.inference.tiling import (
@@ -57,8 +57,8 @@ class Restorer:
     precision: ``"float32"``, or ``"bf16"`` for matrix products and convolutions in bfloat16, or
         ``"fp16"`` for those in float16 on GPUs that compute no bfloat16.
     memory: bytes that this process may use; by default 4 GiB, or on CUDA 90% of what is free.
-    notify: is told in a sentence when memory asks for smaller tiles, and when values outside of
-        [0, 1] are clipped.
+    notify: is told in a sentence when memory asks for smaller tiles, when values outside of [0, 1]
+        are clipped, and when the processor emulates bf16.
     progress: is called with (tiles done, tiles of this image) after each tile.
 
     Where the device runs out of memory, smaller tiles are taken, also for the images that follow.
@@ -82,6 +82,8 @@ class Restorer:
         self.device = find_device(device)
         _check_options(self.tile, overlap, ensemble, strength, memory)
         check_precision(precision, self.device)
+        if precision == "bf16" and (warning := bf16_warning(self.device)):
+            notify(warning)
         self.network = network
         self.overlap = overlap
         self.ensemble = ensemble

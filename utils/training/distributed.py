@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,8 @@ class Processes:
         if self.world_size == 1:
             return network
         device_ids = [self.device.index] if self.device.type == "cuda" else None
+        # Of 1x1 kernels, whose strides of height and width mean nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return DistributedDataParallel(network, device_ids=device_ids)
 
     def barrier(self) -> None:

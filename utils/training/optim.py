@@ -30,11 +30,12 @@ def set_backends(cfg: CfgNode) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
 
 
-def build_optimizer(cfg: CfgNode, network: nn.Module, fused: bool) -> torch.optim.Optimizer:
+def build_optimizer(cfg: CfgNode, network: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that the OPTIM settings name.
 
     Weight decay acts on the weights of convolutions and linear layers alone, not on biases, norms
-    and other vectors.
+    and other vectors. Fused, a step over thousands of small tensors takes a quarter of the time on
+    a CPU: a tenth of a training step of DCSFN on one image.
     """
     optim = cfg.OPTIM
     parameters = list(network.parameters())
@@ -46,7 +47,7 @@ def build_optimizer(cfg: CfgNode, network: nn.Module, fused: bool) -> torch.opti
         ]
     kind = OPTIMIZERS[optim.NAME]
     return kind(
-        groups, lr=optim.LR, betas=tuple(optim.BETAS), eps=optim.EPS, weight_decay=0.0, fused=fused
+        groups, lr=optim.LR, betas=tuple(optim.BETAS), eps=optim.EPS, weight_decay=0.0, fused=True
     )  # type: ignore[call-arg]
 
 
