@@ -36,9 +36,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
-from models import NETWORKS, build_model, load_weights
+from models import build_model, load_weights
 from models.network import DerainingNetwork
-from tools.complexity import PUBLISHED, count_macs
+from tools.complexity import add_networks_option, count_macs
 from tools.measuring import Timing, disturbed_note, least_seconds, peak_memory, seconds_text
 from tools.references import RELEASE_SIZE, Reference, fitting_reference, machine_kind
 from utils.checkpoints import read_weights
@@ -118,14 +118,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--networks",
-        nargs="+",
-        choices=list(NETWORKS),
-        default=list(PUBLISHED),
-        metavar="NAME",
-        help="default: the published ones",
-    )
+    add_networks_option(parser)
     parser.add_argument("--weights", type=Path, help="of the one network given")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["float32", "bf16"])
     parser.add_argument(

@@ -19,9 +19,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
-from models import NETWORKS, build_model, load_weights
+from models import build_model, load_weights
 from models.network import DerainingNetwork
-from tools.complexity import PUBLISHED
+from tools.complexity import add_networks_option
 from tools.measuring import least_seconds
 from utils.errors import run_main
 from utils.inference.memory import keep_freed_memory
@@ -51,14 +51,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument(
-        "--networks",
-        nargs="+",
-        choices=list(NETWORKS),
-        default=list(PUBLISHED),
-        metavar="NAME",
-        help="default: the published ones",
-    )
+    add_networks_option(chosen)
     chosen.add_argument("--weights", type=Path, help="of a network to measure instead")
     parser.add_argument("--rounds", type=int, default=2, help="times each shape (default: 2)")
     return parser.parse_args()

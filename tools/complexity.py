@@ -80,6 +80,18 @@ class Complexity:
     memory: int | None  # bytes
 
 
+def add_networks_option(parser: argparse._ActionsContainer) -> None:
+    """``--networks``: any of the zoo's, by default the published ones."""
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=list(NETWORKS),
+        default=list(PUBLISHED),
+        metavar="NAME",
+        help="default: the published ones",
+    )
+
+
 def main() -> None:
     args = parse_arguments()
     lines = []

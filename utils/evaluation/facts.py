@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.evaluation.published import read_csv
 
 COLUMNS = ("parameters", "macs", "seconds", "training_data")
 WEIGHTS = ("weights", "sha256")  # which file the figures belong to; they go into table.json
@@ -23,14 +23,7 @@ def read_facts(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[st
     multiply-accumulates are whole numbers there and become millions and billions. Raises UserError
     for any other file.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            lines, columns = list(reader), reader.fieldnames or []
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8 ({error}).") from error
+    lines, columns = read_csv(path)
     if "method" not in columns or not set(columns) <= {"method", *COLUMNS, *WEIGHTS}:
         raise UserError(
             f"{path} has the columns {', '.join(columns) or 'of an empty file'}; a file of facts "

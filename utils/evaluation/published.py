@@ -103,6 +103,21 @@ def published_scores(
     ]
 
 
+def read_csv(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:
+    """The lines of a CSV file with a heading, by column, and the columns.
+
+    Raises UserError for a file that cannot be read or is none.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            return list(reader), reader.fieldnames or []
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8 ({error}).") from error
+
+
 def read_published(path: Path) -> list[PublishedScore]:
     """The scores in a CSV file with a heading.
 
@@ -111,14 +126,7 @@ def read_published(path: Path) -> list[PublishedScore]:
     """
     metrics = (PSNR.key, SSIM.key, *PERCEPTUAL)
     texts = ("model", "dataset", "protocol", "trained_on", "source", "cite")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            lines, columns = list(reader), reader.fieldnames or []
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8 ({error}).") from error
+    lines, columns = read_csv(path)
     wrong = [column for column in columns if column not in (*texts, *metrics)]
     missing = [column for column in ("model", "dataset") if column not in columns]
     if wrong or missing or not set(columns) & set(metrics):

@@ -66,29 +66,11 @@ def test_legal_sizes() -> None:
     assert (grid.tile_height, grid.tile_width, grid.num_tiles) == (80, 64, 1)
 
 
-# Written down from the releases' test scripts and from our own measurements (models/*.py).
-FACTS = {
-    "dmsr": (16, 64, 128, 128),
-    "nerd_rain": (16, 16, 256, None),
-    "nerd_rain_s": (16, 16, 256, None),
-    "dcsfn": (1, 32, None, None),
-    "mspfn": (4, 4, None, None),
-    "mspfn_n1": (4, 4, None, None),
-}
-
-
-@pytest.mark.parametrize("name", FACTS)
-def test_what_tiling_knows_of_the_published_networks(name: str) -> None:
-    network = NETWORKS[name][0]
-    facts = (network.size_multiple, network.min_size, network.released_window, network.best_tile)
-    assert facts == FACTS[name]
-
-
 SIZES = {"1080p": (1080, 1920), "4K": (2160, 3840), "12 megapixels": (3024, 4032)}
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [name for name in FACTS if name != "dmsr"])
+@pytest.mark.parametrize("name", ["nerd_rain", "nerd_rain_s", "dcsfn", "mspfn", "mspfn_n1"])
 def test_rectangles_cost_fewer_pixels_than_any_square(name: str, size: str) -> None:
     """The time a pixel hardly depends on the tile, so what counts is how many are computed."""
     network, (height, width) = NETWORKS[name][0], SIZES[size]
