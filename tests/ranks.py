@@ -48,7 +48,7 @@ class Ended:
 
 
 def run_ranks(
-    folder: Path, world_size: int, *arguments: object, at: At | None = None, timeout: float = 60
+    folder: Path, world_size: int, *arguments: object, at: At | None = None, timeout: float = 180
 ) -> Ended:
     """``train.py ARGUMENTS`` on ``world_size`` processes; fails where one is left hanging."""
     folder.mkdir(parents=True, exist_ok=True)
