@@ -122,6 +122,7 @@ def test_signal_finishes_the_step_saves_and_says_so(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # fifty starts of Python and PyTorch
 def test_survives_fifty_kills_at_random_moments(run_train, settings) -> None:
     straight = run_train("straight", "OPTIM.EPOCHS", "60", "CHECKPOINT.EVERY_STEPS", "1")
     folder = straight.parent
