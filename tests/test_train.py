@@ -131,8 +131,7 @@ def test_survives_fifty_kills_at_random_moments(run_train, settings) -> None:
     moments = random.Random(0)
     kills = 0
     while kills < 50:
-        flag = ["--resume"] if (folder / "killed" / "latest.pth").exists() else []
-        process = start_script("train.py", *flag, *arguments)
+        process = start_script("train.py", "--resume", *arguments)  # also the first start
         read_until(process, "dmsr_s:")  # the start-up is over
         try:
             process.wait(timeout=moments.uniform(0.05, 0.8))
