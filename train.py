@@ -173,7 +173,7 @@ def build_run(
     checked: Path | None,
 ) -> Run:
     """Everything that training needs, at its start; ``checked`` remembers sound images."""
-    device, on_cuda = processes.device, processes.device.type == "cuda"
+    device = processes.device
     if cfg.OPTIM.PRECISION == "bf16" and processes.is_main and (warning := bf16_warning(device)):
         print(warning)
     check_graph(cfg, device, processes.world_size)
@@ -190,7 +190,7 @@ def build_run(
         left = load_initial(network, node.NAME, node.INIT, node.INIT_PARTIAL, node.OPTIONS)
         if left and processes.is_main:
             print(f"note: MODEL.INIT gave {left}")
-    if processes.world_size > 1 and on_cuda:  # PyTorch has it for GPUs alone
+    if processes.world_size > 1 and device.type == "cuda":  # PyTorch has it for GPUs alone
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     network.to(device)
     if cfg.OPTIM.CHANNELS_LAST:
