@@ -1,0 +1,181 @@
+"""Trainings side by side: validation PSNR over the time that they trained, and their speed.
+
+    python tools/compare_runs.py --runs runs/dmsr runs/nerd_rain --output runs.png
+
+Reads the log.jsonl and config.yml of each run's folder, also of runs that still go on; draws one
+picture and prints a table in Markdown. Time is that of the training steps alone, without
+validation, checkpoints and pictures. GMAC/s counts three times the multiply-accumulates of
+restoring a patch: those of its gradients are twice as many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import torch
+from yacs.config import CfgNode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
+
+from configs import load_config
+from models import build_model
+from tools.complexity import count_macs
+from utils.errors import UserError, run_main
+from utils.files import atomic_write
+from utils.markdown import markdown_table
+from utils.training.logs import read_log
+from utils.training.plan import RunPlan, Stage
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+@dataclass(frozen=True)
+class RunCurve:
+    """What one training did; ``points`` are (hours, PSNR in dB) of its validations."""
+
+    name: str
+    network: str
+    parameters: int
+    macs_per_pixel: float
+    hours: float
+    patches: int
+    gmacs_per_second: float
+    points: list[tuple[float, float]]
+
+    @property
+    def patches_per_second(self) -> float:
+        return self.patches / (3600 * self.hours)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the picture and print the table that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", nargs="+", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, required=True, help="a new .png, .pdf or .svg file")
+    options = parser.parse_args(arguments)
+    if options.output.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--output is {options.output}; it must end in .png, .pdf or .svg.")
+    if options.output.exists():
+        raise UserError(f"{options.output} exists already; choose another --output.")
+    curves = [read_run(folder) for folder in options.runs]
+    draw(curves, options.output)
+    print(table(curves))
+
+
+def read_run(folder: Path) -> RunCurve:
+    """The figures of a run from its log.
+
+    Raises UserError where the folder holds none, or no validation yet.
+    """
+    log, config = folder / "log.jsonl", folder / "config.yml"
+    for path in (log, config):
+        if not path.exists():
+            raise UserError(f"{folder} is no folder of a run: it has no {path.name}.")
+    cfg = load_config(config)
+    plan = RunPlan(cfg, num_samples=0)  # of which only the stages are asked
+
+    seconds = speed = 0.0  # speed: patches a second
+    patches = pixels = last_step = 0
+    points = []
+    for record in read_log(log):
+        stage = plan.stage(record["epoch"])
+        new = (record["step"] - last_step) * stage.batch_size
+        last_step = record["step"]
+        speed = record.get("images_per_second", speed)  # an epoch's last few steps: as before
+        if new and not speed:
+            raise UserError(f"{log} tells no speed of its first steps; set LOG.EVERY_STEPS lower.")
+        seconds += new / speed if new else 0
+        patches += new
+        pixels += new * stage.patch**2
+        if "psnr" in record:
+            points.append((seconds / 3600, record["psnr"]))
+    if not points:
+        raise UserError(f"{log} tells of no validation yet.")
+
+    parameters, macs = _size(cfg, plan.stage(1))
+    return RunCurve(
+        name=folder.resolve().name,
+        network=" ".join([cfg.MODEL.NAME, *(f"{k}={v}" for k, v in cfg.MODEL.OPTIONS.items())]),
+        parameters=parameters,
+        macs_per_pixel=macs,
+        hours=seconds / 3600,
+        patches=patches,
+        gmacs_per_second=3 * macs * pixels / seconds / 1e9,
+        points=points,
+    )
+
+
+def _size(cfg: CfgNode, stage: Stage) -> tuple[int, float]:
+    """Parameters and multiply-accumulates a pixel of a run's network on its patches."""
+    with torch.device("meta"):
+        network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS).eval()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters, count_macs(network, (stage.patch, stage.patch)) / stage.patch**2
+
+
+def draw(curves: Sequence[RunCurve], output: Path) -> None:
+    """Validation PSNR over hours, and beside it patches and multiply-accumulates a second."""
+    figure, (psnr, patches, gmacs) = plt.subplots(
+        1, 3, figsize=(11, 4.5), width_ratios=[3, 1, 1], layout="constrained"
+    )
+    is_short = max(curve.hours for curve in curves) < 2
+    for number, curve in enumerate(curves):
+        colour = f"C{number}"
+        hours, values = zip(*curve.points, strict=True)
+        times = [60 * time for time in hours] if is_short else hours
+        psnr.plot(times, values, marker="." if len(times) < 40 else "", color=colour)
+        psnr.annotate(
+            f"{curve.name} {values[-1]:.2f}",
+            (times[-1], values[-1]),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+        )
+        for axis, value in ((patches, curve.patches_per_second), (gmacs, curve.gmacs_per_second)):
+            bar = axis.barh(-number, value, color=colour)
+            axis.bar_label(bar, [f"{value:.3g}"], padding=3)
+    longest = max(curve.hours for curve in curves) * (60 if is_short else 1)
+    psnr.set_xlim(0, 1.45 * longest)  # with room for the names behind the curves
+    psnr.set_xlabel("minutes of training" if is_short else "hours of training")
+    psnr.set_ylabel("validation PSNR (dB)")
+    psnr.grid(alpha=0.3)
+    for axis, label in ((patches, "patches/s"), (gmacs, "GMAC/s")):
+        axis.set_title(label)
+        axis.margins(x=0.25)
+        axis.set_yticks([])
+        axis.spines[["top", "right"]].set_visible(False)
+    atomic_write(output, lambda file: figure.savefig(file, dpi=120, format=output.suffix[1:]))
+    plt.close(figure)
+
+
+def table(curves: Sequence[RunCurve]) -> str:
+    """The figures as a Markdown table."""
+    rows = [
+        [
+            curve.name,
+            curve.network,
+            f"{curve.parameters:,}",
+            f"{curve.macs_per_pixel / 1e3:.0f}",
+            f"{curve.hours:.2f}",
+            f"{curve.patches:,}",
+            f"{curve.patches_per_second:.2f}",
+            f"{curve.gmacs_per_second:.1f}",
+            f"{curve.points[-1][1]:.2f}",
+        ]
+        for curve in curves
+    ]
+    heads = ["run", "network", "parameters", "kMAC/pixel", "hours", "patches", "patches/s"]
+    return markdown_table([*heads, "GMAC/s", "PSNR"], rows, num_left=2)
+
+
+if __name__ == "__main__":
+    run_main(main)
