@@ -139,18 +139,25 @@ def default_config() -> CfgNode:
 def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
     """Defaults, then ``path`` (after the file its BASE names), then KEY VALUE ``overrides``.
 
+    MODEL.OPTIONS belong to MODEL.NAME: where a file or the command line names another network than
+    the files before it, their options are left out.
+
     Returns a frozen configuration. Raises UserError for an unknown key (naming the nearest), a
     value of the wrong type, a file that is missing or no YAML.
     """
     cfg = default_config()
     for source, values in _read_with_bases(Path(path), ()):
-        _merge(cfg, values, source)
+        _merge_file(cfg, values, source)
     overrides = overrides or []
     if len(overrides) % 2:
         raise UserError(
             f"Settings on the command line come as KEY VALUE pairs; {overrides[-1]} has no value."
         )
-    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+    pairs = list(zip(overrides[::2], overrides[1::2], strict=True))
+    for key, value in pairs:
+        if key == "MODEL.NAME":
+            _leave_out_options(cfg, value)
+    for key, value in pairs:
         nested: Any = value if isinstance(_default_of(key), str) else _literal(value)
         if key in TEXT_OR_LIST and value.startswith("["):
             nested = _yaml_list(key, value)
@@ -182,7 +189,7 @@ def loss_recipe(path: Path, overrides: list[str]) -> tuple[str, str] | None:
         return None
     cfg, found = default_config(), None
     for source, values in _read_with_bases(Path(path), ()):
-        _merge(cfg, values, source)
+        _merge_file(cfg, values, source)
         if "LOSS" in values:
             found = (source, cfg.MODEL.NAME)
     return found
@@ -224,6 +231,19 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[str, Map
         raise UserError(f"{path}: BASE is {base!r}; it must name a YAML file.")
     before = _read_with_bases(path.parent / base, (*above, path.resolve())) if base else []
     return [*before, (str(path), values)]
+
+
+def _merge_file(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
+    model = values.get("MODEL")
+    if isinstance(model, dict) and "NAME" in model:
+        _leave_out_options(cfg, model["NAME"])
+    _merge(cfg, values, source)
+
+
+def _leave_out_options(cfg: CfgNode, name: Any) -> None:
+    """Empty MODEL.OPTIONS if they are those of another network than ``name``."""
+    if name != cfg.MODEL.NAME:
+        cfg.MODEL.OPTIONS = CfgNode(new_allowed=True)
 
 
 def _merge(node: CfgNode, values: Mapping[str, Any], source: str, prefix: str = "") -> None:

@@ -3,9 +3,9 @@
     python tools/compare_runs.py --runs runs/dmsr runs/nerd_rain --output runs.png
 
 Reads the log.jsonl and config.yml of each run's folder, also of runs that still go on; draws one
-picture and prints a table in Markdown. Time is that of the training steps alone, without
-validation, checkpoints and pictures. GMAC/s counts three times the multiply-accumulates of
-restoring a patch: those of its gradients are twice as many.
+picture and prints a table in Markdown. Time is that of the training steps, without validation and
+what else an epoch ends with. GMAC/s counts three times the multiply-accumulates of restoring a
+patch: those of its gradients are twice as many.
 """
 
 from __future__ import annotations

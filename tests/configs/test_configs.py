@@ -71,6 +71,22 @@ def test_a_file_builds_on_its_base(tmp_path) -> None:
     assert (config.OPTIM.LR, config.OPTIM.EPOCHS) == (1e-3, 7)
 
 
+def test_another_network_starts_without_the_options_of_the_one_before(tmp_path) -> None:
+    """Else a recipe with options would serve its own network alone."""
+    (tmp_path / "base.yml").write_text("MODEL: {NAME: nerd_rain, OPTIONS: {head_width: 64}}\n")
+    (tmp_path / "same.yml").write_text("BASE: base.yml\nMODEL: {OPTIONS: {width: 16}}\n")
+    (tmp_path / "other.yml").write_text(
+        "BASE: base.yml\nMODEL: {NAME: dmsr, OPTIONS: {num_blocks: 4}}\n"
+    )
+    assert load_config(tmp_path / "same.yml").MODEL.OPTIONS == {"head_width": 64, "width": 16}
+    assert load_config(tmp_path / "other.yml").MODEL.OPTIONS == {"num_blocks": 4}
+    for settings in (["MODEL.OPTIONS.width", "8", "MODEL.NAME", "dcsfn"], ["MODEL.NAME", "dcsfn"]):
+        options = load_config(tmp_path / "same.yml", settings).MODEL.OPTIONS
+        assert options == ({"width": 8} if len(settings) == 4 else {})
+    again = load_config(tmp_path / "same.yml", ["MODEL.NAME", "nerd_rain"])
+    assert again.MODEL.OPTIONS == {"head_width": 64, "width": 16}
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
