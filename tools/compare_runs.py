@@ -158,11 +158,11 @@ def draw(curves: Sequence[RunCurve], output: Path) -> None:
 
 
 def table(curves: Sequence[RunCurve]) -> str:
-    """The figures as a Markdown table."""
+    """The figures as a Markdown table, and what each network is."""
+    heads = ["run", "parameters", "kMAC/pixel", "hours", "patches", "a second", "GMAC/s", "PSNR"]
     rows = [
         [
             curve.name,
-            curve.network,
             f"{curve.parameters:,}",
             f"{curve.macs_per_pixel / 1e3:.0f}",
             f"{curve.hours:.2f}",
@@ -173,8 +173,8 @@ def table(curves: Sequence[RunCurve]) -> str:
         ]
         for curve in curves
     ]
-    heads = ["run", "network", "parameters", "kMAC/pixel", "hours", "patches", "patches/s"]
-    return markdown_table([*heads, "GMAC/s", "PSNR"], rows, num_left=2)
+    networks = (f"{curve.name}: {curve.network}" for curve in curves)
+    return "\n".join([markdown_table(heads, rows), "", *networks])
 
 
 if __name__ == "__main__":
