@@ -58,7 +58,7 @@ def test_the_picture_and_the_table_are_made(tmp_path: Path, capsys: pytest.Captu
     picture = cv2.imread(str(output))
     assert picture.shape[1] > picture.shape[0] > 300
     rows = capsys.readouterr().out.splitlines()
-    assert rows[4:] == ["", *(f"{name}: dcsfn num_units=1 width=4" for name in ("first", "second"))]
+    assert rows[4:] == ["", *(f"{name}: dcsfn width=4 num_units=1" for name in ("first", "second"))]
     assert max(map(len, rows)) <= 80
     assert rows[2].split("|")[1].strip() == "first"
     assert rows[3].split("|")[-2].strip() == "22.25"
