@@ -159,7 +159,7 @@ def draw(curves: Sequence[RunCurve], output: Path) -> None:
 
 def table(curves: Sequence[RunCurve]) -> str:
     """The figures as a Markdown table, and what each network is."""
-    heads = ["run", "parameters", "kMAC/pixel", "hours", "patches", "a second", "GMAC/s", "PSNR"]
+    heads = ["run", "parameters", "kMAC/px", "hours", "patches", "a second", "GMAC/s", "PSNR"]
     rows = [
         [
             curve.name,
