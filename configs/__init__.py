@@ -147,23 +147,20 @@ def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
     """
     cfg = default_config()
     for source, values in _read_with_bases(Path(path), ()):
-        _merge_file(cfg, values, source)
+        _merge_source(cfg, values, source)
     overrides = overrides or []
     if len(overrides) % 2:
         raise UserError(
             f"Settings on the command line come as KEY VALUE pairs; {overrides[-1]} has no value."
         )
-    pairs = list(zip(overrides[::2], overrides[1::2], strict=True))
-    for key, value in pairs:
-        if key == "MODEL.NAME":
-            _leave_out_options(cfg, value)
-    for key, value in pairs:
+    pairs = zip(overrides[::2], overrides[1::2], strict=True)
+    for key, value in sorted(pairs, key=lambda pair: pair[0] != "MODEL.NAME"):  # before its options
         nested: Any = value if isinstance(_default_of(key), str) else _literal(value)
         if key in TEXT_OR_LIST and value.startswith("["):
             nested = _yaml_list(key, value)
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        _merge(cfg, nested, "the command line")
+        _merge_source(cfg, nested, "the command line")
     check_values(cfg)
     cfg.freeze()
     return cfg
@@ -189,7 +186,7 @@ def loss_recipe(path: Path, overrides: list[str]) -> tuple[str, str] | None:
         return None
     cfg, found = default_config(), None
     for source, values in _read_with_bases(Path(path), ()):
-        _merge_file(cfg, values, source)
+        _merge_source(cfg, values, source)
         if "LOSS" in values:
             found = (source, cfg.MODEL.NAME)
     return found
@@ -233,17 +230,12 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[str, Map
     return [*before, (str(path), values)]
 
 
-def _merge_file(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
+def _merge_source(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
+    """Merge a file or a setting of the command line; another network's options are left out."""
     model = values.get("MODEL")
-    if isinstance(model, dict) and "NAME" in model:
-        _leave_out_options(cfg, model["NAME"])
-    _merge(cfg, values, source)
-
-
-def _leave_out_options(cfg: CfgNode, name: Any) -> None:
-    """Empty MODEL.OPTIONS if they are those of another network than ``name``."""
-    if name != cfg.MODEL.NAME:
+    if isinstance(model, dict) and model.get("NAME", cfg.MODEL.NAME) != cfg.MODEL.NAME:
         cfg.MODEL.OPTIONS = CfgNode(new_allowed=True)
+    _merge(cfg, values, source)
 
 
 def _merge(node: CfgNode, values: Mapping[str, Any], source: str, prefix: str = "") -> None:

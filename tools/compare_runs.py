@@ -153,7 +153,7 @@ def draw(curves: Sequence[RunCurve], output: Path) -> None:
         axis.margins(x=0.25)
         axis.set_yticks([])
         axis.spines[["top", "right"]].set_visible(False)
-    atomic_write(output, lambda file: figure.savefig(file, dpi=120, format=output.suffix[1:]))
+    atomic_write(output, lambda file: figure.savefig(file, dpi=120))
     plt.close(figure)
 
 

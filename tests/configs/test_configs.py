@@ -80,9 +80,10 @@ def test_another_network_starts_without_the_options_of_the_one_before(tmp_path) 
     )
     assert load_config(tmp_path / "same.yml").MODEL.OPTIONS == {"head_width": 64, "width": 16}
     assert load_config(tmp_path / "other.yml").MODEL.OPTIONS == {"num_blocks": 4}
-    for settings in (["MODEL.OPTIONS.width", "8", "MODEL.NAME", "dcsfn"], ["MODEL.NAME", "dcsfn"]):
+    name, width = ["MODEL.NAME", "dcsfn"], ["MODEL.OPTIONS.width", "8"]
+    for settings, left in ((name, {}), (name + width, {"width": 8}), (width + name, {"width": 8})):
         options = load_config(tmp_path / "same.yml", settings).MODEL.OPTIONS
-        assert options == ({"width": 8} if len(settings) == 4 else {})
+        assert options == left
     again = load_config(tmp_path / "same.yml", ["MODEL.NAME", "nerd_rain"])
     assert again.MODEL.OPTIONS == {"head_width": 64, "width": 16}
 
