@@ -50,9 +50,10 @@ from utils.evaluation.statistics import (
     statistics_json,
     statistics_markdown,
 )
-from utils.evaluation.table import Table, build_table, counted
+from utils.evaluation.table import Table, build_table
 from utils.files import write_text
 from utils.metrics import PROTOCOLS
+from utils.wording import plural
 
 SHOWN = 10  # problems and remarks of each folder; images.csv has all
 
@@ -99,7 +100,7 @@ def main() -> int:
     print(formats.console(table, shutil.get_terminal_size().columns))
     num_scored = sum(len(result.scored) for result in results)
     num_reused = sum(image.reused for result in results for image in result.images)
-    scored = counted(num_scored, "image")
+    scored = plural(num_scored, "image")
     print(f"\n{scored} ({num_reused} kept from before); written to {args.output}/")
     if more_published and not any(
         published_scores(column.dataset, column.protocol, more_published, papers=False)
@@ -117,7 +118,7 @@ def show_leaderboard(root: Path) -> int:
     """Print and write what earlier runs have left."""
     table, num_runs = write_leaderboard(root)
     print(formats.console(table, shutil.get_terminal_size().columns))
-    print(f"\n{counted(num_runs, 'run')}; written to {root}/leaderboard.html, .md and .csv")
+    print(f"\n{plural(num_runs, 'run')}; written to {root}/leaderboard.html, .md and .csv")
     return 0
 
 
@@ -274,7 +275,7 @@ def show_problems(results: list[JobResult], unmatched: list[str], table: Table) 
         print(f"error: {problem}", file=sys.stderr)
     if table.num_problems:
         end = "; the table is incomplete" if table.num_left_out else ""
-        print(f"{counted(table.num_problems, 'problem')}{end}", file=sys.stderr)
+        print(f"{plural(table.num_problems, 'problem')}{end}", file=sys.stderr)
 
 
 def show_some(kind: str, lines: Sequence[str], folder: Path) -> None:

@@ -7,7 +7,6 @@ key), the command line what differs from the YAML. Unknown keys and wrong types 
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from yacs.config import CfgNode
 
 from configs.limits import check_values
 from utils.errors import UserError
+from utils.wording import did_you_mean
 
 # Settings that hold one text or a list, which the command line writes as in YAML: "[a, [b, 2]]".
 TEXT_OR_LIST = ("DATA.TRAIN", "DATA.VAL")
@@ -242,7 +242,8 @@ def _merge(node: CfgNode, values: Mapping[str, Any], source: str, prefix: str = 
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in node and not node.is_new_allowed():
-            raise UserError(f"{source}: there is no setting {name}.{_nearest(name)}")
+            hint = did_you_mean(name, _all_keys(default_config()), cutoff=0.4)
+            raise UserError(f"{source}: there is no setting {name}.{hint}")
         if isinstance(node.get(key), CfgNode):
             if not isinstance(value, dict):
                 raise UserError(
@@ -297,12 +298,6 @@ def _yaml_list(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{name} is {text!r}, which is no list such as [a, b].") from error
-
-
-def _nearest(name: str) -> str:
-    """A hint with the known key that looks most like ``name``."""
-    matches = difflib.get_close_matches(name.upper(), _all_keys(default_config()), 1, cutoff=0.4)
-    return f" Did you mean {matches[0]}?" if matches else ""
 
 
 def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:

@@ -34,8 +34,8 @@ from data.synthesis import (
 from data.transforms import Augmentation
 from data.workers import prepare_worker
 from utils.errors import UserError
-from utils.evaluation.folders import dataset_name
 from utils.images import images_by_stem
+from utils.set_names import dataset_name
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from natsort import natsorted
 from data.names import has_word, pair_names
 from utils.errors import UserError
 from utils.images import as_uint8, images_by_stem, is_image, read_rgb
+from utils.wording import size_text
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Pair:
         clean = read_rgb(self.clean)
         if rainy.shape != clean.shape:
             raise UserError(
-                f"{self.rainy} is {_size(rainy)} pixels and {self.clean} is {_size(clean)}; "
-                "the two images of a pair have the same size."
+                f"{self.rainy} is {size_text(rainy)} pixels and {self.clean} is "
+                f"{size_text(clean)}; the two images of a pair have the same size."
             )
         return rainy, clean
 
@@ -300,7 +301,3 @@ def warn_about_halves(pairs: list[Pair]) -> None:
 def _roughness(image: np.ndarray) -> float:
     """Mean absolute Laplacian: rain streaks raise it."""
     return float(np.abs(cv2.Laplacian(image, cv2.CV_32F)).mean())
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"

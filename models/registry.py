@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models import dcsfn, dmsr, mspfn, nerd_rain
 from models.network import DerainingNetwork
 from utils.errors import UserError
+from utils.wording import did_you_mean
 
 # name -> (class, configuration)
 NETWORKS: dict[str, tuple[type[DerainingNetwork], Any]] = {}
@@ -44,7 +44,7 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
     """
     if name not in NETWORKS:
         raise UserError(
-            f"There is no network {name!r}.{_nearest(name, NETWORKS)} Known are "
+            f"There is no network {name!r}.{did_you_mean(name, NETWORKS)} Known are "
             f"{', '.join(NETWORKS)}; a new one is added in models/registry.py."
         )
     network_class, config = NETWORKS[name]
@@ -54,7 +54,7 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
         if key not in fields:
             raise UserError(
                 f"{name} has no option {key!r}; its options are {', '.join(fields)}."
-                + _nearest(key, fields)
+                + did_you_mean(key, fields)
             )
         if fields[key] is tuple and isinstance(value, list):
             options[key] = value = tuple(value)
@@ -82,8 +82,3 @@ def parse_options(settings: Iterable[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[key] = value  # a word
     return options
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {matches[0]}?" if matches else ""

@@ -51,6 +51,20 @@ def test_scripts_never_import_one_another_and_evaluate_needs_no_network() -> Non
     assert not tops(ROOT / "evaluate.py") & {"models", "losses"}
 
 
+def test_training_needs_no_scoring_of_folders() -> None:
+    """The rooms of evaluate.py stay out of train.py, whichever file it imports."""
+    seen, waiting = set(), {"train"}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        path = ROOT / f"{name.replace('.', '/')}.py"
+        path = path if path.is_file() else path.with_suffix("") / "__init__.py"
+        if path.is_file() and name.split(".")[0] in OURS | SCRIPTS:
+            waiting |= imported(path) - seen
+    assert not [name for name in seen if name.startswith(("utils.evaluation", "data.results"))]
+    assert "utils.metrics" in seen and "data.pairs" in seen
+
+
 def test_a_network_file_is_whole() -> None:
     """It imports no other part of the project than the contract and shared blocks."""
     for path in (ROOT / "models").glob("*.py"):

@@ -42,7 +42,8 @@ from utils.evaluation.formats import number_text
 from utils.evaluation.quality import PSNR, SSIM
 from utils.evaluation.scoring import NIQE, ImageResult, JobResult, read_8bit
 from utils.images import write_png
-from utils.metrics import PROTOCOLS, score, size_text
+from utils.metrics import PROTOCOLS, score
+from utils.wording import size_text
 
 
 class Wanted(NamedTuple):

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
+from utils.wording import size_text
 
 # Protocol -> what it is, as the captions of tables say it.
 PROTOCOLS = {
@@ -81,11 +82,6 @@ def score(restored: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
         )
     # OpenCV copies views such as a reversed BGR image anew in each call.
     return _SCORERS[protocol](np.ascontiguousarray(restored), np.ascontiguousarray(clean))
-
-
-def size_text(image: np.ndarray) -> str:
-    """Width and height of an image as people write them, 481x321."""
-    return f"{image.shape[1]}x{image.shape[0]}"
 
 
 def _score_rain13k(restored: np.ndarray, clean: np.ndarray) -> Score:

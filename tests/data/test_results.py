@@ -11,10 +11,11 @@ import pytest
 from data.pairs import find_pairs
 from data.results import pair_results, set_folders
 from tests.helpers import run_script, smooth_image, streaked
-from utils.evaluation.folders import benchmark_jobs, dataset_name, method_name, single_jobs
+from utils.evaluation.folders import benchmark_jobs, method_name, single_jobs
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import JobResult, ScoringJob, score_jobs
 from utils.metrics import score
+from utils.set_names import dataset_name
 
 SHARES = {"rainy input": 1.0, "good": 0.2, "poor": 0.6}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,17 +11,11 @@ from natsort import natsorted, ns
 from utils.errors import UserError
 from utils.evaluation.published import facts, known_name
 from utils.evaluation.scoring import NIQE, ScoringJob
+from utils.set_names import CONTAINERS, SPLITS, dataset_name, path_names
 
 RAINY_INPUT = "rainy input"
 
 Entry = TypeVar("Entry")
-
-# Folders of one side of the pairs, of one split of a set, and of several sets or methods: none of
-# them is what a set or a method is called.
-SIDES = {"target", "input", "gt", "clean", "norain", "rain", "rainy", "ground_truth", "rainy_image"}
-SIDES |= {"rainysamples", "cleansamples"}
-SPLITS = {"test", "val", "train"}
-CONTAINERS = {"data", "dataset", "datasets", "result", "results", "output", "outputs", "benchmark"}
 
 # The folders of a set's rainy and clean images, None for what is not there.
 FindFolders = Callable[[Path], tuple[Path | None, Path | None]]
@@ -112,36 +105,17 @@ def benchmark_jobs(
     return jobs, unmatched
 
 
-def dataset_name(folder: Path) -> str:
-    """The data set that a folder such as ``datasets/Rain100H/test/target`` belongs to.
-
-    A set that is one split of nothing else, as in ``datasets/val/target``, is called that.
-    """
-    names = [name for name in _named_parts(folder) if name.lower() not in SIDES]
-    split = ""
-    while names and names[-1].lower() in SPLITS:
-        split = names.pop()
-    if names and names[-1].lower() not in CONTAINERS:
-        return names[-1]
-    return split or "images"
-
-
 def method_name(results: Path, dataset: str) -> str:
     """The method in ``results/dmsr/Rain100H/test`` or ``results/dmsr``.
 
     Its folder is the last but those of the set and its split; results that lie in no folder of a
     method's own are called "restored".
     """
-    parts = _named_parts(results)
+    parts = path_names(results)
     own = known_name(dataset) or dataset
     while parts and (parts[-1].lower() in SPLITS or (known_name(parts[-1]) or parts[-1]) == own):
         parts.pop()
     return parts[-1] if parts and parts[-1].lower() not in CONTAINERS else "restored"
-
-
-def _named_parts(folder: Path) -> list[str]:
-    """The names on the way to a folder; a link is called as the user calls it."""
-    return list(Path(os.path.abspath(folder)).parts[1:])
 
 
 def _folders(root: Path) -> list[Path]:

@@ -27,11 +27,11 @@ from utils.evaluation.table import (
     Table,
     TableCell,
     TableRow,
-    counted,
     mean_cell,
     rank_rows,
 )
 from utils.files import write_text
+from utils.wording import plural
 
 HISTORY = "history"
 FACTS = ("date", "run", "commit")
@@ -81,7 +81,7 @@ def write_leaderboard(root: Path) -> tuple[Table, int]:
     page = filled_page(
         "leaderboard.html",
         (TABLE_SCRIPT,),
-        COUNT=f"{counted(len(runs), 'run')} of evaluate.py",
+        COUNT=f"{plural(len(runs), 'run')} of evaluate.py",
         TABLE=table_html(table, [_report_link(folder, root) for folder in folders]),
         NOTES=notes_html(table),
     )
@@ -206,7 +206,7 @@ def _named(keys: Sequence[COLUMN], columns: dict[COLUMN, Column]) -> list[Column
     """The columns with headings that tell the same set under two protocols or sizes apart."""
     names = Counter(dataset for dataset, _, _ in keys)
     return [
-        Column(f"{name} ({protocol}, {counted(count, 'image')})", protocol, count)
+        Column(f"{name} ({protocol}, {plural(count, 'image')})", protocol, count)
         if names[name] > 1
         else columns[name, protocol, count]
         for name, protocol, count in keys

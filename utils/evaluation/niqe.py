@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.evaluation.quality import PyiqaScorer
-from utils.metrics import size_text
+from utils.wording import size_text
 
 BLOCK = 96  # NIQE looks at blocks of this many pixels a side
 

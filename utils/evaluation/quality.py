@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from utils.errors import UserError
-from utils.metrics import size_text
+from utils.wording import size_text
 
 
 class Metric(NamedTuple):

@@ -24,7 +24,8 @@ import numpy as np
 from utils.errors import UserError
 from utils.evaluation.formats import FACT_HEADINGS, INCOMPLETE, finite, number_text
 from utils.evaluation.scoring import JobResult, read_8bit
-from utils.evaluation.table import Table, TableRow, counted, notes, sources
+from utils.evaluation.table import Table, TableRow, notes, sources
+from utils.wording import plural
 
 HERE = Path(__file__).parent
 TABLE_SCRIPT = "report_table.js"
@@ -203,9 +204,9 @@ def _problems_html(problems: list[str], num_left_out: int) -> str:
     items = [f"<li>{html.escape(problem)}</li>" for problem in problems]
     first, rest = items[:PROBLEMS_IN_SIGHT], items[PROBLEMS_IN_SIGHT:]
     more = f"<details><summary>and {len(rest)} more</summary><ul>{''.join(rest)}</ul></details>"
-    title = counted(len(problems), "problem")
+    title = plural(len(problems), "problem")
     if num_left_out:
-        title = f"INCOMPLETE: {counted(num_left_out, 'image')} not scored"
+        title = f"INCOMPLETE: {plural(num_left_out, 'image')} not scored"
     return (
         f'<section class="problems"><h2>{title}</h2><ul>{"".join(first)}</ul>'
         f"{more if rest else ''}</section>"
@@ -223,7 +224,7 @@ def _remarks_html(results: list[JobResult]) -> str:
     if not items:
         return ""
     return (
-        f'<details class="notes"><summary>{counted(len(items), "remark")} on images that were '
+        f'<details class="notes"><summary>{plural(len(items), "remark")} on images that were '
         f"scored</summary><ul>{''.join(items)}</ul></details>"
     )
 

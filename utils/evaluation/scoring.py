@@ -20,7 +20,8 @@ from utils.errors import UserError
 from utils.evaluation.quality import PSNR, SSIM, Metric, Scorer
 from utils.evaluation.score_cache import CachedScore, Remark, ScoreCache, cache_key, digest
 from utils.images import as_uint8, decode_gray_or_rgb, jpeg_damage, read_bytes, read_gray_or_rgb
-from utils.metrics import PROTOCOLS, score, size_text
+from utils.metrics import PROTOCOLS, score
+from utils.wording import size_text
 
 NIQE = "niqe"  # the protocol without clean images, beside those of utils.metrics
 

@@ -16,6 +16,7 @@ from utils.evaluation.published import PublishedScore, facts, published_scores
 from utils.evaluation.quality import PSNR, SSIM, Metric
 from utils.evaluation.scoring import NIQE, JobResult
 from utils.metrics import PROTOCOLS
+from utils.wording import plural
 
 MEAN = "Mean"  # heading of the column over all data sets
 EACH_SET = "the training part of each data set"
@@ -173,7 +174,7 @@ def notes(table: Table) -> list[str]:
         sentences.append("Published scores of other images than these are not ranked.")
     sentences += _remark_sentences(table)
     if table.num_left_out:
-        count = counted(table.num_left_out, "image")
+        count = plural(table.num_left_out, "image")
         sentences.append(
             f"INCOMPLETE: {count} not scored; a mean marked with † leaves images out and is not "
             "ranked."
@@ -184,11 +185,6 @@ def notes(table: Table) -> list[str]:
 def sources(table: Table) -> list[str]:
     """The sources of the published rows, in order; a row shows the number of its own."""
     return list(dict.fromkeys(row.source for row in table.rows if row.kind == "published"))
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _directions(metrics: tuple[Metric, ...]) -> str:
@@ -212,16 +208,16 @@ def _remark_sentences(table: Table) -> list[str]:
     sentences = []
     if count["cropped"]:
         verb = "was" if count["cropped"] == 1 else "were"
-        pairs = counted(count["cropped"], "pair")
+        pairs = plural(count["cropped"], "pair")
         sentences.append(f"{pairs} of different sizes {verb} cut to the common size.")
     if count["gray"]:
-        pairs = counted(count["gray"], "pair")
+        pairs = plural(count["gray"], "pair")
         sentences.append(f"In {pairs} one image is gray and the other in colour.")
     if count["damaged"]:
-        pairs = counted(count["damaged"], "pair")
+        pairs = plural(count["damaged"], "pair")
         sentences.append(f"In {pairs} the data of a JPEG file are damaged.")
     if count["identical"]:
-        results = counted(count["identical"], "result")
+        results = plural(count["identical"], "result")
         text = f"{results} cannot be told from the clean image"
         infinite = any(
             cell and any(map(math.isinf, cell.scores)) for row in table.rows for cell in row.cells
@@ -234,7 +230,7 @@ def _remark_sentences(table: Table) -> list[str]:
 
 def _with_count(column: Column) -> str:
     """A data set with its number of images; if the papers score another number, that too."""
-    count = counted(column.num_images, "image")
+    count = plural(column.num_images, "image")
     if column.published_images:
         count += f"; papers score {column.published_images}"
     return f"{column.dataset} ({count})"

@@ -1,0 +1,28 @@
+"""Wording that all messages share: plurals, sizes of images, the nearest known name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def size_text(image: np.ndarray) -> str:
+    """Width and height of an image, (H, W) or (H, W, C), as people write them: ``481x321``."""
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """A sentence with the known name that looks most like ``name``, with a space before it.
+
+    The case of letters does not matter. "" where none is at least ``cutoff`` alike (0 to 1).
+    """
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    nearest = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=cutoff)
+    return f" Did you mean {by_folded[nearest[0]]}?" if nearest else ""
