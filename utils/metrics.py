@@ -1,6 +1,6 @@
-"""PSNR and SSIM as the field's three scoring scripts compute them.
+"""PSNR and SSIM as the field's scoring scripts compute them.
 
-Papers report scores of three protocols that lie up to 3 dB and 0.03 SSIM apart on the same images,
+Papers report scores of five protocols that lie up to 3 dB and 0.03 SSIM apart on the same images,
 so a score without its protocol means nothing:
 
 * ``rain13k``: the MATLAB script of MSPFN and MPRNet, also used by DMSR. Y of ``rgb2ycbcr`` on
@@ -8,9 +8,13 @@ so a score without its protocol means nothing:
 * ``did``: the MATLAB scripts of PReNet, RCDNet and NeRD-Rain. Y unrounded; SSIM after the
   automatic downsampling of its authors' script.
 * ``rgb``: DCSFN's eval.py. All three channels, SSIM over zero-padded borders.
+* ``hq_rain``: the Python script of HQ-RAIN, 4K-Rain13k, UAV-Rain1k and WeatherBench. Y unrounded,
+  without the outermost four pixels.
+* ``raindrop``: DeRaindrop's Python script. OpenCV's luma, scikit-image's PSNR and SSIM.
 
-SSIM is Wang, Bovik, Sheikh and Simoncelli 2004 throughout, with an 11x11 Gaussian window. Pixels
-are scored as the saved 8-bit files hold them, all arithmetic is float64.
+SSIM is Wang, Bovik, Sheikh and Simoncelli 2004 throughout, with an 11x11 Gaussian window except
+under ``raindrop``, whose window is 7x7 and uniform. Pixels are scored as the saved 8-bit files hold
+them; all arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -24,22 +28,24 @@ import numpy as np
 from utils.errors import UserError
 from utils.wording import size_text
 
-# Protocol -> what it is, as the captions of tables say it.
+# Protocol -> its description in the captions of tables.
 PROTOCOLS = {
     "rain13k": "Y channel (BT.601, 16 to 235), rounded to 8 bits; SSIM on Y",
     "did": "Y channel (BT.601, 16 to 235), not rounded; SSIM on Y, downsampled where the shorter "
     "side is 384 px or more",
     "rgb": "R, G and B together; SSIM with zero-padded borders; 100 dB for identical images",
+    "hq_rain": "Y channel (BT.601, 16 to 235), not rounded, without the outermost 4 px; SSIM on Y",
+    "raindrop": "OpenCV's luma (0 to 255), rounded to 8 bits, sides cut to multiples of 4; SSIM "
+    "with a uniform 7x7 window",
 }
 
 PEAK = 255.0
-WINDOW = 11  # side of SSIM's Gaussian window, in pixels
-SIGMA = 1.5
+HQ_RAIN_BORDER = 4  # pixels that hq_rain cuts off each side
+RAINDROP_MULTIPLE = 4  # raindrop cuts the sides to multiples of this many pixels
 
 _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
-_GAUSSIAN = cv2.getGaussianKernel(WINDOW, SIGMA, cv2.CV_64F)  # (11, 1), sums to 1
-# Window positions of SSIM that are computed at a time: the temporaries of a stripe stay in the
-# processor's cache (three times as fast) and memory does not grow with the image.
+# Window positions of SSIM are computed a stripe at a time: its temporaries stay in the processor's
+# cache (three times as fast), and memory does not grow with the image.
 _STRIPE_ROWS = 64
 
 # BT.601's luma weights for channels in 0..255 and output in 0..219, in thousandths of 1/255, so
@@ -60,8 +66,8 @@ def score(restored: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
 
     Both are uint8, (H, W, 3) RGB or (H, W) gray. A gray pair is scored on its values as they are;
     where only one of the two is gray, it stands for three equal channels. Raises UserError for
-    different sizes and, in the protocols on Y, for sides under 11 px; ValueError for other arrays
-    and for an unknown protocol.
+    different sizes and, in all protocols but ``rgb``, for sides shorter than SSIM's window (after
+    the protocol's own cut); ValueError for other arrays and for an unknown protocol.
     """
     if protocol not in _SCORERS:
         raise ValueError(f"There is no protocol {protocol!r}; known are {', '.join(PROTOCOLS)}.")
@@ -98,7 +104,7 @@ def _score_rgb(restored: np.ndarray, clean: np.ndarray) -> Score:
     psnr = _psnr(restored, clean)
     # Zeros around a channel turn each of its pixels into a window position.
     channels = (
-        [np.pad(channel, WINDOW // 2) for channel in cv2.split(image)]
+        [np.pad(channel, GAUSSIAN.side // 2) for channel in cv2.split(image)]
         for image in (restored, clean)
     )
     ssim = [
@@ -107,10 +113,27 @@ def _score_rgb(restored: np.ndarray, clean: np.ndarray) -> Score:
     return Score(100.0 if np.isinf(psnr) else psnr, float(np.mean(ssim)))
 
 
+def _score_hq_rain(restored: np.ndarray, clean: np.ndarray) -> Score:
+    least = HQ_RAIN_BORDER * 2 + GAUSSIAN.side
+    _check_sides(restored, least)
+    inside = slice(HQ_RAIN_BORDER, -HQ_RAIN_BORDER)
+    x, y = (_luma(image)[inside, inside] for image in (restored, clean))
+    return Score(_psnr(x, y), _ssim(x, y))
+
+
+def _score_raindrop(restored: np.ndarray, clean: np.ndarray) -> Score:
+    _check_sides(restored, 2 * RAINDROP_MULTIPLE)  # the least multiple that holds a window
+    height, width = (side - side % RAINDROP_MULTIPLE for side in restored.shape[:2])
+    x, y = (_opencv_luma(image)[:height, :width] for image in (restored, clean))
+    return Score(_psnr(x, y), _ssim(x, y, UNIFORM))
+
+
 _SCORERS: dict[str, Callable[[np.ndarray, np.ndarray], Score]] = {
     "rain13k": _score_rain13k,
     "did": _score_did,
     "rgb": _score_rgb,
+    "hq_rain": _score_hq_rain,
+    "raindrop": _score_raindrop,
 }
 
 
@@ -133,6 +156,13 @@ def _rounded_luma(image: np.ndarray) -> np.ndarray:
     weights = np.array([(*_LUMA, (16 + 0.5) * _LUMA_SCALE)])
     luma = cv2.transform(image.astype(np.float64), weights)  # whole numbers below 2**53: exact
     return np.floor(luma / _LUMA_SCALE)
+
+
+def _opencv_luma(image: np.ndarray) -> np.ndarray:
+    """OpenCV's Y of YCrCb in 0..255, rounded to 8 bits, float64 (H, W); a gray image as it is."""
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[..., 0]
+    return image.astype(np.float64)
 
 
 def _downsample(image: np.ndarray) -> np.ndarray:
@@ -159,32 +189,60 @@ def _psnr(x: np.ndarray, y: np.ndarray) -> float:
 
 def _ssim_valid(x: np.ndarray, y: np.ndarray) -> float:
     """Mean SSIM over the window positions inside the image."""
-    if min(x.shape[:2]) < WINDOW:
-        raise UserError(
-            f"the image has {size_text(x)} px; SSIM under this protocol needs at least "
-            f"{WINDOW}x{WINDOW}"
-        )
+    _check_sides(x, GAUSSIAN.side)
     return _ssim(x, y)
 
 
-def _ssim(x: np.ndarray, y: np.ndarray) -> float:
+def _check_sides(image: np.ndarray, least: int) -> None:
+    if min(image.shape[:2]) < least:
+        raise UserError(
+            f"the image has {size_text(image)} px; SSIM under this protocol needs at least "
+            f"{least}x{least}"
+        )
+
+
+class Window(NamedTuple):
+    """SSIM's window: its weights along one axis, and the factor of variances and covariances.
+
+    The factor is 1 for those of the window's own pixels, n / (n - 1) for estimates from a sample.
+    """
+
+    weights: np.ndarray  # (side, 1), sums to 1
+    variance_factor: float = 1.0
+
+    @property
+    def side(self) -> int:
+        return len(self.weights)
+
+    def mean(self, image: np.ndarray) -> np.ndarray:
+        """Means at the window positions inside the image: side - 1 rows and columns fewer."""
+        means = cv2.sepFilter2D(image, -1, self.weights, self.weights)
+        margin = self.side // 2
+        return means[margin:-margin, margin:-margin]
+
+
+GAUSSIAN = Window(cv2.getGaussianKernel(11, 1.5, cv2.CV_64F))
+UNIFORM = Window(np.full((7, 1), 1 / 7), variance_factor=49 / 48)
+
+
+def _ssim(x: np.ndarray, y: np.ndarray, window: Window = GAUSSIAN) -> float:
     """Mean SSIM over all window positions; float64 (H, W) in 0..255.
 
     With u = x + y and v = x - y, all five local moments of x and y follow from the means of u, v,
-    u^2 and v^2: four filters do for five, and equal images give exactly 1.
+    u^2 and v^2: four filters replace five, and equal images give exactly 1.
     """
-    height, width = (side - WINDOW + 1 for side in x.shape)  # window positions
+    height, width = (side - window.side + 1 for side in x.shape)  # window positions
     total = 0.0
     for top in range(0, height, _STRIPE_ROWS):
-        rows = slice(top, min(top + _STRIPE_ROWS, height) + WINDOW - 1)
+        rows = slice(top, min(top + _STRIPE_ROWS, height) + window.side - 1)
         u, v = x[rows] + y[rows], x[rows] - y[rows]
-        mean_u, mean_v, var_u, var_v = (_window_mean(z) for z in (u, v, u * u, v * v))
+        mean_u, mean_v, var_u, var_v = map(window.mean, (u, v, u * u, v * v))
         mean_u = mean_u * mean_u
         mean_v = mean_v * mean_v
-        var_u = var_u - mean_u
-        var_v = var_v - mean_v
+        var_u = (var_u - mean_u) * window.variance_factor
+        var_v = (var_v - mean_v) * window.variance_factor
         # (mean_u - mean_v + 2 C1)(var_u - var_v + 2 C2) / ((mean_u + mean_v + 2 C1)(var_u + var_v
-        # + 2 C2)), in place: a new array costs as much as what is computed into it
+        # + 2 C2)), in place: a new array costs as much as the arithmetic on it
         above = mean_u - mean_v
         above += 2 * _C1
         structure = var_u - var_v
@@ -198,10 +256,3 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> float:
         above /= mean_u
         total += float(above.sum())
     return total / (height * width)
-
-
-def _window_mean(image: np.ndarray) -> np.ndarray:
-    """Gaussian means at the window positions inside the image, 10 rows and columns fewer."""
-    means = cv2.sepFilter2D(image, -1, _GAUSSIAN, _GAUSSIAN)
-    margin = WINDOW // 2
-    return means[margin:-margin, margin:-margin]

@@ -1,14 +1,15 @@
-"""The three protocols against the figures of their authors' scripts, and against scikit-image."""
+"""The protocols against the figures of their authors' scripts, and against scikit-image."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from utils.errors import UserError
 from utils.images import read_gray_or_rgb
@@ -16,6 +17,8 @@ from utils.metrics import PROTOCOLS, _rounded_luma, score
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())["pairs"]
+# Computed with OpenCV and scikit-image alone
+EXPECTED_MORE = json.loads((GOLDEN / "expected_more.json").read_text())
 COLOURS = json.loads((GOLDEN / "y_colours.json").read_text())
 TOLERANCE = {"rain13k": (1e-6, 1e-8), "did": (1e-6, 1e-8), "rgb": (1e-6, 1e-4)}
 IN_GOLDEN = {"rain13k": "rain13k", "did": "did", "rgb": "dcsfn_rgb"}
@@ -40,7 +43,7 @@ def luma(image: np.ndarray) -> np.ndarray:
     return (image @ np.array([65.481, 128.553, 24.966])) / 255 + 16
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", IN_GOLDEN)
 @pytest.mark.parametrize("name", EXPECTED)
 def test_scores_are_those_of_the_authors_scripts(name: str, protocol: str):
     pair = EXPECTED[name]
@@ -51,6 +54,38 @@ def test_scores_are_those_of_the_authors_scripts(name: str, protocol: str):
     # np.isclose takes two infinities as equal
     assert np.isclose(psnr, float(expected["psnr"]), rtol=0, atol=psnr_tolerance)
     assert ssim == pytest.approx(expected["ssim"], rel=0, abs=ssim_tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [(name, protocol) for name, figures in EXPECTED_MORE.items() for protocol in figures],
+)
+def test_scores_are_those_of_the_later_sets_scripts(name: str, protocol: str):
+    restored, clean = (read_gray_or_rgb(GOLDEN / f"{name}_{side}.png") for side in ("result", "gt"))
+    expected = EXPECTED_MORE[name][protocol]
+    psnr, ssim = score(restored, clean, protocol)
+    assert np.isclose(psnr, float(expected["psnr"]), rtol=0, atol=1e-9)
+    assert ssim == pytest.approx(expected["ssim"], rel=0, abs=1e-10)
+
+
+def test_raindrop_is_scikit_image_on_opencvs_luma_of_whole_fours():
+    restored, clean = random_pair(8, 83, 62, 3)  # 80 x 60 are left
+    x, y = (cv2.cvtColor(i[..., ::-1], cv2.COLOR_BGR2YCrCb)[:80, :60, 0] for i in (restored, clean))
+    assert score(restored, clean, "raindrop") == pytest.approx(
+        (peak_signal_noise_ratio(y, x, data_range=255), structural_similarity(x, y)), abs=1e-10
+    )
+
+
+def test_hq_rain_leaves_out_four_pixels_of_each_border():
+    restored, clean = random_pair(9, 60, 41, 3)
+    x, y = luma(restored)[4:-4, 4:-4], luma(clean)[4:-4, 4:-4]
+    psnr = 20 * np.log10(255 / np.sqrt(np.mean((x - y) ** 2)))
+    assert score(restored, clean, "hq_rain") == pytest.approx(
+        (psnr, reference_ssim(x, y)), abs=1e-9
+    )
+    framed = restored.copy()
+    framed[:4] = framed[-4:] = framed[:, :4] = framed[:, -4:] = 7
+    assert score(framed, clean, "hq_rain") == score(restored, clean, "hq_rain")
 
 
 def test_luma_of_colours_is_that_of_matlab():
@@ -96,7 +131,8 @@ def test_did_shrinks_by_the_rounded_factor(side: int, factor: int):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "identical"), [("rain13k", (np.inf, 1)), ("did", (np.inf, 1)), ("rgb", (100, 1))]
+    ("protocol", "identical"),
+    [(protocol, (100 if protocol == "rgb" else np.inf, 1)) for protocol in PROTOCOLS],
 )
 def test_identical_images(protocol: str, identical: tuple[float, float]):
     image, _ = random_pair(3, 40, 30, 3)
@@ -109,15 +145,17 @@ def test_black_against_white_has_no_overflow():
     assert score(black, 255 - black, "rain13k").psnr == pytest.approx(20 * np.log10(255 / 219))
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_below_the_window_only_rgb_has_a_score(protocol: str):
-    restored, clean = random_pair(4, 10, 40, 3)
-    if protocol == "rgb":
-        psnr, ssim = score(restored, clean, protocol)
-        assert np.isfinite(psnr) and 0 < ssim < 1
-    else:
-        with pytest.raises(UserError, match=r"40x10 px.*at least 11x11"):
-            score(restored, clean, protocol)
+@pytest.mark.parametrize(
+    ("protocol", "least"),
+    [("rain13k", 11), ("did", 11), ("rgb", 1), ("hq_rain", 19), ("raindrop", 8)],
+)
+def test_each_protocol_names_the_smallest_size_that_it_scores(protocol: str, least: int):
+    restored, clean = random_pair(4, least, 40, 3)
+    psnr, ssim = score(restored, clean, protocol)
+    assert np.isfinite(psnr) and -1 < ssim < 1
+    if least > 1:
+        with pytest.raises(UserError, match=rf"40x{least - 1} px.*at least {least}x{least}"):
+            score(restored[1:], clean[1:], protocol)
 
 
 def test_gray_images_are_scored_as_they_are():
@@ -159,5 +197,5 @@ def test_refused_arrays():
         score(image.astype(np.float32), image)
     with pytest.raises(ValueError, match=r"\(20, 30, 4\)"):
         score(np.zeros((20, 30, 4), np.uint8), image)
-    with pytest.raises(ValueError, match="rain13k, did, rgb"):
+    with pytest.raises(ValueError, match="rain13k, did, rgb, hq_rain, raindrop"):
         score(image, image, "psnr")
