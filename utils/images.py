@@ -5,36 +5,26 @@ Photographs of any other kind, with what belongs to their pixels: utils/inferenc
 
 from __future__ import annotations
 
-import io
-import logging
 import os
-import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import simplejpeg
 from natsort import natsorted, ns
 
+from utils.damage import image_damage, is_jpeg
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.png import PNG_BEGINNING
+from utils.tiff import TIFFFILE_ERRORS, WHITE_IS_ZERO, tiff_layout
 
 # Formats that OpenCV reads on every system; the case of a suffix does not matter.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 TYPES = (np.uint8, np.uint16, np.float32)
 
-TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
-# Numbers of the TIFF standard.
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
-LAB_KINDS = (8, 9, 10)
-SEPARATE_PLANES = 2
-ASSOCIATED_ALPHA = 1
-
-# OpenCV and tifffile print lines of their own about broken files, besides our sentence about them.
+# OpenCV prints lines of its own about broken files, besides our sentence about them.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -111,12 +101,16 @@ def read_bytes(path: Path) -> bytes:
 
 def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
     """The content of ``path`` by OpenCV; the order of the channels is what its ``flags`` say."""
-    layout = tiff_layout(path, encoded)
+    try:
+        layout = tiff_layout(encoded)
+    except TIFFFILE_ERRORS as error:
+        raise UserError(unreadable(path)) from error
     if layout and (layout.unusual or layout.separate):
         raise UserError(layout.refusal(path))
+    refuse_damage(path, encoded)
     image = None
     # A PNG without its end would make libpng print a line of its own.
-    cut_off = encoded.startswith(b"\x89PNG") and b"IEND" not in encoded
+    cut_off = encoded.startswith(PNG_BEGINNING) and b"IEND" not in encoded
     if encoded and not cut_off:
         try:
             image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
@@ -134,95 +128,19 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
     return image
 
 
-@dataclass(frozen=True)
-class TiffLayout:
-    """What decides by whom a TIFF is read; the numbers are those of the TIFF standard."""
+def refuse_damage(path: Path, encoded: bytes) -> None:
+    """Raise UserError for a PNG or TIFF with damaged data.
 
-    width: int
-    height: int
-    bits: int
-    photometric: int
-    samples: int  # a pixel
-    planes: int
-    alpha: int  # the kind of the first extra sample
-
-    @property
-    def separate(self) -> bool:
-        """Whether the channels lie one after another, which OpenCV mixes up beyond 8 bits."""
-        return self.bits > 8 and self.samples > 1 and self.planes == SEPARATE_PLANES
-
-    @property
-    def unusual(self) -> bool:
-        """Whether OpenCV takes the colours for others."""
-        if self.bits <= 8:
-            return self.photometric in LAB_KINDS
-        if self.photometric == WHITE_IS_ZERO:
-            return self.samples > 1
-        return self.photometric not in (BLACK_IS_ZERO, RGB)
-
-    def refusal(self, path: Path) -> str:
-        import tifffile
-
-        try:
-            kind = tifffile.PHOTOMETRIC(self.photometric).name
-        except ValueError:
-            kind = str(self.photometric)
-        planes = " in planes" if self.planes == SEPARATE_PLANES else ""
-        return (
-            f"{path} is a TIFF of a kind that is not read ({kind}, {self.bits} bits, "
-            f"{self.samples} channels{planes}); store it as RGB in a PNG."
-        )
-
-
-def tiff_layout(path: Path, encoded: bytes) -> TiffLayout | None:
-    """How a TIFF keeps its pixels; None for other files. Raises UserError for a broken one."""
-    if not encoded.startswith(TIFF_BEGINNINGS):
-        return None
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-            page = file.pages.first
-            return TiffLayout(
-                width=int(page.imagewidth),
-                height=int(page.imagelength),
-                bits=int(page.bitspersample),
-                photometric=int(page.photometric),
-                samples=int(page.samplesperpixel),
-                planes=int(page.planarconfig),
-                alpha=int(next(iter(page.extrasamples), 0)),
-            )
-    except (*TIFFFILE_ERRORS, tifffile.TiffFileError) as error:
-        raise UserError(unreadable(path)) from error
-
-
-# What a broken file makes tifffile raise, besides its own TiffFileError.
-TIFFFILE_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, struct.error)
+    A JPEG is decoded all the same, since damage spoils a part of it only: what its reader makes of
+    ``image_damage`` is the reader's decision.
+    """
+    if not is_jpeg(encoded) and (damage := image_damage(encoded)):
+        raise UserError(f"{path} is not a readable image: {damage}.")
 
 
 def unreadable(path: Path) -> str:
-    """The sentence for a file that no decoder makes an image of."""
-    return f"{path} is not a readable image; it is truncated, broken or no image."
-
-
-def jpeg_damage(encoded: bytes) -> str:
-    """What is wrong with the data of a JPEG file that is decoded all the same; else "".
-
-    Decoders fill in what they cannot make out. libjpeg says so, but neither OpenCV nor Pillow asks.
-    """
-    if not encoded.startswith(b"\xff\xd8"):
-        return ""
-    try:
-        simplejpeg.decode_jpeg(encoded, strict=True)
-    except ValueError as error:
-        warning = str(error)
-    else:
-        return ""
-    try:
-        simplejpeg.decode_jpeg(encoded, strict=False)
-    except ValueError:
-        return ""  # a kind that simplejpeg does not know at all
-    return warning
+    """The sentence for a file that cannot be decoded."""
+    return f"{path} is not a readable image; it is truncated, broken or not an image."
 
 
 def to_float(image: np.ndarray) -> np.ndarray:

@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
+from utils.damage import jpeg_damage
 from utils.errors import UserError
 from utils.evaluation.quality import PSNR, SSIM, Metric, Scorer
 from utils.evaluation.score_cache import CachedScore, Remark, ScoreCache, cache_key, digest
-from utils.images import as_uint8, decode_gray_or_rgb, jpeg_damage, read_bytes, read_gray_or_rgb
+from utils.images import as_uint8, decode_gray_or_rgb, read_bytes, read_gray_or_rgb
 from utils.metrics import PROTOCOLS, score
 from utils.wording import size_text
 

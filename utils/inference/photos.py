@@ -24,20 +24,18 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from utils.damage import jpeg_damage
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.images import (
+from utils.images import TYPES, decode_bytes, read_bytes, refuse_damage, unreadable
+from utils.png import PNG_BEGINNING
+from utils.tiff import (
     ASSOCIATED_ALPHA,
     BLACK_IS_ZERO,
     RGB,
     TIFF_BEGINNINGS,
     TIFFFILE_ERRORS,
-    TYPES,
-    decode_bytes,
-    jpeg_damage,
-    read_bytes,
     tiff_layout,
-    unreadable,
 )
 
 # The case of a suffix does not matter; what a file really is, its content tells.
@@ -63,7 +61,8 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # What a broken file makes the decoders raise; damage of a certain kind may reach any of them.
 DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError),
-    *(RuntimeError, ArithmeticError, struct.error, zlib.error, ImageCms.PyCMSError),
+    *(RuntimeError, ArithmeticError, zlib.error, ImageCms.PyCMSError),
+    *TIFFFILE_ERRORS,
 )
 # Sizes that only a damaged header claims; decoding them would take all memory. Plain colours reach
 # 1032 times their file by deflate, the one compression of TIFFs that tifffile decodes by itself.
@@ -117,6 +116,7 @@ def read_photo(path: Path) -> Photo:
     unreadable, truncated, or holds values that are not finite.
     """
     encoded = read_bytes(path)
+    refuse_damage(path, encoded)
     try:
         photo = (_read_heif if _is_heif(encoded) else _read_other)(path, encoded)
     except DECODER_ERRORS as error:
@@ -137,7 +137,7 @@ def num_pixels(path: Path) -> int:
             width, height = _open_heif(path, encoded).size
         elif (header := _open(encoded)) is not None:
             width, height = header.size
-        elif layout := tiff_layout(path, encoded):
+        elif layout := tiff_layout(encoded):
             width, height = layout.width, layout.height
         else:
             raise UserError(unreadable(path))
@@ -153,6 +153,8 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
         header = _open(encoded)
         if header is not None:
             _check_size(path, header, encoded)
+            if header.format == "PNG" and not _loads(header):
+                header = None  # OpenCV refuses damaged pixels, but not text that is too long
         is_tiff = encoded.startswith(TIFF_BEGINNINGS)
         exif = Image.Exif()
         with contextlib.suppress(*DECODER_ERRORS):
@@ -188,6 +190,15 @@ def _open(encoded: bytes) -> Image.Image | None:
         return None
 
 
+def _loads(header: Image.Image) -> bool:
+    """Whether Pillow decodes a file; asked before ``getexif``, which decodes a PNG in silence."""
+    try:
+        header.load()
+    except DECODER_ERRORS:
+        return False
+    return True
+
+
 def _check_size(path: Path, header: Image.Image, encoded: bytes) -> None:
     width, height = header.size
     if width * height > max(ALWAYS_PLAUSIBLE, MAX_PIXELS_A_BYTE * len(encoded)):
@@ -217,7 +228,7 @@ def _netpbm_white(encoded: bytes) -> int:
 
 def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
     """Pixels with 16 bits or floats; those of a TIFF are upright."""
-    layout = tiff_layout(path, encoded)
+    layout = tiff_layout(encoded)
     # OpenCV mixes separate channels up and drops the alpha of gray.
     if layout and layout.bits > 8 and (layout.separate or layout.samples == 2):
         if layout.unusual:
@@ -252,7 +263,7 @@ def _by_tifffile(path: Path, encoded: bytes, refusal: str) -> np.ndarray:
             separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
     except zlib.error as error:
         raise UserError(unreadable(path)) from error
-    except (*TIFFFILE_ERRORS, tifffile.TiffFileError) as error:  # LZW among others
+    except TIFFFILE_ERRORS as error:  # LZW among others
         raise UserError(refusal) from error
     if pixels.dtype not in TYPES:
         raise UserError(f"{path} holds {pixels.dtype} values; 8, 16 bits and float32 are read.")
@@ -353,6 +364,8 @@ def _notes(
 ) -> tuple[str, ...]:
     """Sentences about what of the file was not taken as it is."""
     notes = [*_page_notes(path, encoded, header)]
+    if header is None and encoded.startswith(PNG_BEGINNING):
+        notes.append(f"{path} has metadata that cannot be read; they are left out.")
     if damage := jpeg_damage(encoded):
         notes.append(f"{path} is damaged, so a part of the picture may be wrong ({damage}).")
     if header is not None and header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
@@ -396,7 +409,7 @@ def _num_tiff_pages(encoded: bytes) -> int:
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             return len(file.pages)
-    except tifffile.TiffFileError as error:
+    except TIFFFILE_ERRORS as error:
         raise ValueError(str(error)) from error
 
 
