@@ -31,7 +31,7 @@ from models import load_foreign, load_published, load_weights
 from models.foreign import ForeignNetwork
 from models.network import DerainingNetwork
 from models.registry import parse_options
-from utils.devices import add_device_option
+from utils.devices import PRECISIONS, add_device_option
 from utils.errors import UserError, run_main
 from utils.files import remove_unfinished
 from utils.inference.background import WriteBehind, read_ahead
@@ -39,7 +39,7 @@ from utils.inference.console import Problems, TileBar, library_lines_apart, say
 from utils.inference.memory import keep_freed_memory
 from utils.inference.photos import DEFAULT_QUALITY, FORMATS, Photo, read_photo, write_photo
 from utils.inference.plan import RestoringJob, check_output, names_a_file, plan_files
-from utils.inference.restorer import PRECISIONS, Restorer
+from utils.inference.restorer import Restorer
 from utils.inference.temporal import LOOK_BACK, steady
 from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
 from utils.inference.unfinished import UnfinishedVideo

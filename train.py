@@ -12,12 +12,10 @@ import utils.training.launcher  # noqa: F401  (before PyTorch, as it says itself
 # isort: split
 import argparse
 import contextlib
-import dataclasses
 import itertools
 import math
 import statistics
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,57 +23,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
-from yacs.config import CfgNode
 
-from configs import changed_settings, load_config, loss_recipe, shipped_recipes
-from data.datasets import Ahead
-from data.loaders import Loaders, build_loaders
-from losses import build_criterion
-from losses.criteria import Criterion
-from models import NETWORKS, build_model, load_initial
-from utils.devices import bf16_warning
+from configs import load_config
+from data.datasets import Prefetcher
+from utils.console import say
+from utils.devices import PRECISIONS, peak_memory
 from utils.errors import run_main
-from utils.files import write_text
 from utils.inference.restorer import Restorer
 from utils.metrics import score
-from utils.training.checks import check_all_are_trained, check_best, check_patches, refuse_step
-from utils.training.data_identity import check_same_files, stamp_files, write_list
-from utils.training.distributed import Processes, destroy_distributed, init_distributed
-from utils.training.ema import ModelEma
-from utils.training.graphs import GraphedCompute, check_graph
-from utils.training.logs import RunLog, say, summary
-from utils.training.optim import (
-    PRECISIONS,
-    build_optimizer,
-    checkpoint_blocks,
-    gradient_norm,
-    set_backends,
-)
-from utils.training.plan import Pace, RunPlan, is_every, peak_memory
+from utils.training.build import Run, Start, build_run, note_other_recipe
+from utils.training.checks import check_all_are_trained, refuse_step
+from utils.training.distributed import destroy_distributed, init_distributed
+from utils.training.dry_run import dry_run
+from utils.training.logs import summary
+from utils.training.optim import gradient_norm
+from utils.training.plan import is_every
 from utils.training.run_folder import RunFolder
-from utils.training.schedule import Schedule
-from utils.training.state import Record, TrainingState, read_state, seed_everything
+from utils.training.state import Record
 from utils.training.stopping import EXIT_STOPPED, RunStopped, StopSignal, explained_failures
-
-DRY_STEPS = 3
-
-
-@dataclass(frozen=True)
-class Run:
-    """What ``main`` builds and the functions below share."""
-
-    cfg: CfgNode
-    folder: RunFolder
-    processes: Processes
-    stop: StopSignal
-    loaders: Loaders
-    model: nn.Module  # the network, behind DistributedDataParallel where there are several
-    criterion: Criterion
-    schedule: Schedule
-    state: TrainingState
-    pace: Pace
-    graphs: GraphedCompute | None = None  # forward_backward, recorded
-    log: RunLog | None = None  # of the main process
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -113,32 +78,20 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int | None:
     args = parse_arguments()
     cfg = load_config(args.config, args.settings)
-    checked: Path | None = Path(cfg.RUN.FOLDER) / ".checked"
     if args.dry_run:  # writes nothing
-        cfg, checked = load_config(args.config, [*args.settings, "DATA.CACHE", ""]), None
+        cfg = load_config(args.config, [*args.settings, "DATA.CACHE", ""])
+    start = Start(args.resume, args.resume_from, args.accept_changed_data, args.dry_run)
     processes = init_distributed(cfg.RUN.BACKEND)
     if processes.is_main:
-        note_other_recipe(args, cfg)
+        note_other_recipe(cfg, args.config, args.settings)
     folder = RunFolder(Path(cfg.RUN.FOLDER) / cfg.RUN.NAME)
-    explained = explained_failures(processes.world_size > 1, folder.way_on)
+    explained = explained_failures(processes.world_size > 1, folder.resume_hint)
     with explained, StopSignal(processes.is_main) as stop:
         try:
-            checkpoint = None
-            with processes.all_or_none():
-                if processes.is_main and not args.dry_run:
-                    checkpoint = folder.checkpoint_to_resume(args.resume, args.resume_from)
-            checkpoint = processes.gather(checkpoint)[0]
-            with processes.all_or_none():
-                run = build_run(cfg, folder, processes, stop, checkpoint is not None, checked)
-            run = dataclasses.replace(run, model=processes.in_step(run.model))
-            if cfg.OPTIM.CUDA_GRAPH:
-                graphs = GraphedCompute(partial(forward_backward, run), run.state.network)
-                run = dataclasses.replace(run, graphs=graphs)
+            run = build_run(cfg, start, folder, processes, stop)
             if args.dry_run:
-                dry_run(run)
+                dry_run(run, train_one_step)
             else:
-                with processes.all_or_none():
-                    run = begin(run, checkpoint, args.accept_changed_data)
                 train(run, args.stop_after_epoch)
         except RunStopped:
             return EXIT_STOPPED
@@ -146,127 +99,6 @@ def main() -> int | None:
             folder.unlock()
     destroy_distributed()
     return 0
-
-
-def note_other_recipe(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Say so where loss, rate and patch were chosen for a network of another kind."""
-
-    def kind(name: str) -> type | None:
-        return NETWORKS[name][0] if name in NETWORKS else None
-
-    name, found = cfg.MODEL.NAME, loss_recipe(args.config, args.settings)
-    if found and kind(found[1]) is not kind(name):
-        fitting = [path for path, model in shipped_recipes() if kind(model) is kind(name)]
-        advice = f"; take one of its own, such as configs/{fitting[0].name}" if fitting else ""
-        print(
-            f"note: MODEL.NAME is {name}, but loss, learning rate and patch are those of "
-            f"{found[0]} for {found[1]}{advice}"
-        )
-
-
-def build_run(
-    cfg: CfgNode,
-    folder: RunFolder,
-    processes: Processes,
-    stop: StopSignal,
-    is_resumed: bool,
-    checked: Path | None,
-) -> Run:
-    """Everything that training needs, at its start; ``checked`` remembers sound images."""
-    device = processes.device
-    if cfg.OPTIM.PRECISION == "bf16" and processes.is_main and (warning := bf16_warning(device)):
-        print(warning)
-    check_graph(cfg, device, processes.world_size)
-    set_backends(cfg)
-    seed_everything(cfg.RUN.SEED)
-    network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
-    check_patches(cfg, network)
-    criterion = build_criterion(cfg.LOSS, network.implicit_outputs)
-    check_outputs(cfg, criterion)
-    loaders = build_loaders(cfg, processes.rank, processes.world_size, index=checked)
-    check_best(cfg, list(loaders.validation))
-    if cfg.MODEL.INIT and not is_resumed:
-        node = cfg.MODEL
-        left = load_initial(network, node.NAME, node.INIT, node.INIT_PARTIAL, node.OPTIONS)
-        if left and processes.is_main:
-            print(f"note: MODEL.INIT gave {left}")
-    if processes.world_size > 1 and device.type == "cuda":  # PyTorch has it for GPUs alone
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    network.to(device)
-    if cfg.OPTIM.CHANNELS_LAST:
-        network.to(memory_format=torch.channels_last)
-    ema = ModelEma(network, cfg.OPTIM.EMA)
-    if cfg.OPTIM.GRADIENT_CHECKPOINTING:
-        checkpoint_blocks(network, network.checkpointed_blocks)
-    if cfg.OPTIM.COMPILE:
-        network.compile_for_training()
-    optimizer = build_optimizer(cfg, network)
-    plan = RunPlan(cfg, loaders.sampler.num_samples)
-    scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")
-    files = {}
-    if processes.is_main:  # the one that writes checkpoints
-        sets = {"TRAIN": loaders.train_pairs, **{n: s.pairs for n, s in loaders.validation.items()}}
-        if loaders.layer_pairs:
-            sets["LAYERS"] = loaders.layer_pairs
-        for name, pairs in sets.items():
-            files[name] = stamp_files(path for pair in pairs for path in (pair.rainy, pair.clean))
-    return Run(
-        cfg=cfg,
-        folder=folder,
-        processes=processes,
-        stop=stop,
-        loaders=loaders,
-        model=network,
-        criterion=criterion,
-        schedule=Schedule(optimizer, cfg.SCHEDULE, cfg.OPTIM.EPOCHS, plan.total_steps),
-        state=TrainingState(cfg, network, ema, optimizer, scaler, plan, files),
-        pace=Pace(plan),
-    )
-
-
-def check_outputs(cfg: CfgNode, criterion: Criterion) -> None:
-    """Refuse outputs that the loss cannot take, before any data are read.
-
-    The network runs on the meta device: shapes without values.
-    """
-    with torch.device("meta"):
-        network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
-        rainy = torch.empty(1, 3, cfg.AUGMENT.PATCH, cfg.AUGMENT.PATCH)
-    criterion.check(network(rainy), rainy)
-
-
-def begin(run: Run, checkpoint: Path | None, accept_changed_data: bool) -> Run:
-    """Take the run's folder, take up the run from ``checkpoint`` where there is one."""
-    cfg, state, folder = run.cfg, run.state, run.folder
-    if run.processes.is_main:
-        folder.lock(is_new=checkpoint is None)
-    if checkpoint is not None:
-        saved = read_state(checkpoint)
-        state.load(saved, checkpoint)
-        if run.processes.is_main:
-            changes = check_same_files(
-                checkpoint.parent, saved["data"], state.files, accept_changed_data
-            )
-            state.check_same_epoch(saved, checkpoint, same_files=not changes)
-            if changes:
-                print(f"note: going on with changed data: {changes}")
-            for line in changed_settings(CfgNode.load_cfg(saved["config"]), cfg):
-                print(f"changed setting {line}")
-            progress = state.progress
-            progress.kept = folder.take_best(checkpoint.parent, progress.best_psnr, progress.kept)
-            if progress.best_epoch and not folder.best.exists():
-                print(
-                    f"note: the weights of the best epoch, {progress.best_epoch}, lie neither in "
-                    f"{folder.path} nor beside {checkpoint}; only better ones will be kept"
-                )
-            say(f"resuming {checkpoint} in epoch {progress.epoch}")
-    if not run.processes.is_main:
-        return run
-    write_text(folder.config, cfg.dump())
-    write_list(folder.path, state.files)
-    return dataclasses.replace(
-        run, log=RunLog(folder.path, cfg, state.progress.history, state.progress.step)
-    )
 
 
 def train(run: Run, is_one_epoch: bool) -> None:
@@ -281,7 +113,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
         say(run.loaders.description)
     run.stop.begin("finishing the step or image under way, then saving; go on with --resume")
     for epoch in range(progress.epoch, cfg.OPTIM.EPOCHS + 1):
-        if progress.is_early(cfg.VALIDATION.PATIENCE):
+        if progress.should_stop(cfg.VALIDATION.PATIENCE):
             break
         started = time.perf_counter()
         train_one_epoch(run)
@@ -311,6 +143,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
 def train_one_epoch(run: Run) -> None:
     """The steps that are left of the epoch, with the checkpoints and validations among them."""
     cfg, progress, state = run.cfg, run.state.progress, run.state
+    device = run.processes.device
     stage, steps = state.plan.stage(progress.epoch), state.plan.steps(progress.epoch)
     run.loaders.sampler.set_epoch(
         progress.epoch,
@@ -318,7 +151,7 @@ def train_one_epoch(run: Run) -> None:
         batch_size=stage.batch_size,
         first_step=progress.step_in_epoch,
     )
-    micro_batches = Ahead(iter(run.loaders.train))
+    micro_batches = Prefetcher(iter(run.loaders.train))
     state.network.train()
     run.pace.start()
     with tqdm(
@@ -343,7 +176,7 @@ def train_one_epoch(run: Run) -> None:
             if run.log and is_every(cfg.LOG.EVERY_STEPS, progress.step):
                 record = {"kind": "step", "epoch": progress.epoch, "step": progress.step, "lr": lr}
                 record |= {"images_per_second": run.pace.images_per_second(), "hours_left": hours}
-                run.log.add(record | values | {"memory_gib": peak_memory(run.processes.device)})
+                run.log.add(record | values | {"memory_gib": peak_memory(device) / 2**30})
             if is_stopped or is_every(cfg.CHECKPOINT.EVERY_STEPS, progress.step):
                 save(run)
             if is_stopped:
@@ -364,7 +197,7 @@ def forward_backward(run: Run, rainy: Tensor, clean: Tensor) -> dict[str, Tensor
     return {"loss": loss.detach()} | parts
 
 
-def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bool]:
+def train_one_step(run: Run, micro_batches: Prefetcher) -> tuple[dict[str, float], bool]:
     """One step over ACCUMULATE micro-batches: its values, and whether a signal asks for the end.
 
     The values are loss, its parts and the gradient norm, means over all processes. The host waits
@@ -372,6 +205,7 @@ def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bo
     """
     optim, state, device = run.cfg.OPTIM, run.state, run.processes.device
     layout = torch.channels_last if optim.CHANNELS_LAST else torch.preserve_format
+    compute = partial(forward_backward, run)
     losses: list[dict[str, Tensor]] = []
     indices = []
     for number in range(1, optim.ACCUMULATE + 1):
@@ -383,7 +217,7 @@ def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bo
         if number < optim.ACCUMULATE and isinstance(run.model, DistributedDataParallel):
             exchange = run.model.no_sync()  # only a step's last micro-batch exchanges gradients
         with exchange:
-            losses.append((run.graphs or partial(forward_backward, run))(rainy, clean))
+            losses.append(run.graphs(compute, rainy, clean))
     micro_batches.fetch()  # while the device computes
     if run.processes.world_size > 1:
         check_all_are_trained(state.network)
@@ -401,7 +235,7 @@ def train_one_step(run: Run, micro_batches: Ahead) -> tuple[dict[str, float], bo
         where = f"step {state.progress.step + 1} (epoch {state.progress.epoch})"
         everywhere = [i for share in run.processes.gather(indices) for i in share]
         images = [run.loaders.train_pairs[i].rainy for i in everywhere]
-        refuse_step(where, values, state.network, images, run.cfg, run.folder.way_on())
+        refuse_step(where, values, state.network, images, run.cfg, run.folder.resume_hint())
     if optim.CLIP_NORM:  # not before: a norm that is not finite would spoil all gradients
         nn.utils.clip_grads_with_norm_(state.network.parameters(), optim.CLIP_NORM, norm)
     state.scaler.step(state.optimizer)
@@ -475,29 +309,6 @@ def save(run: Run) -> None:
     """Write latest.pth, from the one process that writes."""
     if run.log:
         run.state.save(run.folder.latest)
-
-
-def dry_run(run: Run) -> None:
-    """Take a few steps of every stage, keep nothing, and print what the whole run would be."""
-    plan, seconds = run.state.plan, {}
-    run.state.network.train()
-    for stage in plan.stages:
-        run.loaders.sampler.set_epoch(
-            stage.first_epoch, patch=stage.patch, batch_size=stage.batch_size
-        )
-        micro_batches = Ahead(iter(run.loaders.train))
-        times = []
-        for _ in range(min(1 + DRY_STEPS, plan.steps(stage.first_epoch))):
-            started = time.perf_counter()
-            train_one_step(run, micro_batches)
-            times.append(time.perf_counter() - started)
-        # The first step also starts workers and compiles.
-        seconds[stage] = statistics.mean(times[1:] or times)
-    if run.processes.is_main:
-        print(run.loaders.description)
-        num = run.processes.world_size
-        print(f"network  {run.cfg.MODEL.NAME} on {run.processes.device}, {num} process(es)")
-        print(plan.report(seconds, peak_memory(run.processes.device)))
 
 
 if __name__ == "__main__":

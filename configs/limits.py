@@ -7,9 +7,10 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from utils.devices import PRECISIONS
 from utils.errors import UserError
 from utils.metrics import PROTOCOLS
-from utils.training.optim import OPTIMIZERS, PRECISIONS
+from utils.training.optim import OPTIMIZERS
 from utils.training.schedule import SCHEDULES
 
 POSITIVE = 1e-300  # the least of what must be above zero

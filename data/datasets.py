@@ -130,7 +130,7 @@ class PatchLoader(DataLoader[Patch]):
             yield _to_floats(rainy), _to_floats(clean), torch.tensor(indices)
 
 
-class Ahead(Iterator[Batch]):
+class Prefetcher(Iterator[Batch]):
     """The micro-batches of an iterator, each of which can be loaded before it is asked for."""
 
     def __init__(self, micro_batches: Iterator[Batch]) -> None:

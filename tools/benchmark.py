@@ -39,10 +39,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 from models import build_model, load_weights
 from models.network import DerainingNetwork
 from tools.complexity import add_networks_option, count_macs
-from tools.measuring import Timing, disturbed_note, least_seconds, peak_memory, seconds_text
+from tools.measuring import Timing, disturbed_note, least_seconds, seconds_text
 from tools.references import RELEASE_SIZE, Reference, fitting_reference, machine_kind
 from utils.checkpoints import read_weights
-from utils.devices import add_device_option
+from utils.devices import add_device_option, peak_memory
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.inference.memory import keep_freed_memory

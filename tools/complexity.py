@@ -42,10 +42,10 @@ sys.path.insert(
 from configs import load_config
 from models import NETWORKS, build_model, load_weights
 from models.network import DerainingNetwork
-from tools.measuring import Timing, disturbed_note, least_seconds, peak_memory, seconds_text
+from tools.measuring import Timing, disturbed_note, least_seconds, seconds_text
 from tools.released_macs import released_macs, released_parameters
 from utils.checkpoints import read_weights
-from utils.devices import add_device_option
+from utils.devices import add_device_option, peak_memory
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.inference.tiling import legal_size

@@ -32,11 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 from configs import load_config
 from losses import build_criterion
 from models import build_model
-from utils.devices import add_device_option
+from utils.devices import PRECISIONS, add_device_option
 from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.training.graphs import GraphedCompute
-from utils.training.optim import PRECISIONS, build_optimizer
+from utils.training.optim import build_optimizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 256
@@ -211,10 +211,10 @@ def training_step(
         scaler.scale(loss).backward()
         return {"loss": loss.detach()}
 
-    gradients = GraphedCompute(compute, network) if is_graph else compute
+    graphs = GraphedCompute(network, enabled=is_graph)
 
     def step() -> None:
-        gradients(rainy, clean)
+        graphs(compute, rainy, clean)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)

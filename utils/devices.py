@@ -1,13 +1,16 @@
-"""Which device a command line means."""
+"""Devices, precisions, and the memory that a process has used."""
 
 from __future__ import annotations
 
 import argparse
 import platform
+import sys
 
 import torch
 
 from utils.errors import UserError
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,16 @@ def bf16_warning(device: torch.device) -> str:
     if device.type != "cpu" or not is_x86 or capability.startswith("AVX512"):
         return ""
     return f"note: this processor ({capability}) emulates bf16; float32 is many times as fast."
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held so far: the GPU's, or else the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows, where photos can be restored
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
 def _device(text: str) -> torch.device:

@@ -18,11 +18,11 @@ import torch
 from configs import load_config
 from data.cache import open_cache
 from data.datasets import (
-    Ahead,
     BatchSampler,
     DecodedPairs,
     Draw,
     PatchLoader,
+    Prefetcher,
     Share,
     TrainingPatches,
     pair_of,
@@ -277,7 +277,7 @@ def test_batches_loaded_ahead_are_all_there_and_in_order() -> None:
     """However often and wherever the next one is asked for early, also behind the last."""
     for early in ((), (0,), (1, 1, 2), (0, 1, 2, 3)):
         batches = [(torch.tensor(i), torch.tensor(-i), torch.tensor(10 * i)) for i in range(3)]
-        ahead, seen = Ahead(iter(batches)), []
+        ahead, seen = Prefetcher(iter(batches)), []
         for step in range(4):
             for _ in range(early.count(step)):
                 ahead.fetch()

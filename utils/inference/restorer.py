@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.devices import bf16_warning, find_device
+from utils.devices import PRECISIONS, bf16_warning, find_device
 from utils.errors import UserError
 from utils.inference.memory import MemoryPlan, out_of_memory_suppressed
 from utils.inference.tiling import (
@@ -35,7 +35,6 @@ from utils.inference.tiling import (
     whole_grid,
 )
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ARRAY_TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 TENSOR_TYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
 MAX_BATCH = 64  # tiles at a time on a GPU; more of them do not keep it busier

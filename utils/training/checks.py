@@ -55,7 +55,7 @@ def refuse_step(
     network: nn.Module,
     images: Sequence[Path],
     cfg: CfgNode,
-    way_on: str,
+    resume_hint: str,
 ) -> NoReturn:
     """Stop at a value that is not finite, before it reaches the weights.
 
@@ -68,7 +68,7 @@ def refuse_step(
     raise UserError(
         f"In {where} the loss is {values['loss']:g} and the gradient norm "
         f"{values['grad_norm']:g}; {gradient_report(network)}. The images are "
-        f"{', '.join(map(str, images))}. Try {' or '.join(advice)}. {way_on}"
+        f"{', '.join(map(str, images))}. Try {' or '.join(advice)}. {resume_hint}"
     )
 
 

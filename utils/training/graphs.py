@@ -43,22 +43,24 @@ class Recording:
 
 
 class GraphedCompute:
-    """``compute``, recorded when its images get another shape, else replayed.
+    """A computation, recorded when its images get another shape, else replayed.
 
     A replay launches all kernels of a step at once. Networks of many small ones, such as
-    NeRD-Rain, otherwise wait for Python most of the time. The values are those of ``compute``.
+    NeRD-Rain, otherwise wait for Python most of the time. Unless ``enabled``, it is a plain call.
     """
 
-    def __init__(self, compute: Compute, network: nn.Module) -> None:
-        self.compute = compute
+    def __init__(self, network: nn.Module, *, enabled: bool) -> None:
         self.network = network
+        self.enabled = enabled
         self.recording: Recording | None = None
 
-    def __call__(self, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        """What ``compute`` returns; good until the next call, as the gradients are."""
+    def __call__(self, compute: Compute, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """What ``compute`` returns; valid until the next call, as the gradients are."""
+        if not self.enabled:
+            return compute(rainy, clean)
         if self.recording is None or self.recording.rainy.shape != rainy.shape:
             self.recording = None  # frees its memory
-            self.recording = self._record(rainy, clean)
+            self.recording = self._record(compute, rainy, clean)
         recording = self.recording
         recording.rainy.copy_(rainy)
         recording.clean.copy_(clean)
@@ -67,7 +69,7 @@ class GraphedCompute:
             parameter.grad = gradient
         return recording.values
 
-    def _record(self, rainy: Tensor, clean: Tensor) -> Recording:
+    def _record(self, compute: Compute, rainy: Tensor, clean: Tensor) -> Recording:
         rainy, clean = rainy.clone(), clean.clone()
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         # Everything happens beside the default stream: a graph may not wait for what began there.
@@ -75,14 +77,14 @@ class GraphedCompute:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
-                self.compute(rainy, clean)
+                compute(rainy, clean)
                 self._forget_gradients()
             for buffer, before in buffers:  # the statistics of batch norms count no warm-up
                 buffer.copy_(before)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            values = self.compute(rainy, clean)
+            values = compute(rainy, clean)
         gradients = [parameter.grad for parameter in self.network.parameters()]
         self._forget_gradients()
         return Recording(graph, rainy, clean, values, gradients)

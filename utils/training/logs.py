@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import sys
 import uuid
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ import matplotlib
 import numpy as np
 from yacs.config import CfgNode
 
+from utils.console import say
 from utils.errors import UserError
 from utils.files import atomic_write, write_text
 from utils.images import write_png
@@ -92,18 +91,6 @@ class RunLog:
         self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
-
-
-def say(text: str) -> None:
-    """Print at once what a run tells. The run goes on where its reader or terminal has gone."""
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def json_line(record: Record) -> str:
@@ -209,7 +196,7 @@ def summary(progress: Progress, cfg: CfgNode, folder: RunFolder, example: Path) 
     """The last words of a run: its best epoch and the command to test it on ``example``."""
     epochs = progress.epoch - 1
     lines = [f"{epochs} epochs, {progress.step:,} steps: {folder.path}"]
-    if progress.is_early(cfg.VALIDATION.PATIENCE) and epochs < cfg.OPTIM.EPOCHS:
+    if progress.should_stop(cfg.VALIDATION.PATIENCE) and epochs < cfg.OPTIM.EPOCHS:
         lines.append(f"stopped early: no better PSNR in {cfg.VALIDATION.PATIENCE} epochs")
     if progress.best_epoch:
         lines.append(f"best epoch {progress.best_epoch}: {progress.best_psnr:.2f} dB")

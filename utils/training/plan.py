@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from itertools import accumulate
 
-import torch
 from yacs.config import CfgNode
 
 
@@ -131,12 +128,3 @@ class Pace:
             return 0.0
         left = self._plan.pixels_left(epoch, step_in_epoch)
         return left * self._seconds / self._pixels / 3600
-
-
-def peak_memory(device: torch.device) -> float:
-    """The most memory this process has taken so far, in GiB: the GPU's, or else the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -75,7 +75,7 @@ class RunFolder:
             )
         return None
 
-    def way_on(self) -> str:
+    def resume_hint(self) -> str:
         """How to go on from what is saved, in one sentence."""
         if self.latest.exists():
             return f"The last checkpoint is untouched: {self.latest}."

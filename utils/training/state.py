@@ -59,7 +59,7 @@ class Progress:
             self.best_psnr, self.best_epoch = psnr, self.epoch
         return is_best
 
-    def is_early(self, patience: int) -> bool:
+    def should_stop(self, patience: int) -> bool:
         """Whether ``patience`` epochs (0: for ever) have passed without a better PSNR."""
         validated = [record["epoch"] for record in self.history if "psnr" in record]
         return bool(patience and validated) and validated[-1] - self.best_epoch >= patience

@@ -107,10 +107,10 @@ class StopSignal:
 
 
 @contextlib.contextmanager
-def explained_failures(is_one_of_several: bool, way_on: Callable[[], str]) -> Iterator[None]:
+def explained_failures(is_one_of_several: bool, resume_hint: Callable[[], str]) -> Iterator[None]:
     """Turn what PyTorch raises for faults of the machine into one sentence, a UserError.
 
-    ``way_on`` tells how to go on from what is saved.
+    ``resume_hint`` tells how to go on from what is saved.
     """
     try:
         yield
@@ -122,12 +122,12 @@ def explained_failures(is_one_of_several: bool, way_on: Callable[[], str]) -> It
         raise
     except (ConnectionError, EOFError) as error:  # reading from a loader process that is gone
         explanation = _explanation("DataLoader worker", is_one_of_several)
-        raise UserError(f"{explanation} {way_on()}") from error
+        raise UserError(f"{explanation} {resume_hint()}") from error
     except RuntimeError as error:
         explanation = _explanation(str(error), is_one_of_several)
         if explanation is None:
             raise
-        raise UserError(f"{explanation} {way_on()}") from error
+        raise UserError(f"{explanation} {resume_hint()}") from error
 
 
 def _explanation(message: str, is_one_of_several: bool) -> str | None:

@@ -1,0 +1,217 @@
+"""Building a run from its settings: what ``train.py`` trains, reads and writes.
+
+This file and ``dry_run.py`` compose the packages as the scripts do, for ``train.py`` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from configs import changed_settings, loss_recipe, shipped_recipes
+from data.loaders import Loaders, build_loaders
+from losses import build_criterion
+from losses.criteria import Criterion
+from models import NETWORKS, build_model, load_initial
+from utils.console import say
+from utils.devices import bf16_warning
+from utils.files import write_text
+from utils.training.checks import check_best, check_patches
+from utils.training.data_identity import FileStamps, check_same_files, stamp_files, write_list
+from utils.training.distributed import Processes
+from utils.training.ema import ModelEma
+from utils.training.graphs import GraphedCompute, check_graph
+from utils.training.logs import RunLog
+from utils.training.optim import build_optimizer, checkpoint_blocks, set_backends
+from utils.training.plan import Pace, RunPlan
+from utils.training.run_folder import RunFolder
+from utils.training.schedule import Schedule
+from utils.training.state import TrainingState, read_state, seed_everything
+from utils.training.stopping import StopSignal
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the functions of ``train.py`` share."""
+
+    cfg: CfgNode
+    folder: RunFolder
+    processes: Processes
+    stop: StopSignal
+    loaders: Loaders
+    model: nn.Module  # the network, wrapped in DistributedDataParallel where there are several
+    criterion: Criterion
+    schedule: Schedule
+    state: TrainingState
+    pace: Pace
+    graphs: GraphedCompute  # replays a micro-batch's computation with OPTIM.CUDA_GRAPH
+    log: RunLog | None  # the main process's; None in a dry run
+
+
+class Start(NamedTuple):
+    """How a run begins: the options of the command line that are not settings."""
+
+    resume: bool
+    resume_from: Path | None
+    accept_changed_data: bool
+    dry_run: bool
+
+
+def build_run(
+    cfg: CfgNode, start: Start, folder: RunFolder, processes: Processes, stop: StopSignal
+) -> Run:
+    """Build everything and take up the checkpoint to resume from, if there is one.
+
+    Called by all processes together: a UserError of one ends them all.
+    """
+    checkpoint = None
+    with processes.all_or_none():
+        if processes.is_main and not start.dry_run:
+            checkpoint = folder.checkpoint_to_resume(start.resume, start.resume_from)
+    checkpoint = processes.gather(checkpoint)[0]
+    with processes.all_or_none():
+        # Remembers which images were found sound; a dry run writes nothing.
+        index = None if start.dry_run else Path(cfg.RUN.FOLDER) / ".checked"
+        loaders, criterion, schedule, state = _build_parts(
+            cfg, processes, index, checkpoint is not None
+        )
+    model = processes.in_step(state.network)
+    log = None
+    with processes.all_or_none():
+        if not start.dry_run:
+            log = _begin(state, folder, processes, checkpoint, start.accept_changed_data)
+    return Run(
+        cfg=cfg,
+        folder=folder,
+        processes=processes,
+        stop=stop,
+        loaders=loaders,
+        model=model,
+        criterion=criterion,
+        schedule=schedule,
+        state=state,
+        pace=Pace(state.plan),
+        graphs=GraphedCompute(state.network, enabled=cfg.OPTIM.CUDA_GRAPH),
+        log=log,
+    )
+
+
+def note_other_recipe(cfg: CfgNode, config: Path, settings: list[str]) -> None:
+    """Print a note where loss, learning rate and patch come from another network's recipe."""
+
+    def kind(name: str) -> type | None:
+        return NETWORKS[name][0] if name in NETWORKS else None
+
+    name, found = cfg.MODEL.NAME, loss_recipe(config, settings)
+    if found and kind(found[1]) is not kind(name):
+        fitting = [path for path, model in shipped_recipes() if kind(model) is kind(name)]
+        advice = f"; take one of its own, such as configs/{fitting[0].name}" if fitting else ""
+        say(
+            f"note: MODEL.NAME is {name}, but loss, learning rate and patch are those of "
+            f"{found[0]} for {found[1]}{advice}"
+        )
+
+
+def _build_parts(
+    cfg: CfgNode, processes: Processes, index: Path | None, is_resumed: bool
+) -> tuple[Loaders, Criterion, Schedule, TrainingState]:
+    """What a run consists of, as it is at its start. No collective operation stands in here."""
+    device = processes.device
+    if cfg.OPTIM.PRECISION == "bf16" and processes.is_main and (warning := bf16_warning(device)):
+        say(warning)
+    check_graph(cfg, device, processes.world_size)
+    set_backends(cfg)
+    seed_everything(cfg.RUN.SEED)
+    network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
+    check_patches(cfg, network)
+    criterion = build_criterion(cfg.LOSS, network.implicit_outputs)
+    _check_outputs(cfg, criterion)
+    loaders = build_loaders(cfg, processes.rank, processes.world_size, index=index)
+    check_best(cfg, list(loaders.validation))
+    if cfg.MODEL.INIT and not is_resumed:
+        node = cfg.MODEL
+        left = load_initial(network, node.NAME, node.INIT, node.INIT_PARTIAL, node.OPTIONS)
+        if left and processes.is_main:
+            say(f"note: MODEL.INIT gave {left}")
+    if processes.world_size > 1 and device.type == "cuda":  # PyTorch has it for GPUs only
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    network.to(device)
+    if cfg.OPTIM.CHANNELS_LAST:
+        network.to(memory_format=torch.channels_last)
+    ema = ModelEma(network, cfg.OPTIM.EMA)
+    if cfg.OPTIM.GRADIENT_CHECKPOINTING:
+        checkpoint_blocks(network, network.checkpointed_blocks)
+    if cfg.OPTIM.COMPILE:
+        network.compile_for_training()
+    optimizer = build_optimizer(cfg, network)
+    plan = RunPlan(cfg, loaders.sampler.num_samples)
+    scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")
+    files = _stamp_data(loaders) if processes.is_main else {}  # for the one that writes them
+    state = TrainingState(cfg, network, ema, optimizer, scaler, plan, files)
+    # Before a checkpoint is loaded: the base learning rate is this run's, not the saved one.
+    schedule = Schedule(optimizer, cfg.SCHEDULE, cfg.OPTIM.EPOCHS, plan.total_steps)
+    return loaders, criterion, schedule, state
+
+
+def _check_outputs(cfg: CfgNode, criterion: Criterion) -> None:
+    """Refuse outputs that the loss cannot take, before any data are read.
+
+    The network runs on the meta device: shapes without values.
+    """
+    with torch.device("meta"):
+        network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
+        rainy = torch.empty(1, 3, cfg.AUGMENT.PATCH, cfg.AUGMENT.PATCH)
+    criterion.check(network(rainy), rainy)
+
+
+def _stamp_data(loaders: Loaders) -> dict[str, FileStamps]:
+    """Names, sizes and times of all files, by TRAIN, LAYERS and the validation sets' names."""
+    sets = {"TRAIN": loaders.train_pairs, **{n: s.pairs for n, s in loaders.validation.items()}}
+    if loaders.layer_pairs:
+        sets["LAYERS"] = loaders.layer_pairs
+    return {
+        name: stamp_files(path for pair in pairs for path in (pair.rainy, pair.clean))
+        for name, pairs in sets.items()
+    }
+
+
+def _begin(
+    state: TrainingState,
+    folder: RunFolder,
+    processes: Processes,
+    checkpoint: Path | None,
+    accept_changed_data: bool,
+) -> RunLog | None:
+    """Lock the run's folder, load ``checkpoint`` if there is one, open the main process's log."""
+    if processes.is_main:
+        folder.lock(is_new=checkpoint is None)
+    if checkpoint is not None:
+        saved = read_state(checkpoint)
+        state.load(saved, checkpoint)
+        if processes.is_main:
+            changes = check_same_files(
+                checkpoint.parent, saved["data"], state.files, accept_changed_data
+            )
+            state.check_same_epoch(saved, checkpoint, same_files=not changes)
+            if changes:
+                say(f"note: going on with changed data: {changes}")
+            for line in changed_settings(CfgNode.load_cfg(saved["config"]), state.cfg):
+                say(f"changed setting {line}")
+            progress = state.progress
+            progress.kept = folder.take_best(checkpoint.parent, progress.best_psnr, progress.kept)
+            if progress.best_epoch and not folder.best.exists():
+                say(
+                    f"note: the weights of the best epoch, {progress.best_epoch}, were not found "
+                    f"in {folder.path} or beside {checkpoint}; only better ones will be kept"
+                )
+            say(f"resuming {checkpoint} in epoch {progress.epoch}")
+    if not processes.is_main:
+        return None
+    write_text(folder.config, state.cfg.dump())
+    write_list(folder.path, state.files)
+    return RunLog(folder.path, state.cfg, state.progress.history, state.progress.step)
