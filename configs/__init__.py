@@ -19,7 +19,7 @@ from utils.errors import UserError
 from utils.wording import did_you_mean
 
 # Settings that hold one text or a list, which the command line writes as in YAML: "[a, [b, 2]]".
-TEXT_OR_LIST = ("DATA.TRAIN", "DATA.VAL")
+TEXT_OR_LIST = ("DATA.TRAIN", "DATA.VAL", "TEST.SETS")
 
 
 def default_config() -> CfgNode:
@@ -123,6 +123,18 @@ def default_config() -> CfgNode:
     c.VALIDATION.PROTOCOL = "rain13k"  # as evaluate.py's
     c.VALIDATION.PATIENCE = 0  # epochs without a better PSNR before stopping, 0 = never
     c.VALIDATION.SAMPLES_EVERY = 10  # epochs between sample pictures in the run folder, 0 = none
+
+    # What `test.py --config` does: restores these sets and scores them.
+    c.TEST = CfgNode()
+    c.TEST.SETS = ""  # as DATA.VAL; empty: the sets of DATA.VAL
+    c.TEST.METHOD = ""  # the method's name in tables and folders; empty: RUN.NAME
+    c.TEST.OUTPUT = "results"  # restored images go to OUTPUT/METHOD/SET/
+    c.TEST.SCORES = "evaluation"  # folder of the table and the page
+    c.TEST.PROTOCOL = ""  # of all sets, as evaluate.py's; empty: each set's own
+    c.TEST.TILE = "auto"  # as test.py's --tile: auto, whole, released, 256 or 256x384
+    c.TEST.OVERLAP = -1  # pixels over which tiles are blended; -1: test.py's default
+    c.TEST.ENSEMBLE = 1  # 8: average over flips and quarter turns, in eight times the time
+    c.TEST.PRECISION = "float32"  # or bf16, fp16
 
     c.CHECKPOINT = CfgNode()
     c.CHECKPOINT.EVERY_STEPS = 0  # besides the end of each epoch, 0 = only then
@@ -267,7 +279,9 @@ def _of_type(value: Any, default: Any, name: str, source: str) -> Any:
             pass  # refused below
     if wanted is list and isinstance(value, tuple):
         value = list(value)
-    if isinstance(value, list) and name in TEXT_OR_LIST:
+    if wanted is str and type(value) is int:  # a name or a tile such as 128
+        value = str(value)
+    if isinstance(value, (str, list)) and name in TEXT_OR_LIST:
         return value
     if type(value) is not wanted:
         raise UserError(

@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from utils.devices import PRECISIONS
 from utils.errors import UserError
+from utils.inference.tiling import Tile
 from utils.metrics import PROTOCOLS
 from utils.training.optim import OPTIMIZERS
 from utils.training.schedule import SCHEDULES
@@ -54,19 +55,23 @@ RANGES: dict[str, tuple[float, float]] = {
     "VALIDATION.EVERY_STEPS": (0, NO_LIMIT),
     "VALIDATION.PATIENCE": (0, NO_LIMIT),
     "VALIDATION.SAMPLES_EVERY": (0, NO_LIMIT),
+    "TEST.OVERLAP": (-1, NO_LIMIT),
     "CHECKPOINT.EVERY_STEPS": (0, NO_LIMIT),
     "CHECKPOINT.KEEP_BEST": (1, NO_LIMIT),
     "CHECKPOINT.SNAPSHOT_EVERY": (0, NO_LIMIT),
     "LOG.EVERY_STEPS": (1, NO_LIMIT),
 }
 
-# Setting -> the words it may be.
-CHOICES: dict[str, tuple[str, ...]] = {
+# Setting -> the values it may have.
+CHOICES: dict[str, tuple[object, ...]] = {
     "RUN.BACKEND": ("auto", "gloo"),
     "OPTIM.NAME": tuple(OPTIMIZERS),
     "OPTIM.PRECISION": tuple(PRECISIONS),
     "SCHEDULE.NAME": tuple(SCHEDULES),
     "VALIDATION.PROTOCOL": tuple(PROTOCOLS),
+    "TEST.PROTOCOL": ("", *PROTOCOLS, "niqe"),
+    "TEST.ENSEMBLE": (1, 8),
+    "TEST.PRECISION": tuple(PRECISIONS),
 }
 
 # Lists of two numbers in ascending order; AUGMENT.CROP may be empty too.
@@ -79,7 +84,8 @@ def check_values(cfg: CfgNode) -> None:
     for name, choices in CHOICES.items():
         if _get(cfg, name) not in choices:
             raise UserError(
-                f"{name} is {_get(cfg, name)!r}; it must be one of {', '.join(choices)}."
+                f"{name} is {_get(cfg, name)!r}; it must be one of "
+                f"{', '.join(str(choice) or 'nothing' for choice in choices)}."
             )
     terms = {f"LOSS.TERMS.{name}": (0.0, NO_LIMIT) for name in cfg.LOSS.TERMS}
     for name, (least, largest) in (RANGES | terms).items():
@@ -104,6 +110,7 @@ def check_values(cfg: CfgNode) -> None:
             f"OPTIM.LR is {cfg.OPTIM.LR:g}, below SCHEDULE.LR_MIN, {cfg.SCHEDULE.LR_MIN:g}, "
             "where the cosine is to end; raise the one or lower the other."
         )
+    Tile.parse(cfg.TEST.TILE)
     if not cfg.RUN.NAME:
         raise UserError("RUN.NAME is empty; it names the run's folder.")
 

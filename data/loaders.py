@@ -35,7 +35,7 @@ from data.transforms import Augmentation
 from data.workers import prepare_worker
 from utils.errors import UserError
 from utils.images import images_by_stem
-from utils.set_names import dataset_name
+from utils.set_names import named_folders
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def build_loaders(
             shares.append(Share(len(train_pairs), len(pairs), num_visits))
             train_pairs += pairs
     validation_pairs = {
-        name: find("VAL", folder) for name, folder in validation_folders(node.VAL).items()
+        name: find("VAL", folder) for name, folder in named_folders(node.VAL, "DATA.VAL").items()
     }
     num_samples = sum(share.num_visits for share in shares)
     stages = [(1, cfg.AUGMENT.PATCH, cfg.OPTIM.BATCH_SIZE), *cfg.AUGMENT.PROGRESSIVE]
@@ -190,27 +190,6 @@ def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:
         found.append((folder, float(weight)))
     if not found:
         raise UserError("DATA.TRAIN is an empty list; name a folder of pairs.")
-    return found
-
-
-def validation_folders(setting: str | Sequence[Any]) -> dict[str, str]:
-    """The folders of DATA.VAL by name: FOLDER, or a list of FOLDER and [FOLDER, NAME]; "" is none.
-
-    Without a name a set is called what its folder is. Raises UserError for anything else, and for
-    two sets of one name.
-    """
-    found: dict[str, str] = {}
-    for entry in ([setting] if setting else []) if isinstance(setting, str) else setting:
-        folder, name = (entry, "") if isinstance(entry, str) else _two(entry)
-        if not isinstance(folder, str) or not isinstance(name, str):
-            raise UserError(f"DATA.VAL holds {entry!r}; each entry is a folder or [folder, name].")
-        name = name or dataset_name(Path(folder))
-        if name in found:
-            raise UserError(
-                f"DATA.VAL has two sets called {name}, {found[name]} and {folder}; give one of "
-                "them another name by [folder, name]."
-            )
-        found[name] = folder
     return found
 
 

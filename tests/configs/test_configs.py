@@ -110,6 +110,10 @@ def test_another_network_starts_without_the_options_of_the_one_before(tmp_path) 
         (["OPTIM.NAME", "sgd"], r"must be one of adam, adamw"),
         (["SCHEDULE.NAME", "linear"], r"one of warmup_cosine, multi_step, exponential"),
         (["VALIDATION.PROTOCOL", "y"], r"VALIDATION\.PROTOCOL is 'y'; it must be one of"),
+        (["TEST.PROTOCOL", "y"], r"one of nothing, rain13k, did, rgb, hq_rain, raindrop, niqe"),
+        (["TEST.TILE", "half"], r"tile is 'half'"),
+        (["TEST.ENSEMBLE", "4"], r"TEST\.ENSEMBLE is 4; it must be one of 1, 8"),
+        (["TEST.OVERLAP", "-2"], r"at least -1"),
         (["OPTIM.EPOCHS", "0"], r"must be at least 1"),
         (["OPTIM.BETAS", "[0.9]"], r"must hold two numbers"),
         (["LOSS.RANGE", "['a', 'b']"], r"must hold numbers"),
@@ -126,6 +130,12 @@ def test_mistakes_are_refused_in_one_sentence(overrides: list[str], message: str
 
 
 def test_text_settings_take_any_text() -> None:
+    recipe = ROOT / "configs" / "dmsr_rain13k.yml"  # which lists several sets
+    overrides = ["TEST.SETS", "datasets/mine", "TEST.TILE", "128"]
+    node = load_config(recipe, overrides).TEST
+    assert (node.SETS, node.TILE) == ("datasets/mine", "128")
+    lists = load_config(recipe, ["TEST.SETS", "[a, [b, name]]"]).TEST.SETS
+    assert lists == ["a", ["b", "name"]]
     assert load_config(ROOT / "training.yml", ["RUN.NAME", "2024"]).RUN.NAME == "2024"
 
 

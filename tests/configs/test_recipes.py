@@ -134,3 +134,32 @@ def test_mspfn_takes_the_released_number_of_steps() -> None:
     cfg = load_config(CONFIGS / "mspfn_rain13k.yml")
     steps = 13_712 * cfg.DATA.REPEAT // cfg.OPTIM.BATCH_SIZE * cfg.OPTIM.EPOCHS
     assert 950_000 < steps < 1_050_000
+
+
+RAIN13K = ["Test100", "Rain100H", "Rain100L", "Test2800", "Test1200"]
+TEST_SETS = {
+    **{
+        name: [f"datasets/Rain13K/test/{test_set}" for test_set in RAIN13K]
+        for name in ("dmsr_rain13k", "mspfn_rain13k", "mspfn_n1_rain13k")
+    },
+    **{
+        f"{network}_{short}": f"datasets/{name}/test"
+        for network in ("nerd_rain", "nerd_rain_s")
+        for short, name in (
+            ("rain200l", "Rain200L"), ("rain200h", "Rain200H"), ("did", "DID-Data"),
+            ("ddn", "DDN-Data"), ("spa", "SPA-Data"),
+        )
+    },
+    **{f"dcsfn_{name.lower()}": f"datasets/{name}/test"
+       for name in ("Rain100H", "Rain100L", "Rain1200")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [path.stem for path in CONFIGS.glob("*_*.yml") if not path.stem.startswith("petrichor")],
+)
+def test_a_published_recipe_names_its_papers_test_sets(name: str) -> None:
+    cfg = load_config(CONFIGS / f"{name}.yml")
+    assert TEST_SETS[name.replace("_cnn", "")] == cfg.TEST.SETS
+    assert cfg.TEST.TILE == "released" and cfg.TEST.PROTOCOL == ""

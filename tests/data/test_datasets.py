@@ -27,11 +27,12 @@ from data.datasets import (
     TrainingPatches,
     pair_of,
 )
-from data.loaders import build_loaders, training_folders, validation_folders
+from data.loaders import build_loaders, training_folders
 from data.pairs import Pair, find_pairs
 from data.transforms import Augmentation
 from tests.helpers import smooth_image, write_pairs
 from utils.errors import UserError
+from utils.set_names import named_folders
 
 
 @pytest.fixture
@@ -242,15 +243,15 @@ def test_several_training_and_validation_sets(tmp_path) -> None:
 
 
 def test_lists_of_folders_that_cannot_be_meant_are_refused() -> None:
-    assert training_folders("a") == [("a", 1)] and validation_folders("") == {}
+    assert training_folders("a") == [("a", 1)] and named_folders("", "DATA.VAL") == {}
     assert training_folders(["a", ["b", 2]]) == [("a", 1), ("b", 2)]
     for wrong in ([["a", 0]], [["a", "b"]], [["a"]], [7], []):
         with pytest.raises(UserError, match=r"DATA\.TRAIN"):
             training_folders(wrong)
     with pytest.raises(UserError, match=r"DATA\.VAL holds \['a', 2\]"):
-        validation_folders([["a", 2]])
+        named_folders([["a", 2]], "DATA.VAL")
     with pytest.raises(UserError, match="two sets called Rain12, x/Rain12/test and y/Rain12"):
-        validation_folders(["x/Rain12/test", "y/Rain12"])
+        named_folders(["x/Rain12/test", "y/Rain12"], "DATA.VAL")
 
 
 def test_one_flip_for_all_images_of_a_step(tmp_path) -> None:
