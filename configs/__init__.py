@@ -47,6 +47,7 @@ def default_config() -> CfgNode:
     c.DATA.VAL = "datasets/val"
     c.DATA.LAYOUT = "auto"  # recognised; or folders, one_folder, side_by_side
     c.DATA.MATCH = ""  # a regular expression: what its groups hold, the names of a pair share
+    c.DATA.RAINY_HALF = "auto"  # of files with both side by side: as they show; or left, right
     c.DATA.REPEAT = 1  # how often an epoch visits each pair; raise it for small sets
     c.DATA.CACHE = ""  # folder for decoded images, memory-mapped; empty: decode every time
     c.DATA.WORKERS = 2  # loader processes of each training process

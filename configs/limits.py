@@ -65,6 +65,7 @@ RANGES: dict[str, tuple[float, float]] = {
 # Setting -> the values it may have.
 CHOICES: dict[str, tuple[object, ...]] = {
     "RUN.BACKEND": ("auto", "gloo"),
+    "DATA.RAINY_HALF": ("auto", "left", "right"),
     "OPTIM.NAME": tuple(OPTIMIZERS),
     "OPTIM.PRECISION": tuple(PRECISIONS),
     "SCHEDULE.NAME": tuple(SCHEDULES),

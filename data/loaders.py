@@ -22,7 +22,7 @@ from data.datasets import (
     Share,
     TrainingPatches,
 )
-from data.pairs import Pair, find_pairs, warn_about_halves
+from data.pairs import FoundPairs, Pair, find_pairs
 from data.synthesis import (
     Mixture,
     SyntheticPatches,
@@ -82,9 +82,10 @@ def build_loaders(
     descriptions = []
 
     def find(name: str, folder: str) -> list[Pair]:
-        layout, pairs = _find_pairs(name, folder, node)
+        layout, pairs, notes = _find_pairs(name, folder, node)
         if rank == 0:
-            warn_about_halves(pairs)
+            for note in notes:
+                print(f"{folder}: {note}", flush=True)
         if name == "VAL" or not node.CACHE:  # building the cache is the same check
             share = pairs[rank::world_size]
             check_pairs(share, f"checking {folder}", quiet=rank > 0, index=index)
@@ -213,14 +214,14 @@ def build_augmentation(node: CfgNode) -> Augmentation:
         raise UserError(str(error)) from error
 
 
-def _find_pairs(name: str, folder: str, node: CfgNode) -> tuple[str, list[Pair]]:
+def _find_pairs(name: str, folder: str, node: CfgNode) -> FoundPairs:
     if not Path(folder).exists():
         raise UserError(
             f"There is no folder {folder} (DATA.{name}); put pairs in {folder}/input and "
             f"{folder}/target, name another folder with DATA.{name} FOLDER, or run `make demo`, "
             'which makes some. The README lists known sets under "Data sets".'
         )
-    return find_pairs(Path(folder), node.LAYOUT, node.MATCH)
+    return find_pairs(Path(folder), node.LAYOUT, node.MATCH, node.RAINY_HALF)
 
 
 def _validation_loader(pairs: list[Pair], workers: int) -> DataLoader:

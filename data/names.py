@@ -1,22 +1,28 @@
 """Which names belong together: ``1_3`` to ``1``, ``rain-001`` to ``norain-001``, ``001`` to ``1``.
 
-Names are file names without suffix, with the subfolders before them where there are some. Only
-names count, never positions in a sorted list. ``pair_names`` tries the ways in which the field's
-data sets and programs name their files, from the strictest on, and takes the first by which most
-names find a partner; ``match`` is the user's own way.
+A name is a file name without suffix, behind the subfolder that it lies in: ``file1/a``. Only names
+count, never positions in a sorted list. Folders pair with folders and file names with file names,
+so a number in a folder's name never replaces one in a file's name. ``pair_names`` tries the ways in
+which the field's data sets and programs name their files, the strictest first, and takes the first
+by which most names find a partner; ``match`` is the user's own way. Names are compared in Unicode's
+composed form (NFC): macOS decomposes them.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from utils.errors import UserError
 
 Tokens = tuple[str, ...]
+Group = tuple[list[str], list[str]]  # names, and the partners that they may have
 
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|[\W_]+")  # digits, letters, separators
+
+CLEAN_GROUP = "clean"  # (?P<clean>...) in a pattern marks the clean images
 
 
 def pair_names(
@@ -25,25 +31,27 @@ def pair_names(
     """The partner of each of ``names``, None where it has none; several may share a partner.
 
     ``match`` is a regular expression: names belong together where its groups (without groups, all
-    that it matches) hold the same text. Raises UserError for a pattern that is none and for two
+    that it matches) hold the same text. Raises UserError for an invalid pattern and for two
     partners which it does not tell apart.
     """
     if match:
         return _pair_by_pattern(names, partners, match)
-    known = set(partners)
-    if known.issuperset(names):
-        return {name: name for name in names}
+    known = {composed(partner): partner for partner in partners}
+    exact = {name: known.get(composed(name)) for name in names}
+    if None not in exact.values():
+        return exact
+    groups = _groups(names, partners)
     for read in (_as_they_are, _without_affixes, _without_zeros):
-        keys, partner_keys = read(names), read(partners)
-        by_key = dict(zip(partner_keys, partners, strict=True))
-        if len(by_key) < len(partners) or len(set(keys)) < len(names):
-            continue  # this reading takes two names for one
-        for partner_of in (by_key.get, partial(_longest_start, by_key)):
-            found = {n: partner_of(key) for n, key in zip(names, keys, strict=True)}
-            count = sum(partner is not None for partner in found.values())
-            if 2 * count > len(names):
-                return found
-    return {name: name if name in known else None for name in names}
+        for by_start in (False, True):
+            found = _read_groups(groups, read, by_start)
+            if found is not None and 2 * len(found) > len(names):
+                return {name: found.get(name) for name in names}
+    return _by_folder(names, partners) or exact
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form, NFC."""
+    return unicodedata.normalize("NFC", name)
 
 
 def has_word(name: str, words: Iterable[str]) -> bool:
@@ -51,33 +59,84 @@ def has_word(name: str, words: Iterable[str]) -> bool:
     return not set(words).isdisjoint(_tokens(name.casefold()))
 
 
-def _pair_by_pattern(
-    names: Sequence[str], partners: Sequence[str], match: str
-) -> dict[str, str | None]:
-    try:
-        pattern = re.compile(match)
-    except re.error as error:
-        raise UserError(
-            f"The pattern '{match}' is no regular expression ({error}); one such as '(\\d+)' says "
-            "with a group what the names of a pair share."
-        ) from error
+# --- folders -------------------------------------------------------------------------------------
 
-    def key(name: str) -> tuple[str | None, ...] | None:
-        found = pattern.search(name)
-        return None if found is None else found.groups() or (found[0],)
 
-    by_key: dict[tuple[str | None, ...], str] = {}
-    for partner in partners:
-        partner_key = key(partner)
-        if partner_key is None:
-            continue
-        if partner_key in by_key:
-            raise UserError(
-                f"The pattern '{match}' takes {by_key[partner_key]} and {partner} for one; it must "
-                "tell all clean images apart."
-            )
-        by_key[partner_key] = partner
-    return {name: by_key.get(key(name) or ()) for name in names}
+def _groups(names: Sequence[str], partners: Sequence[str]) -> list[Group]:
+    """Which names may belong to which partners by their folders.
+
+    Where the partners lie in several folders, each folder of names belongs to one of them; names
+    outside all folders belong to any partner, if the partners' file names differ.
+    """
+    by_folder = _by_folder_of(names)
+    partners_by_folder = _by_folder_of(partners)
+    if len(partners_by_folder) <= 1:
+        return [(group, list(partners)) for group in by_folder.values()]
+    if list(by_folder) == [""]:
+        is_unique = len({_stem(partner) for partner in partners}) == len(partners)
+        return [(list(names), list(partners))] if is_unique else []
+    partner_of = pair_names(
+        [folder.replace("/", " ") for folder in by_folder],
+        [folder.replace("/", " ") for folder in partners_by_folder],
+    )
+    spaced = {folder.replace("/", " "): found for folder, found in partners_by_folder.items()}
+    return [
+        (group, spaced[partner])
+        for folder, group in by_folder.items()
+        if (partner := partner_of[folder.replace("/", " ")]) is not None
+    ]
+
+
+def _by_folder(names: Sequence[str], partners: Sequence[str]) -> dict[str, str | None]:
+    """Names whose folders are called as their partners, as in ``1/a`` and ``1/b`` for ``1``.
+
+    Empty unless that holds for all of them.
+    """
+    by_folder = _by_folder_of(names)
+    if "" in by_folder:
+        return {}
+    known = {composed(_stem(partner)): partner for partner in partners}
+    found = {folder: known.get(composed(_stem(folder))) for folder in by_folder}
+    if None in found.values():
+        return {}
+    return {name: found[folder] for folder, group in by_folder.items() for name in group}
+
+
+def _by_folder_of(names: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition("/")[0], []).append(name)
+    return groups
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+# --- readings ------------------------------------------------------------------------------------
+
+
+def _read_groups(
+    groups: Sequence[Group], read: Callable[[Sequence[str]], list[Tokens]], by_start: bool
+) -> dict[str, str] | None:
+    """The pairs by one reading of the file names; None where it takes two names for one.
+
+    ``by_start`` also lets a name that begins as its partner belong to it.
+    """
+    found: dict[str, str] = {}
+    for names, partners in groups:
+        keys, partner_keys = (
+            read([composed(_stem(name)) for name in side]) for side in (names, partners)
+        )
+        by_key = dict(zip(partner_keys, partners, strict=True))
+        if len(by_key) < len(partners) or len(set(keys)) < len(names):
+            return None
+        partner_of = partial(_longest_start, by_key) if by_start else by_key.get
+        for name, key in zip(names, keys, strict=True):
+            partner = partner_of(key)
+            if partner is not None:
+                found[name] = partner
+    return found
 
 
 def _tokens(name: str) -> Tokens:
@@ -129,3 +188,58 @@ def _longest_start(by_key: dict[Tokens, str], key: Tokens) -> str | None:
     """The partner whose key is the longest beginning of ``key``: ``1_derained`` goes to ``1``."""
     starts = (key[:length] for length in range(len(key), 0, -1))
     return next((by_key[start] for start in starts if start in by_key), None)
+
+
+# --- the user's pattern --------------------------------------------------------------------------
+
+
+class Pattern:
+    """A regular expression that says what of a name counts."""
+
+    def __init__(self, match: str) -> None:
+        """Raises UserError for an invalid regular expression."""
+        try:
+            self._pattern = re.compile(match)
+        except re.error as error:
+            raise UserError(
+                f"The pattern '{match}' is not a regular expression ({error}); one such as "
+                "'(\\d+)' says with a group what the names of a pair share."
+            ) from error
+        self.marks_clean = CLEAN_GROUP in self._pattern.groupindex
+
+    def key(self, name: str) -> tuple[str | None, ...] | None:
+        """The text of the groups, without ``(?P<clean>...)``; None where nothing matches."""
+        found = self._pattern.search(composed(name))
+        if found is None:
+            return None
+        mark = self._pattern.groupindex.get(CLEAN_GROUP)
+        groups = tuple(
+            text for number, text in enumerate(found.groups(), start=1) if number != mark
+        )
+        if groups or mark is None or found[mark] is None:
+            return groups or (found[0],)
+        before, after = found.string[found.start() : found.start(mark)], found.end(mark)
+        return (before + found.string[after : found.end()],)
+
+    def is_clean(self, name: str) -> bool:
+        """Whether the group ``(?P<clean>...)`` takes part in the match."""
+        found = self._pattern.search(composed(name))
+        return self.marks_clean and found is not None and found[CLEAN_GROUP] is not None
+
+
+def _pair_by_pattern(
+    names: Sequence[str], partners: Sequence[str], match: str
+) -> dict[str, str | None]:
+    pattern = Pattern(match)
+    by_key: dict[tuple[str | None, ...], str] = {}
+    for partner in partners:
+        key = pattern.key(partner)
+        if key is None:
+            continue
+        if key in by_key:
+            raise UserError(
+                f"The pattern '{match}' takes {by_key[key]} and {partner} for one; it must tell "
+                "all clean images apart."
+            )
+        by_key[key] = partner
+    return {name: by_key.get(pattern.key(name) or ()) for name in names}

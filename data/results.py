@@ -11,19 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.names import has_word, pair_names
-from data.pairs import (
-    CLEAN_WORDS,
-    Sides,
-    are_side_by_side,
-    find_sides,
-    images_by_name,
-    pair_sides,
-    side_folders,
-)
+from data.halves import rainy_half
+from data.layouts import Sides, find_sides, images_by_name, side_folders
+from data.names import pair_names
+from data.pairs import pair_sides
 from utils.errors import UserError
 from utils.evaluation.scoring import NIQE, ImageResult, JobResult, ScoringJob
-from utils.images import is_image, list_images
 
 Named = dict[str, Path]
 
@@ -34,27 +27,21 @@ def set_folders(folder: Path) -> tuple[Path | None, Path | None]:
     Both are ``folder`` itself where they lie in one folder or side by side in one file; a folder of
     other images holds rainy ones alone.
     """
-    found = side_folders(folder)
-    if any(found):
-        return found
-    if not folder.is_dir() or not any(is_image(path) for path in folder.iterdir()):
-        return None, None
-    images = list_images(folder)
-    has_both = 0 < sum(has_word(path.stem, CLEAN_WORDS) for path in images) < len(images)
-    return folder, folder if has_both or are_side_by_side(images) else None
+    return side_folders(folder)
 
 
-def pair_results(job: ScoringJob, match: str = "") -> JobResult:
+def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobResult:
     """Find every image of a job and its partner; name those without one.
 
-    ``match`` is the user's pattern for names, as in ``pair_names``.
+    ``match`` is the user's pattern for names, as in ``pair_names``; ``half`` says which half of
+    side-by-side files is rainy, as in ``find_sides``.
     """
     if job.clean and not job.is_input and job.results.resolve() == job.clean.resolve():
         return JobResult(
             job, problem=f"{job.results} would be scored against itself; --target is the clean set."
         )
     try:
-        sides = _sides(job)
+        sides = _sides(job, match, half)
         is_side = job.is_input and sides.rainy
         results = sides.rainy if is_side else images_by_name(job.results)
         if job.protocol == NIQE:
@@ -63,14 +50,14 @@ def pair_results(job: ScoringJob, match: str = "") -> JobResult:
             by_rainy = _by_rainy(job, results, sides, match)
             if by_rainy is not None:
                 return by_rainy
-        return _by_clean(job, results, sides.clean, match)
+        return _by_clean(job, results, sides.clean, match, half)
     except UserError as error:
         return JobResult(job, problem=str(error))
 
 
-def _sides(job: ScoringJob) -> Sides:
+def _sides(job: ScoringJob, match: str, half: str) -> Sides:
     if job.rainy is not None and job.rainy == job.clean:
-        return find_sides(job.rainy)
+        return find_sides(job.rainy, match=match, half=half)
     rainy, clean = (images_by_name(f) if f else {} for f in (job.rainy, job.clean))
     return Sides("folders", rainy, clean)
 
@@ -89,7 +76,7 @@ def _by_rainy(job: ScoringJob, results: Named, sides: Sides, match: str) -> JobR
 
     None where the rainy names say nothing, and the clean ones have to.
     """
-    pairs, problems = pair_sides(sides, match)
+    pairs, problems, _ = pair_sides(sides, match)
     clean: dict[str, Path | None] = {name: pair.clean for name, pair in pairs.items()}
     if job.is_input and pairs:
         paired = _one_each(job, results, {name: name for name in pairs}, clean, sides.rainy)
@@ -109,11 +96,11 @@ def _by_rainy(job: ScoringJob, results: Named, sides: Sides, match: str) -> JobR
             return None
         paired = _one_each(job, results, partners, clean, sides.rainy)
     for image in paired.images:
-        image.side_by_side = sides.layout == "side_by_side"
+        image.rainy_half = sides.rainy_half
     return paired
 
 
-def _by_clean(job: ScoringJob, results: Named, clean: Named, match: str) -> JobResult:
+def _by_clean(job: ScoringJob, results: Named, clean: Named, match: str, half: str) -> JobResult:
     """The results of a set whose clean images alone are known, or whose names need a pattern."""
     partners = pair_names(list(results), list(clean), match)
     counts = Counter(partner for partner in partners.values() if partner is not None)
@@ -135,8 +122,9 @@ def _by_clean(job: ScoringJob, results: Named, clean: Named, match: str) -> JobR
         paired = JobResult(job, images, num_expected=most * len(clean))
     both = next((i for i in paired.images if i.restored and i.clean), None)
     if both and _is_half_as_wide(both.restored, both.clean):
+        decided = rainy_half(list(clean.values()), half)
         for image in paired.images:
-            image.side_by_side = True
+            image.rainy_half = decided
     return paired
 
 

@@ -153,7 +153,7 @@ def find_layers(folder: Path, skipped: Sequence[str], what: str) -> list[Pair]:
 
     ``what`` names the option or setting that skips, for the sentence that refuses it.
     """
-    _, pairs = find_pairs(folder)
+    pairs = find_pairs(folder).pairs
     stems = {pair.rainy.stem for pair in pairs}
     for stem in skipped:
         if stem not in stems:

@@ -178,7 +178,7 @@ def measure_start(folder: Path, count: int) -> None:
     print("| start | finding pairs | checking | of it decoded |\n|---|---:|---:|---:|")
     for name in ("first", "second"):
         times = [time.process_time()]
-        _, pairs = find_pairs(folder / "pairs")
+        pairs = find_pairs(folder / "pairs").pairs
         times.append(time.process_time())
         num = check_pairs(pairs, "checking", index=folder / "checked")
         times.append(time.process_time())

@@ -24,6 +24,7 @@ import numpy as np
 # the repository's root holds our packages
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.halves import RAINY_HALF
 from data.results import pair_results, set_folders
 from utils.errors import UserError, run_main
 from utils.evaluation.figure import (
@@ -105,6 +106,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dpi", type=int, default=300, help="of PNG and the like (default: 300)")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: the data set's own")
     parser.add_argument("--match", default="", metavar="PATTERN", help="as for evaluate.py")
+    parser.add_argument(
+        "--rainy-half",
+        choices=RAINY_HALF,
+        default="auto",
+        help="of files with rainy and clean side by side (default: as their images show)",
+    )
     parser.add_argument("--crops", **folder, help="write each crop, unscaled, as a PNG of its own")
     parser.add_argument("--output", type=Path, default=Path("comparison.png"), metavar="FILE")
     args = parser.parse_args(arguments)
@@ -152,7 +159,7 @@ def read_comparisons(args: argparse.Namespace) -> list[ComparedImage]:
     jobs: list[JobResult] = []
     for folder in args.results:
         found = single_jobs(folder, args.target, args.input, protocol, set_folders)
-        paired = [pair_results(job, args.match) for job in found]
+        paired = [pair_results(job, args.match, args.rainy_half) for job in found]
         jobs += paired if not jobs else paired[-1:]  # the rainy images once, before the methods
     methods = iter(args.names or [])
     names = ["Rainy input" if one.job.is_input else next(methods, one.job.method) for one in jobs]
@@ -214,11 +221,10 @@ def read_image(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None]:
     assert image.restored is not None
     restored = read_8bit(image.restored)
     clean = read_8bit(image.clean) if image.clean else None
-    if image.side_by_side and clean is not None:
-        middle = clean.shape[1] // 2
+    if image.rainy_half and clean is not None:
         if image.restored == image.clean:
-            restored = restored[:, middle:]
-        clean = clean[:, :middle]
+            restored = image.rainy_part(restored)
+        clean = image.clean_part(clean)
     return restored, clean
 
 

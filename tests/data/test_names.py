@@ -71,7 +71,7 @@ def test_a_pattern_says_what_counts() -> None:
         "s1-2": "1x2",
         "s2-1": "2x1",
     }
-    with pytest.raises(UserError, match=r"'\(\\d' is no regular expression"):
+    with pytest.raises(UserError, match=r"'\(\\d' is not a regular expression"):
         pair_names(names, partners, r"(\d")
     with pytest.raises(UserError, match="takes clean of 8 and clean of 7 for one"):
         pair_names(names, partners, "clean")

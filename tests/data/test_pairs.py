@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.checked import check_pairs
-from data.pairs import Pair, find_pairs, warn_about_halves
+from data.pairs import Pair, find_pairs
 from tests.helpers import smooth_image, streaked, write_pairs
 from utils.errors import UserError
 
@@ -31,7 +31,7 @@ def test_a_text_file_lists_pairs_as_spa_data_does(tmp_path) -> None:
     ]
     listed = tmp_path / "real_world.txt"
     listed.write_text("\n".join(lines) + "\n\n")
-    layout, pairs = find_pairs(listed)
+    layout, pairs, _ = find_pairs(listed)
     assert layout == "list"
     assert names(pairs) == [("2.png", "1.png"), ("1.png", "2.png"), ("3.png", "2.png")]
     assert check_pairs(pairs, "listed") == 3
@@ -62,7 +62,7 @@ def test_stems_decide_in_natural_order_whatever_the_suffix(tmp_path) -> None:
         write(tmp_path / "input" / name)
     for name in ("10.jpg", "2.png", "1.bmp"):
         write(tmp_path / "target" / name)
-    layout, pairs = find_pairs(tmp_path)
+    layout, pairs, _ = find_pairs(tmp_path)
     assert layout == "folders"
     assert names(pairs) == [("1.png", "1.bmp"), ("2.jpg", "2.png"), ("10.png", "10.jpg")]
 
@@ -78,7 +78,8 @@ def test_auto_recognises_each_layout(tmp_path) -> None:
         write(tmp_path / "many" / "ground_truth" / f"{i}.jpg")
         for k in (1, 2, 14):
             write(tmp_path / "many" / "rainy_image" / f"{i}_{k}.jpg")
-        write(tmp_path / "sides" / f"{i}.png")
+        clean = smooth_image(i, 48, 40)
+        write(tmp_path / "sides" / f"{i}.png", np.hstack([clean, streaked(clean, i)]))
         write(tmp_path / "samples" / "rainysamples" / f"file{i}" / "a.png")
         write(tmp_path / "samples" / "cleansamples" / f"file{i}" / "a.png")
     expected = {
@@ -99,38 +100,25 @@ def test_auto_recognises_each_layout(tmp_path) -> None:
         "samples": ("folders", [("a.png", "a.png")] * 2),
     }
     for folder, (layout, pairs) in expected.items():
-        found, found_pairs = find_pairs(tmp_path / folder)
+        found, found_pairs, _ = find_pairs(tmp_path / folder)
         assert (found, names(found_pairs)) == (layout, pairs), folder
         assert find_pairs(tmp_path / folder, layout)[1] == found_pairs  # and when named
     samples = find_pairs(tmp_path / "samples")[1]
     assert all(pair.rainy.parent.name == pair.clean.parent.name for pair in samples)
 
 
-def test_side_by_side_images_are_clean_left_rainy_right(tmp_path) -> None:
+@pytest.mark.parametrize("half", ["left", "right"])
+def test_each_half_of_a_side_by_side_file_is_what_it_is_said_to_be(tmp_path, half) -> None:
     clean = smooth_image(1, 32, 40)
     rainy = streaked(clean, 1)
-    path = write(tmp_path / "1.png", np.hstack([clean, rainy]))
-    read_rainy, read_clean = Pair(path, path).read()
+    halves = [rainy, clean] if half == "left" else [clean, rainy]
+    path = write(tmp_path / "1.png", np.hstack(halves))
+    read_rainy, read_clean = Pair(path, path, half).read()
     assert np.array_equal(read_rainy, rainy[..., ::-1])
     assert np.array_equal(read_clean, clean[..., ::-1])
-
-
-def test_swapped_halves_are_noticed_and_right_ones_are_not(tmp_path, recwarn) -> None:
-    for i in range(1, 5):
-        clean = smooth_image(i, 64, 64)
-        write(tmp_path / "right" / f"{i}.png", np.hstack([clean, streaked(clean, i)]))
-        write(tmp_path / "wrong" / f"{i}.png", np.hstack([streaked(clean, i), clean]))
-    warn_about_halves(find_pairs(tmp_path / "right")[1])
-    assert not recwarn.list
-    with pytest.warns(UserWarning, match="4 of 4 .* swapped"):
-        warn_about_halves(find_pairs(tmp_path / "wrong")[1])
-
-
-def test_a_folder_of_other_images_is_noticed(tmp_path) -> None:
-    for i in range(1, 5):
-        write(tmp_path / f"{i}.png", smooth_image(i, 48, 200))
-    with pytest.warns(UserWarning, match="halves do not look like one scene"):
-        warn_about_halves(find_pairs(tmp_path)[1])
+    assert find_pairs(tmp_path).pairs == [Pair(path, path, half)]
+    other = "left" if half == "right" else "right"
+    assert find_pairs(tmp_path, half=other).pairs == [Pair(path, path, other)]
 
 
 def test_images_without_a_partner_are_named(tmp_path) -> None:
@@ -154,12 +142,12 @@ def test_two_files_of_one_stem_are_refused(tmp_path) -> None:
 def test_empty_missing_and_unknown_are_one_sentence(tmp_path) -> None:
     (tmp_path / "input").mkdir()
     (tmp_path / "target").mkdir()
-    with pytest.raises(UserError, match="input holds no image"):
+    with pytest.raises(UserError, match="input and target there hold no image"):
         find_pairs(tmp_path)
     with pytest.raises(UserError, match="no data folder"):
         find_pairs(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no pairs; pairs are two folders"):
+    with pytest.raises(UserError, match=r"holds no pairs; it holds no image\. Pairs are two"):
         find_pairs(tmp_path / "empty")
     with pytest.raises(UserError, match="no data layout 'sideways'; known are auto, folders"):
         find_pairs(tmp_path, "sideways")
@@ -188,7 +176,7 @@ def test_float_images_of_another_range_are_refused_as_in_scoring(tmp_path) -> No
     image = smooth_image(2, 24, 20)
     (tmp_path / "input" / "2.png").unlink()
     path = write(tmp_path / "input" / "2.tiff", image.astype(np.float32) / 255)
-    _, pairs = find_pairs(tmp_path)
+    pairs = find_pairs(tmp_path).pairs
     check_pairs(pairs, "in [0, 1]")
     assert np.array_equal(pairs[1].read_uint8()[0], image[..., ::-1])
     write(path, image.astype(np.float32))

@@ -87,7 +87,7 @@ def scores(result: JobResult) -> list[tuple[float, ...]]:
 def test_what_can_be_trained_can_be_scored(tmp_path: Path, layout: str, split: str) -> None:
     data, results = tmp_path / "datasets", tmp_path / "results"
     expected = write_set(data / layout, results, layout, split)
-    _, pairs = find_pairs(data / layout / split)
+    pairs = find_pairs(data / layout / split).pairs
     assert len(pairs) == len(expected["good"])
     jobs, unmatched = benchmark_jobs(results, data, "rain13k", set_folders)
     assert [job.method for job in jobs] == ["rainy input", "good", "poor"] and not unmatched

@@ -109,10 +109,11 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
         remarks: dict[int, str] = {}
         for image in result.images:
             if image.restored:
-                one_file = image.side_by_side and image.restored == image.clean
-                restored[image.stem] = Shown(image.restored, "right" if one_file else "")
+                half = image.rainy_half if image.restored == image.clean else ""
+                restored[image.stem] = Shown(image.restored, half)
             if image.clean:
-                clean[image.stem] = Shown(image.clean, "left" if image.side_by_side else "")
+                half = {"left": "right", "right": "left"}.get(image.rainy_half, "")
+                clean[image.stem] = Shown(image.clean, half)
         for index, stem in enumerate(stems):
             own = by_stem.get(stem)
             if own and own.problem:

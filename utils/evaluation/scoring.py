@@ -59,8 +59,18 @@ class ImageResult:
     problem: str = ""
     remarks: list[Remark] = field(default_factory=list)  # what is to be known about the scores
     reused: bool = False  # the scores are those of an earlier run
-    # The clean image is the left half of its file, the rainy image the right half of the same.
-    side_by_side: bool = False
+    # Where ``clean`` holds both images side by side: the half with the rainy one, left or right.
+    rainy_half: str = ""
+
+    def rainy_part(self, image: np.ndarray) -> np.ndarray:
+        """The rainy half of a file that holds both images."""
+        middle = image.shape[1] // 2
+        return image[:, :middle] if self.rainy_half == "left" else image[:, middle:]
+
+    def clean_part(self, image: np.ndarray) -> np.ndarray:
+        """The clean half of a file that holds both images."""
+        middle = image.shape[1] // 2
+        return image[:, middle:] if self.rainy_half == "left" else image[:, :middle]
 
 
 @dataclass
@@ -167,8 +177,8 @@ def score_image(
     for scorer in scorers:
         measures[scorer.name] = partial(_single_score, scorer)
     digests = [digest(content) for content in contents]
-    variant = ", side by side" * image.side_by_side
-    keys = {name: cache_key(name + variant, digests) for name in measures}
+    variant = {"": "", "right": ", side by side", "left": ", side by side, rainy left"}
+    keys = {name: cache_key(name + variant[image.rainy_half], digests) for name in measures}
     found = {name: cache.get(key) for name, key in keys.items()}
     if not crop:  # what --crop let pass is refused without it
         found = {name: None if known and known.is_cut else known for name, known in found.items()}
@@ -210,12 +220,11 @@ def _decode_pair(
         as_uint8(decode_gray_or_rgb(path, content), path)
         for path, content in zip(paths, contents, strict=True)
     ]
-    if image.side_by_side:
-        width = pixels[-1].shape[1] // 2
+    if image.rainy_half:
         if image.restored == paths[-1]:
-            pixels[0] = pixels[0][:, width:]
+            pixels[0] = image.rainy_part(pixels[0])
         if image.clean:
-            pixels[-1] = pixels[-1][:, :width]
+            pixels[-1] = image.clean_part(pixels[-1])
     return pixels[0], pixels[1] if image.clean else None
 
 

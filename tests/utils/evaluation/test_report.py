@@ -349,7 +349,7 @@ def test_files_with_rainy_and_clean_side_by_side(browser: Any, tmp_path: Path, e
     results = []
     for name, path in (("rainy input", file), ("first", restored)):
         job = ScoringJob(name, "wet", "rain13k", path.parent, file.parent, name == "rainy input")
-        image = ImageResult("1", path, file, scores=(20.0, 0.5), side_by_side=True)
+        image = ImageResult("1", path, file, scores=(20.0, 0.5), rainy_half="right")
         results.append(JobResult(job, [image], 1))
     page = write_page(tmp_path / "out", results, embed=embed)
     open_page(browser, page, "#mode=all")
