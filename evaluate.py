@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from data.results import pair_results, set_folders
@@ -36,26 +35,14 @@ from utils.errors import UserError, run_main
 from utils.evaluation import formats
 from utils.evaluation.facts import read_facts
 from utils.evaluation.folders import benchmark_jobs, single_jobs
-from utils.evaluation.latex import latex
-from utils.evaluation.leaderboard import keep_in_history, write_leaderboard
-from utils.evaluation.provenance import provenance
-from utils.evaluation.published import PUBLISHED_BIB, published_scores, read_published
+from utils.evaluation.leaderboard import write_leaderboard
+from utils.evaluation.outputs import TableOptions, write_evaluation
+from utils.evaluation.published import published_scores, read_published
 from utils.evaluation.quality import PERCEPTUAL, WITH_CLEAN, PyiqaScorer, Scorer
-from utils.evaluation.report import report_page
 from utils.evaluation.score_cache import ScoreCache
-from utils.evaluation.scoring import NIQE, JobResult, score_jobs
-from utils.evaluation.statistics import (
-    Comparison,
-    compare_methods,
-    statistics_json,
-    statistics_markdown,
-)
-from utils.evaluation.table import Table, build_table
-from utils.files import write_text
+from utils.evaluation.scoring import NIQE, score_jobs
 from utils.metrics import PROTOCOLS
 from utils.wording import plural
-
-SHOWN = 10  # problems and remarks of each folder; images.csv has all
 
 
 def main() -> int:
@@ -69,9 +56,18 @@ def main() -> int:
     more_published = read_published(args.published) if args.published else []
     unmatched: list[str] = []
     if args.benchmark:
-        jobs, unmatched = benchmark_jobs(
-            args.benchmark, args.datasets, protocol, set_folders, args.methods, args.sets
+        found = benchmark_jobs(
+            args.benchmark,
+            args.datasets,
+            protocol,
+            set_folders,
+            args.methods,
+            args.sets,
+            published=not args.no_published,
         )
+        jobs, unmatched = found.jobs, found.unmatched
+        for note in found.notes:
+            print(f"note: {note}", file=sys.stderr)
     else:
         jobs = single_jobs(args.results, args.target, args.input, protocol, set_folders)
     scorers = make_scorers(args)
@@ -80,28 +76,17 @@ def main() -> int:
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
 
-    table = build_table(
-        results,
+    options = TableOptions(
         published=bool(args.benchmark) and not args.no_published,
-        extra_decimals=0 if args.benchmark else 2,
-        implementations=[scorer.name for scorer in scorers],
-        num_unmatched=len(unmatched),
         more_published=more_published,
-        method_facts=facts,
+        implementations=[scorer.name for scorer in scorers],
+        facts=facts,
+        weights=weights,
+        baseline=args.baseline,
+        extremes=args.extremes,
+        embed=args.embed,
     )
-    comparisons = compare_methods(results, args.baseline)
-    write_table(args.output, table, comparisons, weights)
-    write_text(args.output / "images.csv", formats.images_csv(results))
-    text = statistics_markdown(comparisons, results, args.extremes)
-    write_text(args.output / "statistics.md", text)
-    page = report_page(results, table, args.output, embed=args.embed, unmatched=unmatched)
-    write_text(args.output / "report.html", page)
-
-    print(formats.console(table, shutil.get_terminal_size().columns))
-    num_scored = sum(len(result.scored) for result in results)
-    num_reused = sum(image.reused for result in results for image in result.images)
-    scored = plural(num_scored, "image")
-    print(f"\n{scored} ({num_reused} kept from before); written to {args.output}/")
+    table = write_evaluation(args.output, results, options, unmatched)
     if more_published and not any(
         published_scores(column.dataset, column.protocol, more_published, papers=False)
         for column in table.columns
@@ -110,7 +95,6 @@ def main() -> int:
             f"warning: {args.published} has no score for these data sets and protocols",
             file=sys.stderr,
         )
-    show_problems(results, unmatched, table)
     return 1 if table.num_problems else 0
 
 
@@ -148,7 +132,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--target", type=Path, metavar="FOLDER", help="clean images, or a data set")
     parser.add_argument("--input", type=Path, metavar="FOLDER", help="rainy images, one more row")
     parser.add_argument(
-        "--datasets", type=Path, metavar="ROOT", help="folders SET/, as for training"
+        "--datasets",
+        type=Path,
+        nargs="+",
+        metavar="ROOT",
+        help="folders of data sets: ROOT/SET, ROOT/SET/test, ROOT/SET/val or ROOT/*/test/SET",
     )
     parser.add_argument(
         "--match",
@@ -239,51 +227,6 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--{option} is {value}; it must be at least 1")
     args.metrics = list(dict.fromkeys(args.metrics or ()))
     return args
-
-
-def write_table(
-    folder: Path,
-    table: Table,
-    comparisons: list[Comparison],
-    weights: dict[str, dict[str, str]],
-) -> None:
-    """Write the table in four formats; the JSON says how it came about."""
-    write_text(folder / "table.md", formats.markdown(table))
-    write_text(folder / "table.csv", formats.table_csv(table))
-    write_text(folder / "table.tex", latex(table, label=folder.resolve().name))
-    shutil.copyfile(PUBLISHED_BIB, folder / PUBLISHED_BIB.name)
-    content = {
-        **formats.table_json(table),
-        "statistics": statistics_json(comparisons),
-        "provenance": provenance(weights),
-    }
-    write_text(folder / "table.json", formats.dump_json(content))
-    keep_in_history(folder, content)
-
-
-def show_problems(results: list[JobResult], unmatched: list[str], table: Table) -> None:
-    """Name on standard error what could not be scored and what to know about the rest."""
-    for result in results:
-        remarks = [
-            f"{image.restored}: {remark.text}"
-            for image in result.scored
-            for remark in image.remarks
-        ]
-        show_some("warning", remarks, result.job.results)
-        show_some("error", result.problems, result.job.results)
-    for problem in unmatched:
-        print(f"error: {problem}", file=sys.stderr)
-    if table.num_problems:
-        end = "; the table is incomplete" if table.num_left_out else ""
-        print(f"{plural(table.num_problems, 'problem')}{end}", file=sys.stderr)
-
-
-def show_some(kind: str, lines: Sequence[str], folder: Path) -> None:
-    """The first lines, and how many there are beyond."""
-    for line in lines[:SHOWN]:
-        print(f"{kind}: {line}", file=sys.stderr)
-    if len(lines) > SHOWN:
-        print(f"{kind}: ... and {len(lines) - SHOWN} more in {folder}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from data.pairs import find_pairs
 from data.results import pair_results, set_folders
 from tests.helpers import run_script, smooth_image, streaked
+from utils.errors import UserError
 from utils.evaluation.folders import benchmark_jobs, method_name, single_jobs
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import JobResult, ScoringJob, score_jobs
@@ -83,15 +84,18 @@ def scores(result: JobResult) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("split", [".", "test"])
+@pytest.mark.parametrize("split", [".", "test", "val"])
 def test_what_can_be_trained_can_be_scored(tmp_path: Path, layout: str, split: str) -> None:
     data, results = tmp_path / "datasets", tmp_path / "results"
     expected = write_set(data / layout, results, layout, split)
     pairs = find_pairs(data / layout / split).pairs
     assert len(pairs) == len(expected["good"])
-    jobs, unmatched = benchmark_jobs(results, data, "rain13k", set_folders)
-    assert [job.method for job in jobs] == ["rainy input", "good", "poor"] and not unmatched
-    scored = score_jobs([pair_results(job) for job in jobs], ScoreCache(tmp_path / "scores.json"))
+    found = benchmark_jobs(results, [data], "rain13k", set_folders)
+    assert [job.method for job in found.jobs] == ["rainy input", "good", "poor"]
+    assert not found.unmatched and not found.notes
+    scored = score_jobs(
+        [pair_results(job) for job in found.jobs], ScoreCache(tmp_path / "scores.json")
+    )
     for result in scored:
         assert not result.problems and result.num_expected == len(pairs)
         np.testing.assert_allclose(scores(result), expected[result.job.method], rtol=1e-12)
@@ -166,6 +170,57 @@ def test_two_results_for_one_image_are_named(tmp_path: Path) -> None:
     assert [p.split(":")[0] for p in pair_results(job).problems] == ["extra"]
 
 
+def test_sets_of_several_roots_stand_in_one_table(tmp_path: Path) -> None:
+    """Rain13K's test sets lie in its own folder, others beside it."""
+    data, results = tmp_path / "datasets", tmp_path / "results"
+    places = {
+        "Test1200": data / "Rain13K/test/Test1200",
+        "Rain100H": data / "Rain13K/test/Rain100H",
+        "Rain200L": data / "Rain200L/test",
+        "mine": tmp_path / "elsewhere/mine/val",
+    }
+    for name, folder in places.items():
+        write(folder / "input/1.png", images(1)["rainy input"])
+        write(folder / "target/1.png", images(1)["clean"])
+        write(results / "good" / name / "1.png", images(1)["good"])
+    write(data / "Rain13K/train/input/1.png", images(1)["rainy input"])
+    write(data / "Rain13K/train/target/1.png", images(1)["clean"])
+    for number in (1, 2):
+        write(data / f"unused{number}/target/1.png", images(1)["clean"])
+
+    found = benchmark_jobs(results, [data, tmp_path / "elsewhere"], None, set_folders)
+    of_good = {job.dataset: job for job in found.jobs if job.method == "good"}
+    assert {name: job.clean for name, job in of_good.items()} == {
+        name: folder / "target" for name, folder in places.items()
+    }
+    assert not found.unmatched
+    assert found.notes == [f"{results} holds no results for unused1, unused2."]
+    # what is not found is said with where it was looked for
+    found = benchmark_jobs(results, [data], None, set_folders)
+    (sentence,) = found.unmatched
+    for place in ("mine/target", "mine/test/target", "mine/val/target", "*/test/mine/target"):
+        assert f"{data}/{place}" in sentence
+    with pytest.raises(UserError, match=r"data set Rain200 in .*\*/test/NAME/target.*Rain200L\?"):
+        benchmark_jobs(results, [data], None, set_folders, datasets=["Rain200"])
+    # a set of its own goes before one inside another set
+    write(data / "Rain100H/target/1.png", images(2)["clean"])
+    found = benchmark_jobs(results, [data], None, set_folders, datasets=["Rain100H"])
+    assert {job.clean for job in found.jobs} == {data / "Rain100H/target"}
+    assert found.notes == [f"Rain100H is {data / 'Rain100H'}; {places['Rain100H']} is left out."]
+
+
+def test_raindrop_is_scored_as_the_rows_beside_it(tmp_path: Path) -> None:
+    folder, results = tmp_path / "datasets" / "Raindrop-A", tmp_path / "results"
+    write(folder / "data/0_rain.png", images(1)["rainy input"])
+    write(folder / "gt/0_clean.png", images(1)["clean"])
+    write(results / "good/Raindrop-A/0_rain.png", images(1)["good"])
+    for published, protocol in ((True, "rain13k"), (False, "raindrop")):
+        found = benchmark_jobs(results, [folder.parent], None, set_folders, published=published)
+        assert {job.protocol for job in found.jobs} == {protocol}
+    jobs = single_jobs(results / "good/Raindrop-A", folder, None, None, set_folders)
+    assert {job.protocol for job in jobs} == {"raindrop"}
+
+
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
@@ -231,11 +286,11 @@ def test_a_folder_of_rainy_photographs_is_no_set_of_pairs(tmp_path: Path) -> Non
     write_set(tmp_path / "datasets" / "x2", tmp_path / "results", "x2", "test")
     assert set_folders(tmp_path / "datasets" / "real") == (tmp_path / "datasets" / "real", None)
     assert set_folders(tmp_path / "results") == (None, None)
-    roots = tmp_path / "results", tmp_path / "datasets"
-    jobs, unmatched = benchmark_jobs(*roots, None, set_folders)
-    assert {job.dataset for job in jobs} == {"x2"}
-    assert len(unmatched) == 1 and "real" in unmatched[0]
-    jobs, _ = benchmark_jobs(*roots, "niqe", set_folders, ["good"])
+    roots = tmp_path / "results", [tmp_path / "datasets"]
+    found = benchmark_jobs(*roots, None, set_folders)
+    assert {job.dataset for job in found.jobs} == {"x2"}
+    assert len(found.unmatched) == 1 and "real" in found.unmatched[0]
+    jobs = benchmark_jobs(*roots, "niqe", set_folders, ["good"]).jobs
     results = {(job.dataset, job.is_input): pair_results(job) for job in jobs}
     assert set(results) == {("real", True), ("real", False), ("x2", True), ("x2", False)}
     assert not any(result.problems for result in results.values())

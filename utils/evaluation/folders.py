@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from natsort import natsorted, ns
 
 from utils.errors import UserError
-from utils.evaluation.published import facts, known_name
+from utils.evaluation.published import known_name, own_protocol
 from utils.evaluation.scoring import NIQE, ScoringJob
 from utils.set_names import CONTAINERS, SPLITS, dataset_name, path_names
+from utils.wording import did_you_mean
 
 RAINY_INPUT = "rainy input"
 
 Entry = TypeVar("Entry")
 
-# The folders of a set's rainy and clean images, None for what is not there.
+# Finds the folders of a set's rainy and clean images, None for what is not there.
 FindFolders = Callable[[Path], tuple[Path | None, Path | None]]
 
 
@@ -39,70 +41,137 @@ def single_jobs(
         if found_clean and found_clean != target:
             rainy, clean = rainy or found_rainy, found_clean
     dataset = dataset_name(clean or rainy or results)
-    protocol = protocol or facts(dataset).protocol
+    protocol = protocol or own_protocol(dataset, published=False)
     method = method_name(results, dataset)
     jobs = [ScoringJob(method, dataset, protocol, results, clean, rainy=rainy)]
-    if rainy:
-        job = ScoringJob(RAINY_INPUT, dataset, protocol, rainy, clean, is_input=True, rainy=rainy)
-        jobs.insert(0, job)
-    return jobs
+    return [*input_job(dataset, protocol, rainy, clean), *jobs]
+
+
+def input_job(
+    dataset: str, protocol: str, rainy: Path | None, clean: Path | None
+) -> list[ScoringJob]:
+    """The row of the rainy images themselves, none where they are not there."""
+    if not rainy:
+        return []
+    return [ScoringJob(RAINY_INPUT, dataset, protocol, rainy, clean, is_input=True, rainy=rainy)]
+
+
+@dataclass
+class Benchmark:
+    """What ``benchmark_jobs`` found: the jobs; results that belong to no data set; what to know."""
+
+    jobs: list[ScoringJob] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def benchmark_jobs(
     results_root: Path,
-    data_root: Path,
+    data_roots: Sequence[Path],
     protocol: str | None,
     find_folders: FindFolders,
     methods: list[str] | None = None,
     datasets: list[str] | None = None,
-) -> tuple[list[ScoringJob], list[str]]:
-    """All methods on all data sets, each set's rainy images first; and what fits nowhere.
+    *,
+    published: bool = True,
+) -> Benchmark:
+    """All methods on all data sets, each set's rainy images first.
 
-    A method is a folder of ``results_root``. A data set is one of ``data_root`` in which, or in its
-    ``test/``, ``find_folders`` finds clean images (for NIQE rainy ones). ``protocol`` is used for
-    every set; None takes each set's own. ``methods`` and ``datasets`` choose some. Raises UserError
-    where there is nothing to compare or a chosen name does not exist.
+    A method is a folder of ``results_root``; ``find_sets`` says what a data set is. ``protocol`` is
+    used for every set; None takes each set's own, that of the papers' rows where those are
+    ``published`` beside it. ``methods`` and ``datasets`` choose some; without a choice, sets for
+    which no method has a folder are left out. Raises UserError where there is nothing to compare or
+    a chosen name does not exist.
     """
-    sets = {}
-    for folder in _folders(data_root):
-        for split in (folder, folder / "test"):
-            rainy, clean = find_folders(split)
-            if (rainy if protocol == NIQE else clean) and folder.name not in sets:
-                sets[folder.name] = rainy, clean
+    found = Benchmark()
     side = "input" if protocol == NIQE else "target"
+    sets = find_sets(data_roots, find_folders, side, found.notes)
+    roots = " and ".join(map(str, data_roots))
     if not sets:
         raise UserError(
-            f"{data_root} holds no data set; one is a folder NAME with {side}/ in it "
-            f"({data_root}/NAME/{side})."
+            f"{roots} holds no data set; {_searched(data_roots, 'NAME', side)} were looked for."
         )
     available = {folder.name: folder for folder in _folders(results_root)}
     if not available:
         raise UserError(
             f"{results_root} holds no folder of results; they are expected as METHOD/SET/."
         )
-    chosen_sets = _choose(sets, datasets, "data set", data_root)
-    chosen_methods = _choose(available, methods, "method", results_root)
+    where = f"{roots} ({_searched(data_roots, 'NAME', side)} were looked for)"
+    chosen_sets = _choose(sets, datasets, "data set", where)
+    chosen_methods = _choose(available, methods, "method", str(results_root))
+    if datasets is None:
+        unused = [
+            name
+            for name in chosen_sets
+            if not any((folder / name).is_dir() for folder in chosen_methods.values())
+        ]
+        if len(unused) < len(chosen_sets):
+            chosen_sets = {name: chosen_sets[name] for name in chosen_sets if name not in unused}
+            if unused:
+                found.notes.append(f"{results_root} holds no results for {', '.join(unused)}.")
 
-    jobs = []
     for name, (rainy, clean) in chosen_sets.items():
-        used = protocol or facts(name).protocol
-        if rainy:
-            jobs.append(
-                ScoringJob(RAINY_INPUT, name, used, rainy, clean, is_input=True, rainy=rainy)
-            )
-        jobs += [
+        used = protocol or own_protocol(name, published=published)
+        found.jobs += input_job(name, used, rainy, clean)
+        found.jobs += [
             ScoringJob(method, name, used, folder / name, clean, rainy=rainy)
             for method, folder in chosen_methods.items()
         ]
-    unmatched = []
     if datasets is None:
-        unmatched = [
-            f"extra: {folder} has no data set {data_root / folder.name / side}"
+        found.unmatched = [
+            f"extra: {folder} has no data set; {_searched(data_roots, folder.name, side)} were "
+            "looked for"
             for method in chosen_methods.values()
             for folder in _folders(method)
             if folder.name not in sets
         ]
-    return jobs, unmatched
+    return found
+
+
+def find_sets(
+    roots: Sequence[Path], find_folders: FindFolders, side: str, notes: list[str]
+) -> dict[str, tuple[Path | None, Path | None]]:
+    """The folders of rainy and clean images of every data set below some roots, by its name.
+
+    A set is ROOT/NAME, its split ROOT/NAME/test or ROOT/NAME/val, or one of several test sets of a
+    training set, ROOT/*/test/NAME. It needs the ``side`` "target" or "input". The first that is
+    found under a name counts; ``notes`` gets a sentence on each other one.
+    """
+    found: dict[str, tuple[Path, tuple[Path | None, Path | None]]] = {}
+
+    def add(folder: Path) -> bool:
+        """Whether ``folder`` is a data set."""
+        for split in splits(folder):
+            folders = find_folders(split)
+            if not (folders[1] if side == "target" else folders[0]):
+                continue
+            first, _ = found.setdefault(folder.name, (split, folders))
+            if first.resolve() != split.resolve():
+                notes.append(f"{folder.name} is {first}; {split} is left out.")
+            return True
+        return False
+
+    for root in roots:
+        containers = [folder for folder in _folders(root) if not add(folder)]
+        for container in containers:
+            if (container / "test").is_dir():
+                for folder in _folders(container / "test"):
+                    add(folder)
+    return {name: folders for name, (_, folders) in found.items()}
+
+
+def splits(folder: Path) -> tuple[Path, ...]:
+    """Where the images of a data set to be tested on may lie, in the order of preference."""
+    return folder, folder / "test", folder / "val"
+
+
+def _searched(roots: Sequence[Path], name: str, side: str) -> str:
+    """The places in which ``find_sets`` looks."""
+    return ", ".join(
+        f"{root}/{place}/{side}"
+        for root in roots
+        for place in (name, f"{name}/test", f"{name}/val", f"*/test/{name}")
+    )
 
 
 def method_name(results: Path, dataset: str) -> str:
@@ -119,7 +188,7 @@ def method_name(results: Path, dataset: str) -> str:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The visible folders in ``root`` in natural order. Raises UserError where it is none."""
+    """The visible folders in ``root`` in natural order. Raises UserError where it is no folder."""
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
     found = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -127,7 +196,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _choose(
-    available: dict[str, Entry], chosen: list[str] | None, what: str, root: Path
+    available: dict[str, Entry], chosen: list[str] | None, what: str, where: str
 ) -> dict[str, Entry]:
     """The chosen entries in the order they were named; all of them without a choice."""
     if chosen is None:
@@ -135,6 +204,7 @@ def _choose(
     for name in chosen:
         if name not in available:
             raise UserError(
-                f"There is no {what} {name} in {root}; there are {', '.join(available)}."
+                f"There is no {what} {name} in {where}.{did_you_mean(name, available)} There are "
+                f"{', '.join(available)}."
             )
     return {name: available[name] for name in chosen}

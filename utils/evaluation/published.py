@@ -24,6 +24,8 @@ class DatasetFacts(NamedTuple):
     protocol: str
     num_images: int | None = None
     also: str = ""  # another name that papers have for the same images
+    # The protocol of the published rows, where the field at large scores by another one.
+    published_protocol: str = ""
 
 
 # Known data sets, as the papers spell them. Counts are the papers' own.
@@ -36,8 +38,16 @@ DATASETS = {
     "Rain200H": DatasetFacts("rain13k", 200),
     "Rain200L": DatasetFacts("rain13k", 200),
     "SPA-Data": DatasetFacts("rain13k", 1000),
-    "Raindrop-A": DatasetFacts("rain13k", 58),
-    "Raindrop-B": DatasetFacts("rain13k", 249),
+    # DeRaindrop's own rule, which most papers follow; the published rows are those of DMSR's paper.
+    "Raindrop-A": DatasetFacts("raindrop", 58, published_protocol="rain13k"),
+    "Raindrop-B": DatasetFacts("raindrop", 249, published_protocol="rain13k"),
+    "Raindrop": DatasetFacts("raindrop"),
+    "HQ-RAIN": DatasetFacts("hq_rain", 500),
+    "4K-Rain13k": DatasetFacts("hq_rain", 500),
+    "UAV-Rain1k": DatasetFacts("hq_rain", 220),
+    "WeatherBench": DatasetFacts("hq_rain", 600),
+    "GT-RAIN": DatasetFacts("rain13k", 2100),
+    "Outdoor-Rain": DatasetFacts("rain13k", 750),
     "DID-Data": DatasetFacts("did", 1200, also="Rain1200"),
     "DDN-Data": DatasetFacts("did", 1400, also="Rain1400"),
     # DID-Data under the name and the protocol of DCSFN's paper
@@ -58,10 +68,20 @@ CITATIONS = {
     "Restormer": "restormer",
     "DRSformer": "drsformer",
     "ChaIR": "chair",
+    "FADformer": "fadformer",
+    "RCDNet": "rcdnet",
+    "DualGCN": "dualgcn",
+    "SPDNet": "spdnet",
+    "Uformer": "uformer",
+    "IDT": "idt",
+    "PromptRestorer": "promptrestorer",
+    "SFNet": "sfnet",
     "DMSR paper Table 1": "dmsr",
     "NeRD-Rain paper Table 1": "nerdrain",
     "PromptRestorer paper Table 1": "promptrestorer",
     "PReNet README": "prenet",
+    "FADformer paper Table 1": "fadformer",
+    "DMSR supplement": "dmsr",
 }
 
 
@@ -69,7 +89,8 @@ CITATIONS = {
 class PublishedScore:
     """Scores of a paper. They are texts: their digits are those printed there.
 
-    ``scores`` is by the metrics' keys. ``cite`` is the model's key in a file of references.
+    ``scores`` is by the metrics' keys. ``cite`` is the model's key in a file of references,
+    ``note`` what a reader must know about these figures, "" for nothing.
     """
 
     model: str
@@ -79,6 +100,7 @@ class PublishedScore:
     trained_on: str
     source: str
     cite: str
+    note: str = ""
 
 
 def known_name(dataset: str) -> str | None:
@@ -87,8 +109,14 @@ def known_name(dataset: str) -> str | None:
 
 
 def facts(dataset: str) -> DatasetFacts:
-    """What is known of a data set; one that is not known is scored under ``rain13k``."""
+    """What is known of a data set; an unknown one is scored under ``rain13k``."""
     return DATASETS.get(known_name(dataset) or "", DatasetFacts(DEFAULT_PROTOCOL))
+
+
+def own_protocol(dataset: str, *, published: bool) -> str:
+    """The protocol that a data set is scored under: the field's, or that of ``published`` rows."""
+    known = facts(dataset)
+    return (published and known.published_protocol) or known.protocol
 
 
 def published_scores(
@@ -106,7 +134,7 @@ def published_scores(
 def read_csv(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:
     """The lines of a CSV file with a heading, by column, and the columns.
 
-    Raises UserError for a file that cannot be read or is none.
+    Raises UserError for a file that cannot be read or is not CSV.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -115,17 +143,18 @@ def read_csv(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8 ({error}).") from error
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
 
 
 def read_published(path: Path) -> list[PublishedScore]:
     """The scores in a CSV file with a heading.
 
     Columns: model, dataset and at least one metric (psnr, ssim, lpips ...); protocol, else the data
-    set's own; trained_on; source, else the file's name; cite. Raises UserError for any other file.
+    set's own; trained_on; source, else the file's name; cite; note. Raises UserError for any other
+    file.
     """
     metrics = (PSNR.key, SSIM.key, *PERCEPTUAL)
-    texts = ("model", "dataset", "protocol", "trained_on", "source", "cite")
+    texts = ("model", "dataset", "protocol", "trained_on", "source", "cite", "note")
     lines, columns = read_csv(path)
     wrong = [column for column in columns if column not in (*texts, *metrics)]
     missing = [column for column in ("model", "dataset") if column not in columns]
@@ -141,7 +170,7 @@ def read_published(path: Path) -> list[PublishedScore]:
         for key, figure in figures.items():
             if not re.fullmatch(r"-?\d+(\.\d+)?", figure):
                 raise UserError(f"{path}, line {number}: {key} is {figure!r}, not a number.")
-        protocol = line.get("protocol") or facts(line["dataset"]).protocol
+        protocol = line.get("protocol") or own_protocol(line["dataset"], published=True)
         if protocol not in (*PROTOCOLS, "niqe"):
             raise UserError(
                 f"{path}, line {number}: there is no protocol {protocol!r}; known are "
@@ -156,6 +185,7 @@ def read_published(path: Path) -> list[PublishedScore]:
                 line.get("trained_on") or "",
                 line.get("source") or path.name,
                 line.get("cite") or CITATIONS.get(line["model"], ""),
+                line.get("note") or "",
             )
         )
     return scores
@@ -165,4 +195,8 @@ def _plain(dataset: str) -> str:
     return re.sub(r"[^a-z0-9]", "", dataset.lower()).removesuffix("data")
 
 
-_BY_PLAIN_NAME = {_plain(name): name for name in DATASETS} | {"rain14000": "DDN-Data"}
+_BY_PLAIN_NAME = {_plain(name): name for name in DATASETS} | {
+    "rain14000": "DDN-Data",
+    "raindroptesta": "Raindrop-A",  # the folders test_a and test_b of DeRaindrop's archive
+    "raindroptestb": "Raindrop-B",
+}

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Literal
 
 from utils.evaluation.published import PublishedScore, facts, published_scores
-from utils.evaluation.quality import PSNR, SSIM, Metric
+from utils.evaluation.quality import PSNR, Metric
 from utils.evaluation.scoring import NIQE, JobResult
 from utils.metrics import PROTOCOLS
 from utils.wording import plural
@@ -56,7 +56,8 @@ class TableRow:
 
     ``cells`` follow the table's columns, None where there is no score; ``ranks`` holds 1 or 2 for
     the best and second best by (column, metric). ``facts`` are texts by the table's
-    ``fact_names``; ``cite`` is the model's key in a file of references.
+    ``fact_names``; ``cite`` is the model's key in a file of references; ``notes`` are sentences on
+    single published figures.
     """
 
     kind: Literal["input", "measured", "published"]
@@ -67,6 +68,7 @@ class TableRow:
     ranks: dict[tuple[int, int], int] = field(default_factory=dict)
     cite: str = ""
     facts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def all_cells(self) -> list[TableCell | None]:
@@ -107,7 +109,6 @@ def build_table(
     results: list[JobResult],
     *,
     published: bool,
-    extra_decimals: int = 0,
     implementations: Sequence[str] = (),
     num_unmatched: int = 0,
     more_published: list[PublishedScore] | None = None,
@@ -115,9 +116,8 @@ def build_table(
 ) -> Table:
     """The table of some jobs, with the papers' rows for the same data sets and protocols.
 
-    ``extra_decimals`` shows more digits of the measured scores than papers do; ``num_unmatched``
-    counts problems that belong to no job; ``more_published`` are rows beside the papers';
-    ``method_facts`` are further columns, by method.
+    ``num_unmatched`` counts problems that belong to no job; ``more_published`` are rows beside the
+    papers'; ``method_facts`` are further columns, by method.
     """
     datasets = list(dict.fromkeys(result.job.dataset for result in results))
     columns = []
@@ -127,7 +127,7 @@ def build_table(
         columns.append(Column(dataset, of_set[0].job.protocol, most))
     num_images = {column.dataset: column.num_images for column in columns}
     metrics = results[0].metrics
-    rows = _measured_rows(results, datasets, metrics, extra_decimals)
+    rows = _measured_rows(results, datasets, metrics)
     rows += _published_rows(columns, metrics, published, more_published or [])
     for row in rows:
         row.mean = mean_cell(row.cells)
@@ -172,6 +172,7 @@ def notes(table: Table) -> list[str]:
         sentences.append(f"{mean}.")
     if any(column.published_images for column in table.columns) and sources(table):
         sentences.append("Published scores of other images than these are not ranked.")
+    sentences += [f"{note}." for row in table.rows for note in row.notes]
     sentences += _remark_sentences(table)
     if table.num_left_out:
         count = plural(table.num_left_out, "image")
@@ -240,12 +241,9 @@ def _measured_rows(
     results: list[JobResult],
     datasets: list[str],
     metrics: tuple[Metric, ...],
-    extra_decimals: int,
 ) -> list[TableRow]:
     """One row for each method, the rainy input first."""
-    decimals = tuple(
-        metric.decimals + (extra_decimals if metric in (PSNR, SSIM) else 0) for metric in metrics
-    )
+    decimals = tuple(metric.decimals for metric in metrics)
     rows: dict[tuple[bool, str], TableRow] = {}
     for result in results:
         job = result.job
@@ -280,6 +278,10 @@ def _published_rows(
                 key, TableRow("published", score.model, [None] * len(columns), cite=score.cite)
             )
             row.cells[index] = cell
+            if score.note:
+                row.notes.append(
+                    f"{score.model} on {column.dataset} ({score.source}): {score.note}"
+                )
             trained_on.setdefault(key, []).append(score.trained_on)
     for key, row in rows.items():
         text = _training_text(trained_on[key], columns)

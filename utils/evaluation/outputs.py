@@ -1,0 +1,131 @@
+"""What an evaluation leaves: the table in four formats, the statistics, the page, the console."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.evaluation import formats
+from utils.evaluation.latex import latex
+from utils.evaluation.leaderboard import keep_in_history
+from utils.evaluation.provenance import provenance
+from utils.evaluation.published import PUBLISHED_BIB, PublishedScore
+from utils.evaluation.report import report_page
+from utils.evaluation.scoring import JobResult
+from utils.evaluation.statistics import (
+    Comparison,
+    compare_methods,
+    statistics_json,
+    statistics_markdown,
+)
+from utils.evaluation.table import Table, build_table
+from utils.files import write_text
+from utils.wording import plural
+
+SHOWN = 10  # problems and remarks per folder; images.csv has all
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What stands in the table and on the page beside the scores.
+
+    published: the papers' rows of the same data sets and protocols; ``more_published`` are others.
+    implementations: who computes the metrics beside PSNR and SSIM.
+    facts: further columns by method; ``weights`` what table.json says of each method's weights.
+    baseline: the method that statistics compare with, None for the best.
+    extremes: how many of the worst and best images are listed.
+    embed: put the images into the page.
+    """
+
+    published: bool = True
+    more_published: Sequence[PublishedScore] = ()
+    implementations: Sequence[str] = ()
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    weights: dict[str, dict[str, str]] = field(default_factory=dict)
+    baseline: str | None = None
+    extremes: int = 5
+    embed: bool = False
+
+
+def write_evaluation(
+    folder: Path,
+    results: list[JobResult],
+    options: TableOptions,
+    unmatched: Sequence[str] = (),
+) -> Table:
+    """Write everything into ``folder``, print the table, and name every problem.
+
+    ``unmatched`` are problems that belong to no job. The table is incomplete or not as asked for
+    where its ``num_problems`` is above 0.
+    """
+    table = build_table(
+        results,
+        published=options.published,
+        implementations=options.implementations,
+        num_unmatched=len(unmatched),
+        more_published=list(options.more_published),
+        method_facts=options.facts,
+    )
+    comparisons = compare_methods(results, options.baseline)
+    _write_table(folder, table, comparisons, options.weights)
+    write_text(folder / "images.csv", formats.images_csv(results))
+    text = statistics_markdown(comparisons, results, options.extremes)
+    write_text(folder / "statistics.md", text)
+    page = report_page(results, table, folder, embed=options.embed, unmatched=unmatched)
+    write_text(folder / "report.html", page)
+
+    print(formats.console(table, shutil.get_terminal_size().columns))
+    num_scored = sum(len(result.scored) for result in results)
+    num_reused = sum(image.reused for result in results for image in result.images)
+    scored = plural(num_scored, "image")
+    print(f"\n{scored} ({num_reused} kept from before); written to {folder}/")
+    _show_problems(results, unmatched, table)
+    return table
+
+
+def _write_table(
+    folder: Path,
+    table: Table,
+    comparisons: list[Comparison],
+    weights: dict[str, dict[str, str]],
+) -> None:
+    """Write the table in four formats; the JSON also records its provenance."""
+    write_text(folder / "table.md", formats.markdown(table))
+    write_text(folder / "table.csv", formats.table_csv(table))
+    write_text(folder / "table.tex", latex(table, label=folder.resolve().name))
+    shutil.copyfile(PUBLISHED_BIB, folder / PUBLISHED_BIB.name)
+    content = {
+        **formats.table_json(table),
+        "statistics": statistics_json(comparisons),
+        "provenance": provenance(weights),
+    }
+    write_text(folder / "table.json", formats.dump_json(content))
+    keep_in_history(folder, content)
+
+
+def _show_problems(results: list[JobResult], unmatched: Sequence[str], table: Table) -> None:
+    """Name on standard error what could not be scored and what to know about the rest."""
+    for result in results:
+        remarks = [
+            f"{image.restored}: {remark.text}"
+            for image in result.scored
+            for remark in image.remarks
+        ]
+        _show_some("warning", remarks, result.job.results)
+        _show_some("error", result.problems, result.job.results)
+    for problem in unmatched:
+        print(f"error: {problem}", file=sys.stderr)
+    if table.num_problems:
+        end = "; the table is incomplete" if table.num_left_out else ""
+        print(f"{plural(table.num_problems, 'problem')}{end}", file=sys.stderr)
+
+
+def _show_some(kind: str, lines: Sequence[str], folder: Path) -> None:
+    """The first lines, and how many more there are."""
+    for line in lines[:SHOWN]:
+        print(f"{kind}: {line}", file=sys.stderr)
+    if len(lines) > SHOWN:
+        print(f"{kind}: ... and {len(lines) - SHOWN} more in {folder}", file=sys.stderr)
