@@ -28,12 +28,10 @@ import utils.inference.restorer
 
 dependencies = ["torch", "numpy", "cv2", "safetensors"]
 
-SHIPPED_WEIGHTS = pathlib.Path(__file__).parent / "weights" / "petrichor.safetensors"
-
 
 def petrichor() -> models.network.DerainingNetwork:
     """The network that ships with the project, with its weights."""
-    return models.load_weights(SHIPPED_WEIGHTS)
+    return models.load_weights(models.SHIPPED_WEIGHTS)
 
 
 def restorer(
@@ -47,7 +45,7 @@ def restorer(
     others of ``utils.inference.restorer.Restorer``.
     """
     device = utils.devices.find_device(device)
-    network = models.load_weights(SHIPPED_WEIGHTS if weights is None else _file(weights))
+    network = models.load_weights(models.SHIPPED_WEIGHTS if weights is None else _file(weights))
     return utils.inference.restorer.Restorer(network.to(device), device=device, **options)
 
 

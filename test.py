@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models import load_foreign, load_published, load_weights
+from models import SHIPPED_WEIGHTS, load_foreign, load_published, load_weights
 from models.foreign import ForeignNetwork
 from models.network import DerainingNetwork
 from models.registry import parse_options
@@ -45,8 +45,6 @@ from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
 from utils.inference.unfinished import UnfinishedVideo
 from utils.inference.video import VideoReader
 from utils.inference.video_output import CODECS, DEFAULT_CRF
-
-SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "petrichor.safetensors"
 
 
 def main() -> int:
@@ -224,7 +222,7 @@ def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
     if args.model == "spandrel":
         network = load_foreign(args.weights)
     elif args.model:
-        network = load_published(args.model, args.weights, parse_options(args.options))
+        network = load_published(args.model, args.weights, parse_options(args.options), notify=say)
     elif args.weights:
         network = load_weights(args.weights)
     elif SHIPPED_WEIGHTS.is_file():
@@ -245,7 +243,7 @@ def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
             raise UserError("--compile needs a C++ compiler such as g++, and there is none.")
         # Spectra are computed as before; nothing that a user could change.
         warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
-        network.restore = torch.compile(network.restore)  # type: ignore[method-assign]
+        network.compile_restoring()
     return network
 
 

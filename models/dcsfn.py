@@ -34,8 +34,7 @@ Differences from the published code:
   mapping of published weights swaps the channels of the first and the last convolution.
 * ``fusion_1_2_2``, ``fusion_2_2_2`` and those convolutions of a pass's first cell that would
   look at a state are in every checkpoint and never used; they do not exist here.
-* On CPUs nothing is concatenated before a 1x1 convolution, and coarse parts are convolved at their
-  own size (``fuse_part_by_part``).
+* Faster forms, with the same values, are in ``dcsfn_fast.py``.
 * The convolutions of a cell that share their input are one convolution with stacked outputs.
 
 Published quirk that is kept: a cell hands on its state after the activation, not before it.
@@ -45,13 +44,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise, repeat
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import pixelwise, takes_fast_form
+from models.fast import replaceable
 from models.network import DerainingNetwork
 
 
@@ -107,43 +106,9 @@ class FusionConv(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1)
 
+    @replaceable
     def forward(self, *parts: Tensor) -> Tensor:
-        if takes_fast_form(parts[0]):
-            return fuse_part_by_part(self, parts)
         return super().forward(torch.cat([resize(part, parts[0]) for part in parts], dim=1))
-
-
-def fuse_part_by_part(conv: FusionConv, parts: tuple[Tensor, ...]) -> Tensor:
-    """``FusionConv.forward`` for CPUs, without the concatenation.
-
-    A 1x1 convolution over a concatenation is the sum of the parts' own 1x1 convolutions, and a
-    nearest upsampling may as well follow a 1x1 convolution as precede it: coarse parts are
-    convolved at their own size, and their sum is enlarged from part to part.
-    """
-    if not upsampling_composes(parts):
-        parts = tuple(resize(part, parts[0]) for part in parts)
-    weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
-    total = None  # of the parts from the coarsest to the one before
-    for i in reversed(range(len(parts))):
-        term = pixelwise(parts[i], weights[i], conv.bias if i == 0 else None)
-        if total is not None:
-            term += resize(total, term)
-        total = term
-    assert total is not None
-    return total
-
-
-def upsampling_composes(parts: tuple[Tensor, ...]) -> bool:
-    """Whether upsampling from part to part ends where one step from each to the first does.
-
-    floor(floor(i * a) / k) = floor(i * a / k) for whole k, so all sizes but the first must be
-    multiples of the next. That fails only when an odd size has been halved on the way.
-    """
-    return all(
-        finer.shape[dim] % coarser.shape[dim] == 0
-        for finer, coarser in pairwise(parts[1:])
-        for dim in (-2, -1)
-    )
 
 
 class InnerScaleUnit(nn.Module):
@@ -262,7 +227,6 @@ class DCSFN(DerainingNetwork):
 
     min_size = 32  # two halvings in the network, three more in a unit
     checkpointed_blocks = (InnerScaleUnit,)
-    published_key = "net"
 
     def __init__(self, config: DCSFNConfig) -> None:
         super().__init__()
@@ -297,79 +261,3 @@ class DCSFN(DerainingNetwork):
         ]
         rain = self.head(self.merge(*decoded))
         return (rainy - rain,)
-
-    def to_published(self) -> dict[str, Tensor]:
-        state = self.state_dict()
-        published: dict[str, Tensor] = {}
-        for ours, theirs in published_names(self.config).items():
-            parts = _swap_rgb(ours, state[ours]).chunk(len(theirs))
-            published.update(zip(theirs, parts, strict=True))
-        # Stored by the release and never used: two fusions left from another design, and what
-        # a pass's first cell would do with a state.
-        unused = {f"fusion_{i}_2_2.0": f"fusion_{i}_2_1.0" for i in (1, 2)}
-        for cell in ("rec1_4", "rec2_1"):
-            for gate in ("xr", "hz", "hr", "hn"):
-                unused[f"{cell}.conv_{gate}"] = f"{cell}.conv_xz"
-        for layer, used in unused.items():
-            for entry in ("weight", "bias"):
-                published[f"{layer}.{entry}"] = torch.zeros_like(published[f"{used}.{entry}"])
-        return published
-
-    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            ours: _swap_rgb(ours, torch.cat([published[name] for name in theirs]))
-            for ours, theirs in published_names(self.config).items()
-        }
-
-    def name_in_file(self, name: str) -> str:
-        return f"module.{name}"  # the authors train in parallel
-
-
-def _swap_rgb(name: str, value: Tensor) -> Tensor:
-    """Weights of the RGB network from those of the BGR network, and the inverse."""
-    if name == "stem.0.weight":
-        return value.flip(1)
-    return value.flip(0) if name.startswith("head.1.") else value
-
-
-def published_names(config: DCSFNConfig) -> dict[str, list[str]]:
-    """Our names of parameters to the release's: the parts that stacked along dim 0 give ours."""
-    names: dict[str, list[str]] = {}
-
-    def add(ours: str, *theirs: str) -> None:
-        for entry in ("weight", "bias"):
-            names[f"{ours}.{entry}"] = [f"{layer}.{entry}" for layer in theirs]
-
-    def add_unit(ours: str, theirs: str) -> None:
-        for i, divisor in enumerate((8, 4, 2, 1)):
-            for layer in range(4):
-                add(f"{ours}.branches.{i}.{layer}.0", f"{theirs}.scale{divisor}.{layer}.0")
-        for i, sizes in enumerate(("84", "42", "21")):
-            add(f"{ours}.connections.{i}", f"{theirs}.fusion{sizes}.0")
-        add(f"{ours}.fusion", f"{theirs}.fusion_all.0")
-
-    def add_cell(ours: str, theirs: str, is_first: bool) -> None:
-        def gates(*which: str) -> list[str]:
-            return [f"{theirs}.conv_{gate}" for gate in which]
-
-        if is_first:
-            add(f"{ours}.conv", *gates("xz", "xn"))
-        else:
-            add(f"{ours}.conv_input", *gates("xz", "xr", "xn"))
-            add(f"{ours}.conv_state", *gates("hz", "hr"))
-            add(f"{ours}.conv_reset_state", *gates("hn"))
-
-    add("stem.0", "convert.0")
-    add("merge", "merge.0")
-    add("head.1", "merge.2")
-    for level, divisor in enumerate((1, 2, 4)):  # the release counts sizes by their divisors
-        for part in ("encoder", "decoder"):
-            theirs = f"{part}_scale{divisor}"
-            for i in range(config.num_units):
-                add_unit(f"{part}.{level}.units.{i}", f"{theirs}.units.{i}")
-                add(f"{part}.{level}.fusions.{i}", f"{theirs}.conv1x1.{i}.0")
-        add_cell(f"coarse_to_fine.cells.{level}", f"rec1_{divisor}", is_first=level == 2)
-        add_cell(f"fine_to_coarse.cells.{level}", f"rec2_{divisor}", is_first=level == 0)
-    add("coarse_to_fine.fusion", "fusion_1_2_1.0")
-    add("fine_to_coarse.fusion", "fusion_2_2_1.0")
-    return names

@@ -28,10 +28,9 @@ Differences from the published code:
 * ``FDSM.conv_mid`` is in every checkpoint and never used; it does not exist here.
 * The bias of the last convolution of an embedding layer is subtracted again by the instance norm
   that follows, so it does not exist here either.
-* On CPUs, 1x1 convolutions and SPGA's grouped 7x7 convolution take a faster way to the same values
-  (``layers.dilated_pixelwise``, ``pair_conv_by_depthwise``).
-* The Fourier unit always runs in float32: half-precision FFTs are refused or limited in size. It
-  computes on CUDA what the release computes on a CPU (``inverse_by_axis``).
+* Faster forms, with the same values, are in ``dmsr_fast.py`` and ``layers_fast.py``.
+* The Fourier unit always runs in float32: half-precision FFTs are not supported, or only for some
+  sizes. It computes on CUDA what the release computes on a CPU (``inverse_by_axis``).
 
 Published quirks that are kept: SPGA applies a ReLU after a GELU, and adds its two maps where the
 paper's figure multiplies them; the skips are concatenated behind the decoder's features.
@@ -45,7 +44,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import PixelwiseConv, full_precision, takes_fast_form
+from models.fast import replaceable
+from models.layers import PixelwiseConv, full_precision
 from models.network import DerainingNetwork
 
 
@@ -120,22 +120,10 @@ class PairConv(nn.Conv2d):
             2 * channels, channels, 7, padding=3, padding_mode="reflect", groups=channels
         )
 
+    @replaceable
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:  # type: ignore[override]
-        if takes_fast_form(x):
-            return pair_conv_by_depthwise(self, x, guide)
         # (B, C, H, W) twice -> (B, C, 2, H, W) -> (B, 2C, H, W)
         return super().forward(torch.stack([x, guide], dim=2).flatten(1, 2))
-
-
-def pair_conv_by_depthwise(conv: PairConv, x: Tensor, guide: Tensor) -> Tensor:
-    """``PairConv.forward`` ten times as fast on a CPU: the sum of two depthwise convolutions.
-
-    oneDNN has a form for depthwise convolutions and none for groups of two.
-    """
-    of_x, of_guide = conv.weight.split(1, dim=1)  # (C, 1, 7, 7) each
-    x, guide = (F.pad(part, (3, 3, 3, 3), mode="reflect") for part in (x, guide))
-    y = F.conv2d(x, of_x, conv.bias, groups=conv.groups)
-    return y + F.conv2d(guide, of_guide, groups=conv.groups)
 
 
 class SPGA(nn.Module):
@@ -214,9 +202,10 @@ class FourierUnit(nn.Module):
 def inverse_by_axis(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
     """``torch.fft.irfft2(spectrum, s=size, norm="ortho")`` of a CPU, on every device.
 
-    (B, C, H, W/2+1) to (B, C, H, W). The spectra behind a ReLU belong to no real image, and what
-    their inverse is, libraries need not agree on: with irfft2 DMSR on an H200 was 50 dB from a CPU.
-    One axis after the other, without the imaginary parts that a real row cannot have, is plain.
+    (B, C, H, W/2+1) to (B, C, H, W). After a ReLU a spectrum is not Hermitian, and libraries do
+    not agree on the inverse of such a spectrum: with irfft2, DMSR on an H200 was 50 dB from a CPU.
+    One axis after the other, without the imaginary parts that a real row cannot have, is
+    unambiguous.
     """
     height, width = size
     rows = torch.fft.ifft(spectrum, n=height, dim=-2, norm="ortho")
@@ -292,7 +281,6 @@ class DMSR(DerainingNetwork):
     checkpointed_blocks = (DualDomainBlock,)
     tile_step = 16
     released_window = 128
-    published_key = "state_dict"
     # The batch norms of the spectra hold statistics of training patches, which a whole image's
     # spectrum does not follow: its constant term grows with the image.
     best_tile = 128
@@ -353,73 +341,3 @@ class DMSR(DerainingNetwork):
             x = torch.cat([up(features[-1]), skip], dim=1)  # decoder first, skip second
             features.append(decoder(reduce_skip(x)))
         return features
-
-    def to_published(self) -> dict[str, Tensor]:
-        state = self.state_dict()
-        published = {theirs: state[ours] for ours, theirs in published_names(self.config).items()}
-        for name in list(published):
-            if name.endswith("FDSM.conv_init_1.0.bias"):
-                # conv_mid, a 1x1 convolution of 2h channels to h, is stored and never used.
-                half, conv_mid = published[name], name.replace("conv_init_1", "conv_mid")
-                published[conv_mid] = torch.zeros_like(half)
-                published[conv_mid.replace("bias", "weight")] = half.new_zeros(
-                    len(half), 2 * len(half), 1, 1
-                )
-        for embed in ("SCM2", "SCM1"):  # the bias that the instance norm cancels
-            weight = published[f"{embed}.main.3.main.0.weight"]
-            published[f"{embed}.main.3.main.0.bias"] = weight.new_zeros(len(weight))
-        return published
-
-    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {ours: published[theirs] for ours, theirs in published_names(self.config).items()}
-
-
-def published_names(config: DMSRConfig) -> dict[str, str]:
-    """Our names of parameters and buffers to the release's."""
-    names: dict[str, str] = {}
-    conv_entries = ("weight", "bias")
-    norm_entries = (*conv_entries, "running_mean", "running_var", "num_batches_tracked")
-
-    def add(ours: str, theirs: str, entries: tuple[str, ...] = conv_entries) -> None:
-        for entry in entries:
-            names[f"{ours}.{entry}"] = f"{theirs}.{entry}"
-
-    def add_attention(ours: str, theirs: str) -> None:
-        add(f"{ours}.project.0", f"{theirs}.conv2.main.0")
-        add(f"{ours}.spatial", f"{theirs}.sa.sa")
-        for layer in (0, 1, 3):
-            add(f"{ours}.channel.{layer}", f"{theirs}.dwconv.{layer}", ("weight",))
-        add(f"{ours}.pixel", f"{theirs}.pa.pa2")
-
-    def add_dual_domain(ours: str, theirs: str) -> None:
-        for branch in range(len(MPSRM.POOLS)):
-            add(f"{ours}.spatial.convs.{branch}", f"{theirs}.MPSRM.convs.{branch}", ("weight",))
-            add_attention(f"{ours}.spatial.attentions.{branch}", f"{theirs}.MPSRM.dynas.{branch}")
-        add(f"{ours}.spatial.conv_out", f"{theirs}.MPSRM.conv_sum", ("weight",))
-        add(f"{ours}.frequency.small_kernel.0", f"{theirs}.FDSM.conv_init_1.0")
-        add(f"{ours}.frequency.large_kernel.0", f"{theirs}.FDSM.conv_init_2.0")
-        add(f"{ours}.frequency.fourier.conv", f"{theirs}.FDSM.FFC.conv_layer", ("weight",))
-        add(f"{ours}.frequency.fourier.norm", f"{theirs}.FDSM.FFC.bn", norm_entries)
-        add(f"{ours}.frequency.norm", f"{theirs}.FDSM.bn", norm_entries)
-
-    add("stem.0", "feat_extract.0.main.0")
-    add("heads.2", "feat_extract.5.main.0")
-    for i in (0, 1):
-        add(f"down.{i}.0", f"feat_extract.{1 + i}.main.0")
-        add(f"up.{i}.0", f"feat_extract.{3 + i}.main.0")
-        add(f"heads.{i}", f"ConvsOut.{i}.main.0")
-        add(f"reduce_skip.{i}.0", f"Convs.{i}.main.0")
-        add(f"merge.{i}", f"FAM{2 - i}.merge.main.0")
-        for layer in (0, 1, 2):
-            add(f"embed.{i}.{layer}.0", f"SCM{2 - i}.main.{layer}.main.0")
-        add(f"embed.{i}.3", f"SCM{2 - i}.main.3.main.0", ("weight",))
-        add(f"embed.{i}.4", f"SCM{2 - i}.main.4")
-    for part, their_part in (("encoder", "Encoder"), ("decoder", "Decoder")):
-        for level in range(3):
-            for block in range(config.num_blocks):
-                ours, theirs = f"{part}.{level}.{block}", f"{their_part}.{level}.layers.{block}"
-                add(f"{ours}.conv_in.0", f"{theirs}.conv1.main.0")
-                add(f"{ours}.depthwise", f"{theirs}.proj")
-                add(f"{ours}.conv_out", f"{theirs}.conv2.main.0")
-            add_dual_domain(ours, theirs)  # the last block of a stage
-    return names

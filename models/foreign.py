@@ -38,6 +38,10 @@ class ForeignNetwork(nn.Module):
         self.size_multiple = descriptor.size_requirements.multiple_of
         self.min_size = max(descriptor.size_requirements.minimum, 1)
 
+    def compile_restoring(self) -> None:
+        """As ``DerainingNetwork.compile_restoring``."""
+        self.restore = torch.compile(self.restore)  # type: ignore[method-assign]
+
     def restore(self, rainy: Tensor) -> Tensor:
         """(B, 3, H, W), RGB in [0, 1], to the same, one image at a time as spandrel takes them."""
         return torch.cat([self.descriptor(image) for image in rainy.split(1)])

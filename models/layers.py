@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast import replaceable
+
 Module = TypeVar("Module", bound=nn.Module)
-
-_fast_forms_allowed = True
-
-
-@contextmanager
-def plain_forms() -> Iterator[None]:
-    """Within it, every block computes the formula of its docstring, step by step.
-
-    Outside it, some blocks take a faster form with the same values on CPUs: a function beside the
-    block, which says what it replaces. tests/models/test_networks.py compares the two for every
-    network. Exporters want the plain forms: fewer, larger steps.
-    """
-    global _fast_forms_allowed
-    before = _fast_forms_allowed
-    _fast_forms_allowed = False
-    try:
-        yield
-    finally:
-        _fast_forms_allowed = before
-
-
-def takes_fast_form(x: Tensor) -> bool:
-    """Whether a block shall use its form for CPUs on features ``x``; see ``plain_forms``."""
-    return _fast_forms_allowed and x.device.type == "cpu"
 
 
 def module_list(modules: Iterable[Module]) -> Sequence[Module]:
@@ -54,20 +32,10 @@ def widened(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+@replaceable
 def pixelwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 1x1 convolution, (B, C, H, W) to (B, O, H, W), with a weight of shape (O, C, 1, 1)."""
-    if takes_fast_form(x) and torch.backends.mkldnn.is_available():
-        return dilated_pixelwise(x, weight, bias)
     return F.conv2d(x, weight, bias)
-
-
-def dilated_pixelwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``pixelwise`` two to three times as fast on a CPU; its plain form is ``F.conv2d``.
-
-    PyTorch computes 1x1 convolutions of fewer than 16 images in one thread without oneDNN, unless
-    they are dilated. A dilation spreads the taps of a kernel; a single tap stays where it is.
-    """
-    return F.conv2d(x, weight, bias, dilation=2)
 
 
 class PixelwiseConv(nn.Conv2d):

@@ -41,8 +41,7 @@ Differences from the published code:
   the channel order in the conversion of published weights.
 * The LSTM's recurrent kernel meets a zero state and its forget gate multiplies one: neither can
   reach the output or get a gradient (3,226,048 parameters). They do not exist here.
-* On CPUs, an RRU works through its hidden channels a few at a time (``recur_by_parts``), and the
-  hyperbolic tangent is computed from the sigmoid (``tanh``).
+* Faster forms, with the same values, are in ``mspfn_fast.py``.
 
 Published quirks that are kept: TensorFlow's SAME padding, which pads even sizes at the end only;
 the shortcut around an RRU skips what came up from the coarser size (M2 adds r2, not r2 + u);
@@ -58,7 +57,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import takes_fast_form
+from models.fast import replaceable
 from models.network import DerainingNetwork
 
 # Features at 1/4, 1/2 and 1 of the input's size, always in this order.
@@ -140,13 +139,9 @@ class Up(nn.Module):
         return self.prelu(x[..., :height, :width])
 
 
+@replaceable
 def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent, to float32 rounding of its range [-1, 1].
-
-    PyTorch's own takes ten times as long as its sigmoid on a CPU.
-    """
-    if takes_fast_form(x) and x.dtype == torch.float32:
-        return 2 * torch.sigmoid(2 * x) - 1
+    """The hyperbolic tangent of each element."""
     return torch.tanh(x)
 
 
@@ -177,33 +172,9 @@ class RRU(nn.Module):
         self.lstm = ConvLSTM(channels // 2, hidden)
         self.expand = Same(hidden, channels)
 
+    @replaceable
     def forward(self, x: Tensor) -> Tensor:
-        if takes_fast_form(x):
-            return recur_by_parts(self, x)
         return self.expand(self.lstm(self.reduce(x)))
-
-
-def recur_by_parts(unit: RRU, x: Tensor, step: int = 32) -> Tensor:
-    """``RRU.forward`` for CPUs, ``step`` hidden channels at a time, none of which needs another.
-
-    The gates of the full size are 12 times as large as any other feature map, and in one piece
-    they take twice the time. The convolution behind them is the sum over its inputs' parts.
-    """
-    x = unit.reduce(x)
-    gates, kernel = unit.lstm.gates, unit.expand.conv.weight  # kernel (hidden, C, 3, 3)
-    assert gates.bias is not None
-    # (3 hidden, ...) -> (3, hidden, ...)
-    weights = gates.weight.unflatten(0, (3, -1))
-    biases = gates.bias.unflatten(0, (3, -1))
-    expanded = None
-    for part in (slice(start, start + step) for start in range(0, unit.lstm.hidden, step)):
-        part_of_gates = F.conv2d(
-            x, weights[:, part].flatten(0, 1), biases[:, part].flatten(), padding=1
-        )
-        hidden = unit.lstm.output_of(part_of_gates)
-        term = F.conv_transpose2d(hidden, kernel[part], padding=1)
-        expanded = term if expanded is None else expanded + term
-    return unit.expand.prelu(expanded)
 
 
 class CAU(nn.Module):
@@ -327,7 +298,6 @@ class MSPFN(DerainingNetwork):
     size_multiple = 4  # two halvings by pools; the convolutions below take any size
     min_size = 4
     checkpointed_blocks = (URAB,)
-    published_in_tensorflow = True
 
     def __init__(self, config: MSPFNConfig) -> None:
         super().__init__()
@@ -347,127 +317,3 @@ class MSPFN(DerainingNetwork):
         for ffm in self.ffm:
             features = ffm(features)
         return (rainy - self.rm(features, memories) / 2,)
-
-    def to_published(self) -> dict[str, Tensor]:
-        """As ``DerainingNetwork.to_published``, with the names that all graphs agree on.
-
-        Layouts are TensorFlow's: kernels (kh, kw, in, out), transposed ones (kh, kw, out, in);
-        images are BGR. The LSTMs' recurrent kernels and forget gates are zeros.
-        """
-        state = self.state_dict()
-        names = published_names(self.config)
-        return {theirs: _to_tensorflow(theirs, state[ours]) for ours, theirs in names.items()}
-
-    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        names = published_names(self.config)
-        return {ours: _from_tensorflow(theirs, published[theirs]) for ours, theirs in names.items()}
-
-    # Test graphs live under ``generator/``, training graphs under ``model/``; the test graph of
-    # MSPFN-N1 calls the units BCM where all others say URAB.
-
-    def name_in_file(self, name: str) -> str:
-        """The name in a test graph."""
-        is_n1 = set(self.config.num_attention) == {1}
-        return f"generator/{name.replace('URAB', 'BCM') if is_n1 else name}"
-
-    @staticmethod
-    def name_from_file(name: str) -> str:
-        """The name without its root; a name under neither root is no weight and stays."""
-        root, _, variable = name.partition("/")
-        return variable.replace("BCM", "URAB") if root in ("generator", "model") else name
-
-
-def published_names(config: MSPFNConfig) -> dict[str, str]:
-    """Our parameters' names to the release's, without the root of a graph."""
-    names = {"rm.head.weight": "rnn7/weight"}
-
-    def add_conv(ours: str, theirs: str) -> None:
-        """A block of a convolution without bias and a PReLU."""
-        names[f"{ours}.conv.weight"] = f"{theirs}/weight"
-        names[f"{ours}.prelu.weight"] = f"{theirs}/alpha"
-
-    def add_attention(ours: str, theirs: str) -> None:
-        for our_layer, their_layer in (
-            ("conv_in", "conv2d"),
-            ("conv_out", "conv2d_1"),
-            ("squeeze", "conv2d_2"),
-            ("excite", "conv2d_3"),
-        ):
-            names[f"{ours}.{our_layer}.weight"] = f"{theirs}/{their_layer}/kernel"
-            names[f"{ours}.{our_layer}.bias"] = f"{theirs}/{their_layer}/bias"
-        names[f"{ours}.prelu_in.weight"] = f"{theirs}/conv2d/alpha"
-        names[f"{ours}.prelu_gate.weight"] = f"{theirs}/conv2d_2/alpha"
-
-    for level, s in enumerate(("4", "2", "")):  # the release's suffixes of the three sizes
-        add_conv(f"cfm.embed.{level}", f"rnn{s or 1}")
-        add_conv(f"cfm.memory.{level}.reduce", f"residual_memory/rain{s}_res1")
-        lstm = f"residual_memory/lstm_group{s}/convLSTM/LSTM_conv"
-        names[f"cfm.memory.{level}.lstm.gates.weight"] = f"{lstm}/weights"
-        names[f"cfm.memory.{level}.lstm.gates.bias"] = f"{lstm}/biases"
-        add_conv(f"cfm.memory.{level}.expand", f"residual_memory/rain{s}_res2")
-        add_conv(f"rm.reconstruct.{level}", f"rnn_recon{s}")
-        for n in range(config.num_units):
-            ours, theirs = f"ffm.{n}.urab.{level}", f"URAB{s}_{n}"
-            add_conv(f"{ours}.down", f"{theirs}/down{s}_{n + 1}")
-            for m in range(config.num_attention[level]):
-                add_attention(f"{ours}.attention.{m}", f"{theirs}/group_{n + 1}_RCAB{m + 1}")
-            add_conv(f"{ours}.up", f"{theirs}/up_{n + 1}")
-    for n in range(config.num_units):
-        add_conv(f"ffm.{n}.quarter_to_half", f"URAB2_{n}/upURAB4_2_{n}")
-        add_conv(f"ffm.{n}.quarter_to_full", f"URAB_{n}/upURAB4to1_{n}")
-        add_conv(f"ffm.{n}.half_to_full", f"URAB_{n}/upURAB2to1_{n}")
-    add_conv("cfm.quarter_to_half", "residual_memory/upRMM4_2")
-    add_conv("cfm.quarter_to_full", "residual_memory/upRMM4_1")
-    add_conv("cfm.half_to_full", "residual_memory/upRMM2_1")
-    add_conv("rm.merge_quarter", "up4_2")
-    add_conv("rm.merge_half", "up2_1")
-    add_conv("rm.merge_full", "rnn5")
-    return names
-
-
-# Places of our gates i, j, o among the LSTM's four, i, j, f, o.
-_USED_GATES = [0, 1, 3]
-
-
-def _to_tensorflow(name: str, value: Tensor) -> Tensor:
-    """Our value of the published variable ``name`` in the release's layout."""
-    if name.endswith("LSTM_conv/biases"):
-        gates = value.new_zeros(4, len(value) // 3)
-        gates[_USED_GATES] = value.unflatten(0, (3, -1))
-        return gates.flatten()
-    if name.endswith("LSTM_conv/weights"):
-        # (3 hidden, in, 3, 3) -> (3, 3, in, 3, hidden)
-        used = value.permute(2, 3, 1, 0).unflatten(3, (3, -1))
-        channels, hidden = used.shape[2], used.shape[4]
-        gates = value.new_zeros(3, 3, channels + hidden, 4, hidden)
-        gates[:, :, :channels, _USED_GATES] = used
-        return gates.flatten(3)
-    if value.ndim == 2:  # a 1x1 convolution: (out, in) -> (1, 1, in, out)
-        return value.T[None, None]
-    if value.ndim == 4:  # plain: (out, in, kh, kw), transposed: (in, out, kh, kw)
-        return _flip_colours(name, value.permute(2, 3, 1, 0))
-    return value
-
-
-def _from_tensorflow(name: str, value: Tensor) -> Tensor:
-    """The inverse of ``_to_tensorflow``."""
-    if name.endswith("LSTM_conv/biases"):
-        return value.unflatten(0, (4, -1))[_USED_GATES].flatten()
-    if name.endswith("LSTM_conv/weights"):
-        hidden = value.shape[3] // 4
-        used = value.unflatten(3, (4, hidden))[:, :, :-hidden, _USED_GATES]
-        return used.flatten(3).permute(3, 2, 0, 1)
-    if value.ndim == 4:
-        weight = _flip_colours(name, value).permute(3, 2, 0, 1)
-        is_linear = value.shape[:2] == (1, 1)
-        return weight[:, :, 0, 0] if is_linear else weight
-    return value
-
-
-def _flip_colours(name: str, kernel: Tensor) -> Tensor:
-    """RGB to BGR or back in a transposed kernel (kh, kw, out, in) that meets an image."""
-    if name in ("rnn1/weight", "rnn2/weight", "rnn4/weight"):
-        return kernel.flip(3)
-    if name == "rnn7/weight":
-        return kernel.flip(2)
-    return kernel

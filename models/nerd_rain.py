@@ -35,9 +35,7 @@ Differences from the published code (none changes a value beyond float rounding)
   coordinates are all exactly 0: it is a 3x3 and three 1x1 convolutions.
 * ``reduce_chan_level1_max3`` and the 18 columns for the zero coordinates are in every checkpoint
   and have no effect; they do not exist here.
-* On CPUs, MDTA and GDFN are computed strip by strip (``mdta_by_strips``, ``gdfn_by_strips``) and
-  the gates of a fusion at the even pixels alone (``fuse_even_pixels``).
-* On CUDA, the layer norms may be compiled (``normalise_compiled``).
+* Faster forms of the blocks, with the same values, are in ``nerd_rain_fast.py``.
 * The features lie in memory pixel by pixel (channels_last), which CPUs and GPUs prefer here.
 
 Published quirk that is kept: the third U-Net of the finest scale merges its finest skip with the
@@ -46,8 +44,7 @@ second one's weights.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,14 +52,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import (
-    PixelwiseConv,
-    full_precision,
-    module_list,
-    pixelwise,
-    takes_fast_form,
-    widened,
-)
+from models.fast import replaceable
+from models.layers import PixelwiseConv, full_precision, module_list, widened
 from models.network import DerainingNetwork
 
 
@@ -107,46 +98,15 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = F
 class LayerNorm(nn.LayerNorm):
     """Normalises the channels of each pixel, (B, C, H, W) kept."""
 
-    is_compiled = False
+    is_compiled = False  # set by ``NeRDRain.compile_for_training``
 
+    @replaceable
     def forward(self, x: Tensor) -> Tensor:
-        if self.is_compiled and x.device.type != "meta":
-            return normalise_compiled(self, x)
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def normalise_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Layer norm of each row of (N, C), computed in float32, in the type of ``x``."""
-    wide = widened(x)
-    centred = wide - wide.mean(1, keepdim=True)
-    variance = centred.square().mean(1, keepdim=True)
-    return (centred * torch.rsqrt(variance + eps) * weight + bias).to(x.dtype)
-
-
-@functools.cache
-def _compiled_rows() -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
-    return torch.compile(normalise_rows, dynamic=True)
-
-
-def normalise_compiled(norm: LayerNorm, x: Tensor) -> Tensor:
-    """``LayerNorm.forward`` for training on GPUs: one kernel there, one or two on the way back.
-
-    PyTorch's own gives each pixel a block of threads, which few channels leave idle: a quarter of
-    the time of a training step at a width of 16 (H200). Only the number of channels, not that of
-    pixels, is compiled in. tests/models/test_nerd_rain.py compares the two.
-    """
-    rows = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B, C, H, W) -> (B * H * W, C)
-    torch._dynamo.mark_static(rows, 1)
-    with full_precision(x):
-        rows = _compiled_rows()(rows, norm.weight, norm.bias, norm.eps)
-    return rows.unflatten(0, (x.shape[0], *x.shape[2:])).permute(0, 3, 1, 2)
-
-
 class SplitProjection(nn.Module):
-    """Depthwise 3x3 (1x1 x) with several outputs, (B, C, H, W) to ``parts`` times (B, O, H, W).
-
-    On CPUs each part is computed for itself: slices of one large map are not dense in memory.
-    """
+    """Depthwise 3x3 (1x1 x) with several outputs, (B, C, H, W) to ``parts`` times (B, O, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, parts: int) -> None:
         super().__init__()
@@ -155,18 +115,9 @@ class SplitProjection(nn.Module):
         self.pixelwise = PixelwiseConv(in_channels, total, bias=False)
         self.depthwise = nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False)
 
+    @replaceable
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if not takes_fast_form(x):
-            return self.depthwise(self.pixelwise(x)).chunk(self.parts, dim=1)
-        weights = zip(
-            self.pixelwise.weight.chunk(self.parts),
-            self.depthwise.weight.chunk(self.parts),
-            strict=True,
-        )
-        return tuple(
-            F.conv2d(pixelwise(x, mix), kernels, padding=1, groups=len(kernels))
-            for mix, kernels in weights
-        )
+        return self.depthwise(self.pixelwise(x)).chunk(self.parts, dim=1)
 
 
 class MDTA(nn.Module):
@@ -183,9 +134,8 @@ class MDTA(nn.Module):
         self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
         self.project_out = PixelwiseConv(channels, channels, bias=False)
 
+    @replaceable
     def forward(self, x: Tensor) -> Tensor:
-        if takes_fast_form(x):
-            return mdta_by_strips(self, x)
         # (B, C, H, W) -> (B, heads, C/heads, H * W)
         q, k, v = (y.unflatten(1, (self.num_heads, -1)).flatten(3) for y in self.qkv(self.norm(x)))
         with full_precision(x):  # float16 would overflow
@@ -206,84 +156,10 @@ class GDFN(nn.Module):
         self.project_in = SplitProjection(channels, hidden, parts=2)
         self.project_out = PixelwiseConv(hidden, channels, bias=False)
 
+    @replaceable
     def forward(self, x: Tensor) -> Tensor:
-        if takes_fast_form(x):
-            return gdfn_by_strips(self, x)
         a, b = self.project_in(self.norm(x))
         return x + self.project_out(F.gelu(a) * b)
-
-
-def strips(x: Tensor) -> list[tuple[Tensor, slice]]:
-    """(B, C, H, W) as strips of rows, each with the slice of the rows that are its own.
-
-    A strip has one row more at each inner border, so that a 3x3 convolution gives its own rows
-    the same values as in the whole image. On a CPU a strip's intermediate maps stay in the cache,
-    while those of a whole image (66 MB between the two halves of a GDFN, for 256 x 256 pixels)
-    take most of the time to allocate. For gradients, which keep every map anyway, the image is
-    one strip.
-    """
-    height = x.shape[2]
-    if torch.is_grad_enabled():
-        return [(x, slice(0, height))]
-    count = max(1, height // 32)
-    borders = [height * i // count for i in range(count + 1)]
-    cut = []
-    for top, bottom in pairwise(borders):
-        above = min(top, 1)
-        cut.append((x[:, :, top - above : bottom + 1], slice(above, above + bottom - top)))
-    return cut
-
-
-def gdfn_by_strips(block: GDFN, x: Tensor) -> Tensor:
-    """``GDFN.forward`` for CPUs, strip by strip."""
-    out = []
-    for strip, own in strips(x):
-        a, b = (y[:, :, own] for y in block.project_in(block.norm(strip)))
-        out.append(strip[:, :, own] + block.project_out(F.gelu(a) * b))
-    return torch.cat(out, dim=2)
-
-
-def mdta_by_strips(block: MDTA, x: Tensor) -> Tensor:
-    """``MDTA.forward`` for CPUs, strip by strip, with fewer passes over the pixels.
-
-    The products of q and k and their squared lengths are sums over the pixels, so they are added
-    up over the strips, and the small matrix of products is divided by the lengths instead of q
-    and k. Attention and the projection behind it are both matrices over the channels, so they
-    are multiplied with each other before they meet v.
-    """
-    values, sums = [], []
-    for strip, own in strips(x):
-        q, k, v = (y[:, :, own] for y in block.qkv(block.norm(strip)))
-        values.append((strip[:, :, own], v))
-        sums.append(_attention_sums(q, k, block.num_heads))
-    products, q_squares, k_squares = (sum(parts) for parts in zip(*sums, strict=True))
-    with full_precision(x):
-        # lengths of at least 1e-12, as in F.normalize
-        q_length, k_length = (y.clamp_min(1e-24).sqrt() for y in (q_squares, k_squares))
-        cosines = products / (q_length.unsqueeze(3) * k_length.unsqueeze(2))
-        attention = (cosines * block.temperature).softmax(dim=-1)
-        # (C, C, 1, 1) -> (C, heads, C/heads): the columns of each head
-        projection = block.project_out.weight.flatten(1).unflatten(1, (block.num_heads, -1))
-        # (B, C, C), a 1x1 convolution for each image
-        mixes = torch.einsum("ohi,bhij->bohj", projection, attention).flatten(2)
-    return torch.cat([rows + _pixelwise_each(v, mixes) for rows, v in values], dim=2)
-
-
-def _attention_sums(q: Tensor, k: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over the pixels of (B, C, H, W): q k^T of each head, q squared, k squared.
-
-    Shapes (B, heads, C/heads, C/heads) and twice (B, heads, C/heads).
-    """
-    with full_precision(q):
-        # (B, C, H, W) -> (B, heads, C/heads, H * W)
-        q, k = (widened(y).unflatten(1, (num_heads, -1)).flatten(3) for y in (q, k))
-        return q @ k.mT, q.square().sum(dim=3), k.square().sum(dim=3)
-
-
-def _pixelwise_each(x: Tensor, weights: Tensor) -> Tensor:
-    """``pixelwise`` with weights (B, O, C), one matrix for each image of (B, C, H, W)."""
-    pairs = zip(x.split(1), weights, strict=True)
-    return torch.cat([pixelwise(image, weight[..., None, None]) for image, weight in pairs])
 
 
 def transformer_block(channels: int, num_heads: int) -> nn.Sequential:
@@ -358,25 +234,14 @@ class LatentFusion(nn.Module):
         self.gate_x = conv3x3(2 * channels, 2, bias=True)
         self.gate_y = conv3x3(2 * channels, 2, bias=True)
 
+    @replaceable
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         energy = torch.sigmoid(self.query(x) * self.key(y))
-        if takes_fast_form(x):
-            return fuse_even_pixels(self, x, y, energy)
         fused = []
         for gate, z in ((self.gate_x, x), (self.gate_y, y)):
             g = gate(torch.cat([z, z * energy], dim=1))  # (B, 2, H, W)
             fused.append(z * g[:, :1] + z * energy * g[:, 1:])
         return (fused[0] + fused[1])[..., ::2, ::2]
-
-
-def fuse_even_pixels(fusion: LatentFusion, x: Tensor, y: Tensor, energy: Tensor) -> Tensor:
-    """The rest of ``LatentFusion.forward`` at the pixels that it keeps: gates of stride 2."""
-    fused = []
-    for gate, z in ((fusion.gate_x, x), (fusion.gate_y, y)):
-        weighted = z * energy
-        g = F.conv2d(torch.cat([z, weighted], dim=1), gate.weight, gate.bias, 2, 1)
-        fused.append(z[..., ::2, ::2] * g[:, :1] + weighted[..., ::2, ::2] * g[:, 1:])
-    return fused[0] + fused[1]
 
 
 class INR(nn.Module):
@@ -464,7 +329,6 @@ class NeRDRain(DerainingNetwork):
     checkpointed_blocks = (MDTA, GDFN)
     released_window = 256
     implicit_outputs = ((3, 1), (5, 2))  # the guesses for 1/2 and 1/4
-    published_key = "state_dict"
 
     def __init__(self, config: NeRDRainConfig) -> None:
         super().__init__()
@@ -476,7 +340,7 @@ class NeRDRain(DerainingNetwork):
     def compile_for_training(self) -> None:
         """The layer norms alone: ten seconds instead of minutes, for most of the gain.
 
-        What Python costs beside them is OPTIM.CUDA_GRAPH's to take away.
+        OPTIM.CUDA_GRAPH removes the Python overhead of the rest.
         """
         for module in self.modules():
             if isinstance(module, LayerNorm):
@@ -527,106 +391,3 @@ class NeRDRain(DerainingNetwork):
         for x in reversed(decoded[:-1]):
             features.append(x + double(features[-1]))
         return features
-
-    def to_published(self) -> dict[str, Tensor]:
-        state = self.state_dict()
-        published = {}
-        for ours, theirs in published_names(self.config).items():
-            value = state[ours]
-            if ours.endswith("neighbours.weight"):
-                # (hidden, C, 3, 3) -> (hidden, 9C), then the columns of the relative coordinates,
-                # which are always multiplied by 0, then those of the cell
-                coordinates = value.new_zeros(len(value), 18)
-                cell = state[ours.replace("neighbours.weight", "cell")]
-                value = torch.cat([value.flatten(1), coordinates, cell], dim=1)
-            elif theirs.startswith("INR") and value.ndim == 4:
-                value = value.flatten(1)  # a 1x1 convolution of ours, a linear layer of theirs
-            published[theirs] = value
-        # the weights that the quirk of ``Scale.fine_merges`` leaves unused
-        used = published["reduce_chan_level1_max2.weight"]
-        published["reduce_chan_level1_max3.weight"] = torch.zeros_like(used)
-        return published
-
-    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        own, state = self.state_dict(), {}
-        for ours, theirs in published_names(self.config).items():
-            value = published[theirs]
-            if ours.endswith("neighbours.weight"):
-                cell = ours.replace("neighbours.weight", "cell")
-                state[cell] = value[:, -2:].contiguous()
-                value = value[:, : own[ours][0].numel()]
-            state[ours] = value.reshape(own[ours].shape).contiguous()
-        return state
-
-
-def published_names(config: NeRDRainConfig) -> dict[str, str]:
-    """Our names of parameters to the release's.
-
-    The INRs' ``cell`` is missing: it is two columns of the release's ``layers.0.weight``.
-    """
-    names: dict[str, str] = {}
-
-    def add(ours: str, theirs: str, entries: tuple[str, ...] = ("weight",)) -> None:
-        for entry in entries:
-            names[f"{ours}.{entry}"] = f"{theirs}.{entry}"
-
-    def add_biased(ours: str, theirs: str) -> None:
-        add(ours, theirs, ("weight", "bias"))
-
-    def add_blocks(ours: str, theirs: str, num_blocks: int) -> None:
-        for block in range(num_blocks):
-            mdta, gdfn, theirs_i = f"{ours}.{block}.0", f"{ours}.{block}.1", f"{theirs}.{block}"
-            add_biased(f"{mdta}.norm", f"{theirs_i}.norm1.body")
-            names[f"{mdta}.temperature"] = f"{theirs_i}.attn.temperature"
-            add(f"{mdta}.qkv.pixelwise", f"{theirs_i}.attn.qkv")
-            add(f"{mdta}.qkv.depthwise", f"{theirs_i}.attn.qkv_dwconv.main.0")
-            add(f"{mdta}.project_out", f"{theirs_i}.attn.project_out")
-            add_biased(f"{gdfn}.norm", f"{theirs_i}.norm2.body")
-            add(f"{gdfn}.project_in.pixelwise", f"{theirs_i}.ffn.project_in")
-            add(f"{gdfn}.project_in.depthwise", f"{theirs_i}.ffn.dwconv.main.0")
-            add(f"{gdfn}.project_out", f"{theirs_i}.ffn.project_out")
-
-    def add_unet(ours: str, scale: str, number: str, later: str) -> None:
-        """``number`` counts the U-Nets of a scale that has several, ``later`` all but the first."""
-        fine, middle, coarse = config.num_blocks
-        add_blocks(f"{ours}.encoder.0", f"encoder_level1_{scale}{number}", fine)
-        add(f"{ours}.down.0.0", f"down1_2_{scale}{later}.body.0")
-        add_blocks(f"{ours}.encoder.1", f"encoder_level2_{scale}{number}", middle)
-        add(f"{ours}.down.1.0", f"down2_3_{scale}{later}.body.0")
-        add_blocks(f"{ours}.encoder.2", f"latent_{scale}{number}", coarse)
-        add(f"{ours}.up.0.0", f"up3_2_{scale}{later}.body.0")
-        add(f"{ours}.coarse_merge", f"reduce_chan_level2_{scale}{number}")
-        add_blocks(f"{ours}.decoder.0", f"decoder_level2_{scale}{number}", middle)
-        add(f"{ours}.up.1.0", f"up2_1_{scale}{later}.body.0")
-        add_blocks(f"{ours}.decoder.1", f"decoder_level1_{scale}{number}", fine)
-
-    def add_fusion(ours: str, theirs: str) -> None:
-        for layer, their_layer in (("query", "query_conv"), ("key", "key_conv"),
-                                   ("gate_x", "gamma1"), ("gate_y", "gamma2")):  # fmt: skip
-            add_biased(f"{ours}.{layer}", f"{theirs}.{their_layer}")
-
-    def add_inr(ours: str, theirs: str, ups: str) -> None:
-        add(f"{ours}.up.0.0", f"{ups}1.body.0")
-        add(f"{ours}.up.1.0", f"{ups}2.body.0")
-        add_biased(f"{ours}.neighbours", f"{theirs}.imnet.layers.0")
-        for i in (0, 1, 2):
-            add_biased(f"{ours}.layers.{i}", f"{theirs}.imnet.layers.{2 * i + 2}")
-
-    for i, (scale, num_passes) in enumerate((("small", 1), ("mid", 2), ("max", 3))):
-        add(f"scales.{i}.embed", f"patch_embed_{scale}.proj")
-        add(f"scales.{i}.output", f"output_{scale}")
-        for p in range(num_passes):
-            number, later = str(p + 1) if num_passes > 1 else "", str(p + 1) if p else ""
-            add_unet(f"scales.{i}.passes.{p}", scale, number, later)
-            if p < 2:  # the third pass' own weights are never used
-                add(f"scales.{i}.fine_merges.{p}", f"reduce_chan_level1_{scale}{number}")
-    for ours, context, fusion in (
-        ("scales.1.{}.0", "output_mid_context", "BF3"),
-        ("scales.2.{}.0", "output_max_context1", "BF1"),
-        ("scales.2.{}.1", "output_max_context2", "BF2"),
-    ):
-        add(ours.format("contexts"), context)
-        add_fusion(ours.format("fusions"), fusion)
-    add_inr("heads.0", "INR", "upsmall2mid")
-    add_inr("heads.1", "INR2", "upmid2max")
-    return names

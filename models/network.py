@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -28,12 +29,6 @@ class DerainingNetwork(nn.Module):
     # in what ``forward`` returns, and how often the clean image is halved.
     implicit_outputs: ClassVar[tuple[tuple[int, int], ...]] = ()
 
-    # What the authors' files look like; only ``models.published`` reads and writes them.
-    # Key that holds the weights in a PyTorch file; None: the file is the state dict itself.
-    published_key: ClassVar[str | None] = None
-    # Whether the authors publish TensorFlow 1 checkpoints instead.
-    published_in_tensorflow: ClassVar[bool] = False
-
     # Classes of the blocks that OPTIM.GRADIENT_CHECKPOINTING computes twice to save memory.
     checkpointed_blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
 
@@ -46,31 +41,13 @@ class DerainingNetwork(nn.Module):
         raise NotImplementedError
 
     def compile_for_training(self) -> None:
-        """Compile what OPTIM.COMPILE shall make faster; by default the whole network."""
+        """Compile what OPTIM.COMPILE is to speed up; by default the whole network."""
         self.compile()
+
+    def compile_restoring(self) -> None:
+        """Compile ``restore`` for this network from its next call on; needs a C++ compiler."""
+        self.restore = torch.compile(self.restore)  # type: ignore[method-assign]
 
     def restore(self, rainy: Tensor) -> Tensor:
         """The restored image alone, (B, 3, H, W): ``forward(rainy)[0]`` without the other heads."""
         return self.forward(rainy)[0]
-
-    def to_published(self) -> dict[str, Tensor]:
-        """The weights as the authors' own checkpoint holds them: every name, the unused ones too.
-
-        On the meta device this tells the expected names and shapes. Entries that the release
-        stores and never uses are filled with zeros. A network that was never published elsewhere
-        keeps this default: its own names.
-        """
-        return dict(self.state_dict())
-
-    def from_published(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The inverse: this network's state dict from a complete published one."""
-        return dict(published)
-
-    def name_in_file(self, name: str) -> str:
-        """What the authors' file calls an entry of ``to_published``."""
-        return name
-
-    @staticmethod
-    def name_from_file(name: str) -> str:
-        """The inverse; ``module.`` is what parallel training in PyTorch puts before a name."""
-        return name.removeprefix("module.")

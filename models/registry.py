@@ -69,12 +69,16 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
 
 
 def parse_options(settings: Iterable[str]) -> dict[str, Any]:
-    """Options of a command line, such as ``width=16 num_blocks=1,1,2``, for ``build_model``."""
+    """Options of a command line, such as ``width=16 num_blocks=1,1,2``, for ``build_model``.
+
+    Several numbers are a tuple, with or without brackets. Raises UserError for anything that is not
+    KEY=VALUE and for a key that occurs twice.
+    """
     options: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not (key and equals and value):
-            raise UserError(f"{setting!r} is no KEY=VALUE; write for example width=16.")
+            raise UserError(f"{setting!r} is not KEY=VALUE; write for example width=16.")
         if key in options:
             raise UserError(f"The options name {key} twice; leave one of them out.")
         try:

@@ -13,6 +13,7 @@ import torch
 
 import train
 from models import build_model
+from models.published import from_published
 from tests.helpers import ROOT, run_script, write_pairs
 from tests.ranks import train_here
 from tests.reference import golden_weights, read_arrays
@@ -162,7 +163,7 @@ def test_golden_outputs_in_float32_without_tf32(name) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     golden = read_arrays(f"{name}_forward.npz")
     network = build_model(name)
-    network.load_state_dict(network.from_published(golden_weights(name)))
+    network.load_state_dict(from_published(network, golden_weights(name)))
     rainy, expected = golden["input"], golden["output0"]
     if name == "dcsfn":  # its release reads BGR
         rainy, expected = rainy.flip(1), expected.flip(1)

@@ -13,6 +13,7 @@ import torch
 
 import hubconf
 from models import NETWORKS, build_model, load_weights
+from models.published import to_published
 from tests.helpers import ROOT, smooth_image
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
@@ -52,7 +53,7 @@ def test_weights_of_ours_and_of_the_authors(tmp_path: Path) -> None:
     small, whole = build_model("dmsr_s", options), build_model("dmsr_s")
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.pth"
     write_weights(ours, Weights("dmsr_s", options, small.state_dict(), {}))
-    torch.save({"state_dict": whole.to_published()}, theirs)
+    torch.save({"state_dict": to_published(whole)}, theirs)
     for path, expected in ((ours, small), (theirs, whole)):
         state = hubconf.dmsr_s(weights=path).state_dict()
         for key, value in expected.state_dict().items():

@@ -18,6 +18,7 @@ import torch
 
 from configs import load_config
 from models import build_model
+from models.published import to_published
 from tests.helpers import ROOT, write_pairs
 
 README = (ROOT / "README.md").read_text()
@@ -71,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_pairs(folder / "datasets" / name, 2)
     for name, source in (("val", "val"), ("Rain200H", "Rain200H/test")):
         shutil.copytree(folder / "datasets" / source / "input", folder / "benchmark/method" / name)
-    published = build_model("nerd_rain").to_published()
+    published = to_published(build_model("nerd_rain"))
     torch.save({"state_dict": published}, folder / "theirs.pth")
     return folder
 

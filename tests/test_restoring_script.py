@@ -18,6 +18,7 @@ import torch
 from PIL import ExifTags, Image
 
 from models import build_model, load_weights
+from models.published import to_published
 from tests.helpers import ROOT, as_ordinary_user, run_script, smooth_image
 from utils import images
 from utils.checkpoints import Weights, write_weights
@@ -121,7 +122,7 @@ def test_an_authors_checkpoint_gives_the_same_image(
 ) -> None:
     torch.manual_seed(1)
     network = build_model("dmsr_s").eval()
-    published = {f"module.{name}": value for name, value in network.to_published().items()}
+    published = {f"module.{name}": value for name, value in to_published(network).items()}
     torch.save({"state_dict": published}, tmp_path / "authors.pth")
     image = smooth_image(1, 70, 70)
     images.write_png(tmp_path / "a.png", image)

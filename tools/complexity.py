@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(
@@ -40,8 +39,9 @@ sys.path.insert(
 )  # the repository's root holds our packages
 
 from configs import load_config
-from models import NETWORKS, build_model, load_weights
+from models import NETWORKS, SHIPPED_WEIGHTS, build_model, load_weights
 from models.network import DerainingNetwork
+from models.registry import parse_options
 from tools.measuring import Timing, disturbed_note, least_seconds, seconds_text
 from tools.released_macs import released_macs, released_parameters
 from utils.checkpoints import read_weights
@@ -52,7 +52,6 @@ from utils.inference.tiling import legal_size
 from utils.markdown import markdown_table
 
 MIB = 2**20
-SHIPPED = Path(__file__).parents[1] / "weights" / "petrichor.safetensors"
 PUBLISHED = ("dmsr", "nerd_rain", "nerd_rain_s", "dcsfn", "mspfn", "mspfn_n1")
 
 
@@ -118,7 +117,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--networks",
         nargs="+",
-        default=[str(SHIPPED), *PUBLISHED],
+        default=[str(SHIPPED_WEIGHTS), *PUBLISHED],
         metavar="NETWORK",
         help=f"files of weights, recipes (.yml), or names: {', '.join(NETWORKS)}",
     )
@@ -149,19 +148,8 @@ def parse_arguments() -> argparse.Namespace:
     args.size = tuple(args.size)
     if min(*args.size, args.threads) < 1:
         parser.error("--size and --threads must be at least 1")
-    args.options = read_options(args.options)
+    args.options = parse_options(args.options)
     return args
-
-
-def read_options(texts: list[str]) -> dict[str, Any]:
-    """``width=32 num_blocks=[1,1,1]`` as values."""
-    options = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--options takes KEY=VALUE, such as width=32, not {text!r}.")
-        options[key] = yaml.safe_load(value)
-    return options
 
 
 def find_subject(what: str, options: dict[str, Any]) -> Subject:

@@ -49,15 +49,17 @@ def main() -> None:
     if args.options and not args.model:
         raise UserError("--options are those of a network; name it with --model.")
     if args.to == "published":
-        weights = to_published(args.weights, args.output)
+        weights = convert_to_published(args.weights, args.output)
         if weights.options:
             print(f"the way back needs {command_line_options(weights.options)}")
     else:
-        to_project(args.model, args.options, args.weights, args.output)
+        convert_to_project(args.model, args.options, args.weights, args.output)
     print(f"wrote {args.output}")
 
 
-def to_project(model: str | None, settings: Sequence[str], source: Path, output: Path) -> None:
+def convert_to_project(
+    model: str | None, settings: Sequence[str], source: Path, output: Path
+) -> None:
     """An author's checkpoint, or a training checkpoint of this project, as ``.safetensors``."""
     if output.suffix != ".safetensors":
         raise UserError(f"{output} must end in .safetensors, the format of this project's weights.")
@@ -70,7 +72,7 @@ def to_project(model: str | None, settings: Sequence[str], source: Path, output:
     write_weights(output, Weights(model, options, network.state_dict(), info))
 
 
-def to_published(source: Path, output: Path) -> Weights:
+def convert_to_published(source: Path, output: Path) -> Weights:
     """A file of this project as the authors' code reads it; returns what the file holds."""
     write_published(load_weights(source), output)
     return read_weights(source)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from models import load_published, load_weights
-from models.layers import plain_forms
+from models.fast import reference_ops
 from models.network import DerainingNetwork
 from tools import onnx_spectra
 from utils.errors import UserError, run_main
@@ -123,7 +123,7 @@ def export(network: DerainingNetwork, path: Path, size: tuple[int, int], *, any_
     """
     onnx_spectra.register()
     free = {2: "height", 3: "width"}
-    with warnings.catch_warnings(), torch.no_grad(), plain_forms():
+    with warnings.catch_warnings(), torch.no_grad(), reference_ops():
         warnings.simplefilter("ignore")  # PyTorch about itself
         try:
             torch.onnx.export(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 
 from models.network import DerainingNetwork
+from models.published import to_published
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in checkpoints, not trained
 
@@ -21,7 +22,7 @@ Positions = Callable[[str, int, int], int]
 
 def released_parameters(network: DerainingNetwork) -> int:
     """Trained values in the authors' checkpoint of this network, the unused ones too."""
-    entries = network.to_published().items()
+    entries = to_published(network).items()
     return sum(value.numel() for name, value in entries if name.split(".")[-1] not in BUFFERS)
 
 
@@ -33,7 +34,7 @@ def released_macs(network: DerainingNetwork, height: int, width: int) -> int | N
     if type(network).__name__ not in RULES:
         return None
     positions = RULES[type(network).__name__]
-    shapes = {name: tuple(value.shape) for name, value in network.to_published().items()}
+    shapes = {name: tuple(value.shape) for name, value in to_published(network).items()}
     total = sum(
         math.prod(shape) * positions(name, height, width)
         for name, shape in shapes.items()

@@ -30,7 +30,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from data.rain import Rain, add_rain
-from models import NETWORKS, load_published, load_weights
+from models import NETWORKS, SHIPPED_WEIGHTS, load_published, load_weights
 from models.network import DerainingNetwork
 from tools.make_rain import skimage_photos
 from utils.devices import add_device_option
@@ -40,7 +40,6 @@ from utils.inference.memory import keep_freed_memory
 from utils.inference.photos import SUFFIXES, num_pixels, read_photo, write_photo
 from utils.inference.restorer import Restorer
 
-SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "petrichor.safetensors"
 SHIPPED = "Petrichor (ships with the project)"
 EXAMPLES = {
     "astronaut": Rain(density=0.12, length=40, width=1.6, brightness=0.5),

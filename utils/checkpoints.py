@@ -12,10 +12,12 @@ import os
 import pickle
 import shutil
 import struct
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -87,25 +89,31 @@ def _read_weights_of_training(path: Path) -> Weights:
     )
 
 
-def _read_safetensors(path: Path) -> Weights:
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors, on the CPU, of a safetensors file that anyone may have written.
+
+    Raises UserError for a missing, truncated or damaged file.
+    """
     require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a complete safetensors file: {error}.") from error
+
+
+def _read_safetensors(path: Path) -> Weights:
+    metadata, state = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise ForeignFileError(
             f"{path} was not written by this project; for an author's checkpoint name the network "
             "with --model."
         )
-    return Weights(
-        model=metadata["model"],
-        options=json.loads(metadata["options"]),
-        state=state,
-        info=json.loads(metadata["info"]),
-    )
+    options, info = json.loads(metadata["options"]), json.loads(metadata["info"])
+    if not isinstance(options, dict) or not isinstance(info, dict):
+        raise ValueError("options and info are not mappings")
+    return Weights(model=metadata["model"], options=options, state=state, info=info)
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
@@ -198,24 +206,49 @@ def _digest(file: BinaryIO, length: int) -> bytes:
     return digest.digest()
 
 
-def read_torch_file(path: Path) -> Any:
-    """What ``torch.save`` stored, limited to tensors and plain values, on the CPU.
+# NumPy's numbers and their types, which training scripts keep beside weights (a best PSNR, say).
+# Rebuilding them executes nothing but NumPy's own constructors. NumPy 1 has another name for one.
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
+    *((scalar, f"numpy.{core}.multiarray.scalar")
+      for scalar in [np.float64(0).__reduce__()[0]] for core in ("core", "_core")),
+]  # fmt: skip
 
-    Raises UserError for a file that is missing, truncated, no torch file, or that would execute
-    code when loaded.
+
+def read_torch_file(path: Path) -> Any:
+    """What ``torch.save`` stored, limited to tensors, plain values and NumPy's scalars, on the CPU.
+
+    Raises UserError for a file that is missing, truncated, not a torch file, or that would execute
+    code when loaded: TorchScript archives are programs.
     """
     require_file(path)
+    if _is_torchscript(path):
+        raise UserError(
+            f"{path} is a TorchScript archive, a program and not just weights, so it is refused; "
+            "save the network's state_dict() with torch.save instead."
+        )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and plain values, or is no torch file; loading it "
-            "could execute code, so it is refused."
+            f"{path} holds more than tensors, plain values and NumPy's scalars, or is not a torch "
+            "file; loading it could execute code, so it is refused."
         ) from error
     # All that torch's readers were seen to raise on damaged files.
     except (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError,
             RuntimeError, TypeError, ValueError, struct.error) as error:  # fmt: skip
-        raise UserError(f"{path} is truncated or no torch file.") from error
+        raise UserError(f"{path} is truncated or not a torch file.") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is what ``torch.jit.save`` writes; only such archives hold constants.pkl."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).name == "constants.pkl" for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def require_file(path: Path) -> None:

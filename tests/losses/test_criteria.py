@@ -16,6 +16,7 @@ from losses.criteria import Criterion
 from losses.pyramids import bilinear_pyramid, gaussian_pyramid
 from losses.terms import charbonnier, edge, fft_complex, fft_stacked, laplacian, negative_ssim
 from models import build_model
+from models.published import from_published
 from tests.reference import golden_batch, golden_order, golden_weights, read_json
 from utils.errors import UserError
 
@@ -44,7 +45,7 @@ def test_recipe_takes_the_steps_of_the_release(name: str) -> None:
     recipe, parts_of_golden = RECIPES[name]
     golden = read_json(f"{name}_train.json")
     network = build_model(name)
-    network.load_state_dict(network.from_published(golden_weights(name)))
+    network.load_state_dict(from_published(network, golden_weights(name)))
     network.train()
     criterion = build_criterion(
         load_config(CONFIGS / f"{recipe}.yml").LOSS, network.implicit_outputs

@@ -19,7 +19,8 @@ from models.dcsfn import (
     FusionConv,
     InnerScaleUnit,
 )
-from models.layers import plain_forms
+from models.fast import reference_ops
+from models.published import from_published, to_published
 from tests.reference import golden_weights
 
 
@@ -35,7 +36,7 @@ def published() -> dict[str, Tensor]:
 
 def golden_network(published: dict[str, Tensor]) -> DCSFN:
     network = DCSFN(VARIANTS["dcsfn"])
-    network.load_state_dict(network.from_published(published))
+    network.load_state_dict(from_published(network, published))
     return network
 
 
@@ -44,7 +45,7 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
 
 
 def test_published_weights_survive_the_way_there_and_back(published: dict[str, Tensor]) -> None:
-    back = golden_network(published).to_published()
+    back = to_published(golden_network(published))
     assert back.keys() == published.keys()
     pattern = re.compile(r"fusion_[12]_2_2\..*|(rec1_4|rec2_1)\.conv_(xr|hz|hr|hn)\..*")
     unused = {name for name in published if pattern.fullmatch(name)}
@@ -82,7 +83,7 @@ def test_fusion_is_a_convolution_over_the_concatenation(sizes: list[tuple[int, i
     parts = [torch.randn(2, c, *size) for c, size in zip(widths, sizes, strict=True)]
     expected = plain_fusion(fusion, parts)
     close(fusion(*parts), expected)
-    with plain_forms():
+    with reference_ops():
         close(fusion(*parts), expected)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.dmsr import DMSR, VARIANTS, DMSRConfig, FourierUnit, PairConv, inverse_by_axis
-from models.layers import plain_forms
+from models.fast import reference_ops
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_pair_conv_is_a_grouped_convolution_of_interleaved_channels() -> None:
     padded = F.pad(together, (3, 3, 3, 3), mode="reflect")
     expected = F.conv2d(padded, conv.weight, conv.bias, groups=3)
     close(conv(x, guide), expected)
-    with plain_forms():
+    with reference_ops():
         close(conv(x, guide), expected)
 
 

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.terms import charbonnier, laplacian
-from models.layers import plain_forms
-from models.mspfn import MSPFN, VARIANTS, Down, MSPFNConfig, Up, published_names
-from models.published import load_published, read_tensorflow_checkpoint, write_published
+from models.fast import reference_ops
+from models.mspfn import MSPFN, VARIANTS, Down, MSPFNConfig, Up
+from models.published import from_published, load_published, to_published, write_published
+from models.published.mspfn import MSPFNForm, published_names
+from models.published.tensorflow import read_tensorflow_checkpoint
 from tests.reference import read_arrays, read_json, run_tensorflow
 
 RELEASED = ("mspfn", "mspfn_n1")
@@ -48,13 +50,13 @@ def golden_variables(name: str, test_graph: bool = True) -> dict[str, Tensor]:
 
 
 def canonical(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {MSPFN.name_from_file(f"generator/{name}"): x for name, x in variables.items()}
+    return {MSPFNForm().name_from_file(f"generator/{name}"): x for name, x in variables.items()}
 
 
 def golden_network(name: str, test_graph: bool = True) -> MSPFN:
     network = MSPFN(VARIANTS[name])
     published = canonical(golden_variables(name, test_graph))
-    network.load_state_dict(network.from_published(published))
+    network.load_state_dict(from_published(network, published))
     return network
 
 
@@ -93,7 +95,7 @@ def test_outputs_and_features_equal_the_release(name: str) -> None:
     network.ffm[0].register_forward_hook(keep("rmm_4", "unit0_4"))
     with torch.inference_mode():
         rainy = to_rgb(golden["input"])
-        with plain_forms():  # the fast one computes an LSTM part by part, past its hook
+        with reference_ops():  # the fast one computes an LSTM part by part, past its hook
             network.restore(rainy)
         restored = network.restore(rainy)
 
@@ -165,9 +167,9 @@ def test_twelve_steps_of_adam_equal_the_release(name: str) -> None:
 @pytest.mark.parametrize("name", RELEASED)
 def test_published_names_and_shapes_are_the_releases(name: str) -> None:
     with torch.device("meta"):
-        published = MSPFN(VARIANTS[name]).to_published()
+        published = to_published(MSPFN(VARIANTS[name]))
     expected = {
-        MSPFN.name_from_file("model/" + entry["name"]): entry["shape"]
+        MSPFNForm().name_from_file("model/" + entry["name"]): entry["shape"]
         for entry in read_json(f"{name}_vars.json")
     }
     assert {key: list(value.shape) for key, value in published.items()} == expected
@@ -175,7 +177,7 @@ def test_published_names_and_shapes_are_the_releases(name: str) -> None:
 
 def test_conversion_keeps_all_but_the_dead_lstm_parts() -> None:
     theirs = canonical(golden_variables("mspfn_n1"))
-    back = golden_network("mspfn_n1").to_published()
+    back = to_published(golden_network("mspfn_n1"))
     lstm = [name for name in theirs if "LSTM_conv" in name]
     assert len(lstm) == 6
     for name in theirs.keys() - lstm:
@@ -209,14 +211,14 @@ def test_live_parameters() -> None:
     ],
 )
 def test_names_from_all_graphs(name: str, expected: str) -> None:
-    assert MSPFN.name_from_file(name) == expected
+    assert MSPFNForm().name_from_file(name) == expected
 
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_names_in_a_file_are_those_of_the_released_test_graph(name: str) -> None:
     with torch.device("meta"):
         network = MSPFN(VARIANTS[name])
-    written = {network.name_in_file(key) for key in network.to_published()}
+    written = {MSPFNForm().name_in_file(network, key) for key in to_published(network)}
     assert written == {"generator/" + entry["name"] for entry in read_json(f"{name}_vars.json")}
 
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import build_model
-from models.layers import plain_forms
+from models.fast import reference_ops
+from models.layers import pixelwise
 from models.nerd_rain import (
     GDFN,
     INR,
@@ -21,10 +22,9 @@ from models.nerd_rain import (
     LayerNorm,
     NeRDRain,
     NeRDRainConfig,
-    normalise_compiled,
-    normalise_rows,
-    pixelwise,
 )
+from models.nerd_rain_fast import normalise_compiled, normalise_rows
+from models.published import from_published, to_published
 from utils.training.ema import ModelEma
 
 
@@ -43,7 +43,7 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
 
 def test_published_names_hold_every_weight() -> None:
     network = tiny()
-    published = network.to_published()
+    published = to_published(network)
     dead = {
         "reduce_chan_level1_max3.weight": slice(None),
         "INR.imnet.layers.0.weight": slice(9 * 8, 9 * 8 + 18),
@@ -54,7 +54,7 @@ def test_published_names_hold_every_weight() -> None:
         # what a checkpoint holds there has no way into the network
         published[name] = published[name].clone()
         published[name][:, columns] = 1.0
-    state = network.from_published(published)
+    state = from_published(network, published)
     assert state.keys() == network.state_dict().keys()
     for name, value in network.state_dict().items():
         assert torch.equal(state[name], value), name
@@ -106,7 +106,7 @@ def plain_feed_forward(block: GDFN, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("height", [20, 101])  # one strip; three, of unequal heights
 @pytest.mark.parametrize("gradients", [True, False])
-@pytest.mark.parametrize("form", [nullcontext, plain_forms])
+@pytest.mark.parametrize("form", [nullcontext, reference_ops])
 def test_blocks_equal_their_formulas(height: int, gradients: bool, form: Callable) -> None:
     x = torch.randn(2, 8, height, 12)
     attention, feed_forward = MDTA(8, num_heads=2), GDFN(8)
@@ -137,7 +137,7 @@ def test_fusion_is_the_even_pixels_of_the_full_one() -> None:
         g = F.conv2d(torch.cat([z, z * energy], dim=1), gate.weight, gate.bias, padding=1)
         full = full + z * g[:, :1] + z * energy * g[:, 1:]
     close(fusion(x, y), full[..., ::2, ::2])
-    with plain_forms():
+    with reference_ops():
         close(fusion(x, y), full[..., ::2, ::2])
 
 
@@ -146,7 +146,7 @@ def test_implicit_head_is_the_released_mlp_and_trains_like_it() -> None:
     head: INR = network.heads[0]
     published = {
         name: value.detach().clone().requires_grad_()
-        for name, value in network.to_published().items()
+        for name, value in to_published(network).items()
         if name.startswith("INR.")
     }
     latent = torch.randn(2, 32, 3, 5)

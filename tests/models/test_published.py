@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.published import is_tensorflow_checkpoint, read_tensorflow_checkpoint
+from models.published.tensorflow import is_tensorflow_checkpoint, read_tensorflow_checkpoint
 from tests.reference import run_tensorflow
 from utils.errors import UserError
 
@@ -63,7 +63,7 @@ tensorflow.raw_ops.SaveV2(
 @pytest.mark.extras
 def test_texts_are_refused(tmp_path: Path) -> None:
     run_tensorflow(TEXTS, tmp_path / "texts")
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not numbers"):
         read_tensorflow_checkpoint(tmp_path / "texts")
 
 

@@ -11,17 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import build_model
+from models import SHIPPED_WEIGHTS, build_model
 from models.network import DerainingNetwork
+from models.registry import parse_options
 from tests.helpers import run_script
 from tools.complexity import (
-    SHIPPED,
     Complexity,
     Subject,
     count_macs,
     find_subject,
     measure,
-    read_options,
     table,
 )
 from tools.measuring import Timing
@@ -99,13 +98,13 @@ def test_networks_by_name_file_and_recipe(tmp_path: Path) -> None:
     recipe.write_text("MODEL: {NAME: nerd_rain, OPTIONS: {width: 16}}\n")
     assert find_subject(str(path), {}) == Subject("mine", "dmsr_s", options, path)
     assert find_subject(str(recipe), {}) == Subject("narrow", "nerd_rain", {"width": 16})
-    given = read_options(["width=32", "num_attention=[1, 2, 1]"])
+    given = parse_options(["width=32", "num_attention=[1, 2, 1]"])
     assert find_subject("mspfn_t", given).options == {"width": 32, "num_attention": [1, 2, 1]}
     with pytest.raises(UserError, match="resnet is no network; there are dmsr"):
         find_subject("resnet", {})
     with pytest.raises(UserError, match="KEY=VALUE"):
-        read_options(["width"])
-    assert find_subject(str(SHIPPED), {}).name == "nerd_rain"
+        parse_options(["width"])
+    assert find_subject(str(SHIPPED_WEIGHTS), {}).name == "nerd_rain"
 
 
 def test_one_network_in_all_formats(tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import build_model, load_published, load_weights
-from tests.helpers import ROOT, run_script
+from models import SHIPPED_WEIGHTS, build_model, load_published, load_weights
+from models.published import to_published
+from tests.helpers import run_script
 from tests.reference import golden_weights
-from tools.convert_weights import command_line_options, to_project, to_published
+from tools.convert_weights import command_line_options, convert_to_project, convert_to_published
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 
 SCRIPT = "tools/convert_weights.py"
-SHIPPED = ROOT / "weights" / "petrichor.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_every_width_goes_to_published_names_and_back(
     network = build_model(name, options)
     ours, theirs, back = (tmp_path / file for file in ("a.safetensors", "b", "c.safetensors"))
     write_weights(ours, Weights(name, options, network.state_dict(), {}))
-    weights = to_published(ours, theirs)
+    weights = convert_to_published(ours, theirs)
     settings = command_line_options(weights.options).removeprefix("--options ").split()
-    to_project(name, settings, theirs, back)
+    convert_to_project(name, settings, theirs, back)
     returned = load_weights(back).state_dict()
     assert returned.keys() == network.state_dict().keys()
     for key, value in network.state_dict().items():
@@ -44,9 +44,9 @@ def test_every_width_goes_to_published_names_and_back(
 
 
 def test_the_shipped_network_goes_to_published_names_and_back(tmp_path: Path) -> None:
-    weights = to_published(SHIPPED, tmp_path / "published.pth")
+    weights = convert_to_published(SHIPPED_WEIGHTS, tmp_path / "published.pth")
     network = load_published(weights.model, tmp_path / "published.pth", weights.options)
-    for key, value in load_weights(SHIPPED).state_dict().items():
+    for key, value in load_weights(SHIPPED_WEIGHTS).state_dict().items():
         assert torch.equal(network.state_dict()[key], value), key
 
 
@@ -55,9 +55,9 @@ def test_another_width_than_the_file_is_told(tmp_path: Path) -> None:
     write_weights(
         tmp_path / "a.safetensors", Weights("dcsfn_t", {"width": 3}, network.state_dict(), {})
     )
-    to_published(tmp_path / "a.safetensors", tmp_path / "b.pth")
+    convert_to_published(tmp_path / "a.safetensors", tmp_path / "b.pth")
     with pytest.raises(UserError, match=r"of another shape .*\(3, 3, 3, 3\) instead of \(8, 3"):
-        to_project("dcsfn_t", [], tmp_path / "b.pth", tmp_path / "c.safetensors")
+        convert_to_project("dcsfn_t", [], tmp_path / "b.pth", tmp_path / "c.safetensors")
 
 
 def test_conversion_to_published_names_and_back(tmp_path) -> None:
@@ -77,7 +77,7 @@ def test_conversion_to_published_names_and_back(tmp_path) -> None:
     assert {name: value.shape for name, value in returned.items()} == {
         name: value.shape for name, value in published.items()
     }
-    live = set(build_model("dcsfn").to_published())
+    live = set(to_published(build_model("dcsfn")))
     same = {name for name in live if torch.equal(returned[f"module.{name}"], golden[name])}
     unused = live - same
     assert all((returned[f"module.{name}"] == 0).all() for name in unused)
