@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -82,11 +81,6 @@ def on_cpu(*args: Any) -> bool:
         if isinstance(value, Tensor):
             return value.device.type == "cpu"
     return False
-
-
-def on_cpu_with_onednn(*args: Any) -> bool:
-    """``on_cpu``, and PyTorch was built with oneDNN."""
-    return torch.backends.mkldnn.is_available() and on_cpu(*args)
 
 
 def _full_name(function: Callable[..., Any]) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.fast import fast_form, on_cpu_with_onednn
+from models.fast import fast_form, on_cpu
 from models.layers import pixelwise
 
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()  # asked once: torch.compile cannot trace it
 
-@fast_form(of=pixelwise, when=on_cpu_with_onednn)
+
+def _on_cpu_with_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    return _HAS_ONEDNN and on_cpu(x)
+
+
+@fast_form(of=pixelwise, when=_on_cpu_with_onednn)
 def dilated_pixelwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``pixelwise`` two to three times as fast on a CPU.
 
