@@ -5,11 +5,11 @@
     python test.py --weights runs/dmsr/best.safetensors --input FOLDER --output results/dmsr
     python test.py --weights model_best.pth --model nerd_rain --input FOLDER --output results/nerd
 
-Weights are a file of this project, which knows its own network, or the authors' checkpoint
-together with --model; --model spandrel takes those of many other networks. Without --weights the
-network that ships with the project is taken. Every image becomes a PNG of its own size, name,
-channels and depth, with its colour profile and EXIF; every video an MP4 with its sound. The exit
-status is 1 where a file could not be restored.
+Weights are a file of this project, which names its own network, or the authors' checkpoint
+together with --model; --model spandrel reads those of many other networks. Without --weights the
+network that ships with the project is used. Every image becomes a PNG of the same size, name,
+channels and depth, with its colour profile and EXIF; every video becomes an MP4 with its sound.
+The exit status is 1 if a file could not be restored.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,43 +38,38 @@ from utils.files import remove_unfinished
 from utils.inference.background import WriteBehind, read_ahead
 from utils.inference.console import Problems, TileBar, library_lines_apart, say
 from utils.inference.memory import keep_freed_memory
-from utils.inference.photos import DEFAULT_QUALITY, FORMATS, Photo, read_photo, write_photo
+from utils.inference.options import RestoringOptions
+from utils.inference.photo_output import DEFAULT_QUALITY, FORMATS
 from utils.inference.plan import RestoringJob, check_output, names_a_file, plan_files
 from utils.inference.restorer import Restorer
+from utils.inference.restoring import restore_images
 from utils.inference.temporal import LOOK_BACK, steady
 from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
 from utils.inference.unfinished import UnfinishedVideo
 from utils.inference.video import VideoReader
 from utils.inference.video_output import CODECS, DEFAULT_CRF
+from utils.wording import plural
 
 
 def main() -> int:
     args = parse_arguments()
+    options = restoring_options(args)  # wrong ones are refused before anything is loaded
     keep_freed_memory()
     plan = plan_files(args.input, args.output, suffix=args.suffix, recursive=args.recursive)
-    jobs = leave_out_existing(plan.jobs) if args.skip_existing else plan.jobs
+    jobs = [replace(job, half=args.half) for job in plan.jobs]
+    if args.skip_existing:
+        jobs = leave_out_existing(jobs)
     check_output(jobs)
     if num_there := sum(job.target.exists() for job in jobs):
-        say(f"{num_there} results in {args.output} are there already and will be replaced.")
+        say(f"{plural(num_there, 'result')} in {args.output} will be replaced.")
     remove_unfinished(*(job.target for job in jobs))
-    restorer = Restorer(
-        load_network(args),
-        device=args.device,
-        tile=args.tile,
-        overlap=args.overlap,
-        ensemble=args.ensemble,
-        strength=args.strength,
-        precision=args.precision,
-        memory=args.memory,
-        notify=say,
-        progress=TileBar(),
-    )
+    restorer = Restorer(load_network(args), options)
 
     problems = Problems(plan.problems)
     try:
         with library_lines_apart():
             images = [job for job in jobs if not job.is_video]
-            restore_images(images, restorer, problems, args.quality, args.half)
+            restore_images(images, restorer, problems, quality=args.quality)
             for job in jobs:
                 if job.is_video:
                     for sentence in restore_video(job, restorer, args):
@@ -89,132 +85,154 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    files = parser.add_argument_group("files")
+    files.add_argument(
         "--input", type=Path, required=True, nargs="+", help="images, videos, or folders of them"
     )
-    parser.add_argument(
+    files.add_argument(
         "--output",
         type=Path,
         default=Path("results"),
         metavar="FOLDER",
         help="or, for one input, the FILE of its result (default: results)",
     )
-    parser.add_argument(
+    files.add_argument(
         "--format",
         choices=FORMATS,
-        help="of images (default: png); jpg and webp hold 8 bits a channel, jpg no alpha",
+        help="format of restored images (default: png); jpg and webp store 8 bits per channel, jpg "
+        "drops alpha",
     )
-    parser.add_argument(
+    files.add_argument(
         "--quality",
         type=int,
         choices=range(1, 101),
         metavar="N",
-        help=f"of jpg and webp, 1 to 100 (default: {DEFAULT_QUALITY})",
+        help=f"quality of jpg and webp, 1 to 100 (default: {DEFAULT_QUALITY})",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the shipped network")
-    parser.add_argument(
+    files.add_argument(
+        "--recursive", action="store_true", help="include subfolders and keep their structure"
+    )
+    files.add_argument(
+        "--half",
+        choices=("left", "right"),
+        default="",
+        help="restore this half of each image; right: the rainy half of side-by-side pairs",
+    )
+    files.add_argument(
+        "--skip-existing", action="store_true", help="skip files whose result exists"
+    )
+
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--weights", type=Path, metavar="FILE", help="default: the network that ships"
+    )
+    network.add_argument(
         "--model",
         metavar="NAME",
         help="network of an authors' checkpoint; spandrel: whatever that package recognises",
     )
-    parser.add_argument(
+    network.add_argument(
         "--options",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="of that network, where it is of another size than the published one: width=16",
+        help="options of that network if its size is not the published one, such as width=16",
     )
-    parser.add_argument(
-        "--recursive", action="store_true", help="subfolders too; their structure is kept"
+    network.add_argument(
+        "--compile", action="store_true", help="torch.compile; pays off for many images of one size"
     )
-    parser.add_argument(
-        "--half",
-        choices=("left", "right"),
-        help="of each image; right: the rainy one of pairs that lie side by side in one file",
-    )
-    parser.add_argument(
-        "--skip-existing", action="store_true", help="leave files alone whose result is there"
-    )
-    parser.add_argument(
+    add_device_option(network)
+
+    restoring = parser.add_argument_group("restoring")
+    restoring.add_argument(
         "--tile",
+        type=Tile.parse,
         default="auto",
         metavar="N",
         help="side of the tiles, or HEIGHTxWIDTH; auto: the fastest that fit into memory; whole: "
         "never cut; released: the windows that the authors test with (default: auto)",
     )
-    parser.add_argument(
+    restoring.add_argument(
         "--overlap",
         type=int,
         metavar="M",
         help=f"pixels over which tiles are blended (default: {DEFAULT_OVERLAP})",
     )
-    parser.add_argument(
+    restoring.add_argument(
         "--memory",
         type=float,
         metavar="GIB",
-        help="what --tile auto may use (default: 4; on CUDA 90%% of what is free)",
+        help="memory limit for --tile auto (default: 4; on CUDA 90%% of what is free)",
     )
-    parser.add_argument(
+    restoring.add_argument(
         "--ensemble",
         type=int,
         choices=(1, 8),
         default=1,
-        help="8: average over flips and quarter turns, in eight times the time",
+        help="8: average over flips and quarter turns, which takes eight times as long",
     )
-    parser.add_argument(
+    restoring.add_argument(
         "--strength",
         type=float,
         default=1.0,
         metavar="S",
-        help="0 to 1: how much of the result is blended with the input (default: 1)",
+        help="0 to 1: blend the input (0) with the result (default: 1)",
     )
-    parser.add_argument(
+    restoring.add_argument(
         "--precision",
         choices=tuple(PRECISIONS),
         default="float32",
         help="bf16 is faster; fp16 is for GPUs without bf16 (default: float32)",
     )
-    parser.add_argument(
-        "--temporal",
-        action="store_true",
-        help="of videos: takes the flicker of rain out of what does not move",
+
+    videos = parser.add_argument_group("videos")
+    videos.add_argument(
+        "--temporal", action="store_true", help="remove residual flicker from static areas"
     )
-    parser.add_argument(
-        "--video-codec", choices=tuple(CODECS), default="h264", help="of videos (default: h264)"
+    videos.add_argument(
+        "--video-codec", choices=tuple(CODECS), default="h264", help="default: h264"
     )
-    parser.add_argument(
+    videos.add_argument(
         "--crf",
         type=int,
         choices=range(52),
         default=DEFAULT_CRF,
         metavar="N",
-        help=f"loss of videos, 0 to 51; 6 more halve the file (default: {DEFAULT_CRF})",
+        help=f"compression, 0 to 51; 6 more halve the file size (default: {DEFAULT_CRF})",
     )
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile; pays for many images of a size"
-    )
-    add_device_option(parser)
     args = parser.parse_args()
 
     if args.options and args.model in (None, "spandrel"):
         parser.error("--options are those of an authors' checkpoint; name its network by --model")
     if args.model and not args.weights:
         parser.error("--model names the network of an authors' checkpoint; it needs --weights FILE")
-    args.tile = Tile.parse(args.tile)
     if args.overlap is not None and args.tile in (WHOLE, RELEASED):
         parser.error(f"--overlap has no meaning with --tile {args.tile.word}")
     if args.format and names_a_file(args.output):
-        parser.error("--format is for a folder of results; the suffix of a file tells its format")
+        parser.error("--format is for a folder of results; the suffix of a file decides its format")
     args.suffix = f".{args.format or 'png'}"
     ending = args.output.suffix.lower() if len(args.input) == 1 else args.suffix
     if args.quality and not {args.suffix, ending} & {".jpg", ".jpeg", ".webp"}:
         parser.error("--quality is for --format jpg or webp")
     args.quality = args.quality or DEFAULT_QUALITY
-    if args.memory is not None:
-        if not 0 < args.memory < math.inf:
-            parser.error(f"--memory is {args.memory}; it must be a number of GiB above 0")
-        args.memory = int(args.memory * 2**30)
+    if args.memory is not None and not 0 < args.memory < math.inf:
+        parser.error(f"--memory is {args.memory}; it must be a number of GiB above 0")
     return args
+
+
+def restoring_options(args: argparse.Namespace) -> RestoringOptions:
+    """Raises UserError for values that are not allowed."""
+    return RestoringOptions(
+        device=args.device,
+        tile=args.tile,
+        overlap=args.overlap,
+        ensemble=args.ensemble,
+        strength=args.strength,
+        precision=args.precision,
+        memory=None if args.memory is None else int(args.memory * 2**30),
+        notify=say,
+        progress=TileBar(),
+    )
 
 
 def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
@@ -252,48 +270,6 @@ def leave_out_existing(jobs: list[RestoringJob]) -> list[RestoringJob]:
     left = [job for job in jobs if not os.path.isfile(job.target)]
     say(f"{len(jobs) - len(left)} of {len(jobs)} are there already.")
     return left
-
-
-def restore_images(
-    jobs: list[RestoringJob],
-    restorer: Callable[[np.ndarray], np.ndarray],
-    problems: Problems,
-    quality: int = DEFAULT_QUALITY,
-    half: str | None = None,
-) -> None:
-    """Restore images; read the next and write the last one meanwhile."""
-
-    def write_or_note(path: Path, photo: Photo) -> None:
-        try:
-            write_photo(path, photo, quality)
-        except UserError as error:
-            problems.add(str(error))
-
-    bar = tqdm(total=len(jobs), unit="image", disable=not jobs)
-    with WriteBehind() as writer, bar:
-        for job, photo in read_ahead((job, read_or_refuse(job.source, half)) for job in jobs):
-            try:
-                if isinstance(photo, UserError):
-                    raise photo
-                say(*photo.notes)
-                restored = photo.with_pixels(restorer(photo.pixels))
-                writer.submit(write_or_note, job.target, restored)
-            except UserError as error:
-                problems.add(str(error))
-            bar.update()
-
-
-def read_or_refuse(path: Path, half: str | None = None) -> Photo | UserError:
-    """An image or the left or right half of it, or what is wrong with its file."""
-    try:
-        photo = read_photo(path)
-        middle = photo.pixels.shape[1] // 2
-        if half and middle:
-            pixels = photo.pixels[:, :middle] if half == "left" else photo.pixels[:, middle:]
-            photo = photo.with_pixels(np.ascontiguousarray(pixels))
-        return photo
-    except UserError as error:
-        return error
 
 
 def restore_video(

@@ -21,6 +21,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ from utils.devices import add_device_option
 from utils.errors import UserError, run_main
 from utils.images import read_rgb, write_png
 from utils.inference.memory import keep_freed_memory
-from utils.inference.photos import SUFFIXES, num_pixels, read_photo, write_photo
+from utils.inference.photo_output import write_photo
+from utils.inference.photos import SUFFIXES, num_pixels, read_photo
 from utils.inference.restorer import Restorer
 
 SHIPPED = "Petrichor (ships with the project)"
@@ -166,8 +168,9 @@ class Deraining:
             photo = read_photo(path)
             notes = list(photo.notes)
             restorer = self._restorer(name)
-            restorer.strength, restorer.progress = strength, progress
-            restorer.notify = notes.append
+            restorer.options = replace(
+                restorer.options, strength=strength, progress=progress, notify=notes.append
+            )
             stem = path.stem[:100]  # what is added must not make a name too long
             before, after = folder / f"{stem}.png", folder / f"{stem}_derained.png"
             write_photo(before, photo)

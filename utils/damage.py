@@ -13,7 +13,7 @@ from typing import Any
 
 import simplejpeg
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from utils.png import read_chunks
 from utils.tiff import (
@@ -27,6 +27,12 @@ from utils.tiff import (
     TIFFFILE_ERRORS,
 )
 
+# What a broken file makes decoders raise; damage of a certain kind may reach any of these.
+DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError),
+    *(RuntimeError, ArithmeticError, zlib.error, ImageCms.PyCMSError),
+    *TIFFFILE_ERRORS,
+)
 # Pillow warns about damaged tables besides raising.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 

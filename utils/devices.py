@@ -13,7 +13,7 @@ from utils.errors import UserError
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def add_device_option(parser: argparse.ArgumentParser) -> None:
+def add_device_option(parser: argparse._ActionsContainer) -> None:
     """``--device``: cpu, or a GPU that PyTorch finds; by default the first CUDA device if any.
 
     Apple's GPU (mps) is let through, but has not been tested here.
@@ -27,22 +27,37 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
 
 
 def find_device(device: torch.device | str) -> torch.device:
-    """The device of that name. Raises UserError where it is none or is not there."""
+    """The device of that name. Raises UserError for an unknown name and a device that is absent."""
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
         found = None
     if found is None or found.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"{str(device)!r} is no device; take cpu, cuda, cuda:1 or mps.")
+        raise UserError(f"{str(device)!r} is not a device; take cpu, cuda, cuda:1 or mps.")
     if found.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("This PyTorch finds no GPU of Apple's; take cpu.")
+        raise UserError("This PyTorch finds no Apple GPU; take cpu.")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise UserError(f"This PyTorch finds no device {found}; take cpu.")
     return found
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise UserError for a precision that the device does not compute in."""
+    if precision not in PRECISIONS:
+        raise UserError(f"The precision is {precision!r}; it may be {', '.join(PRECISIONS)}.")
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("The precision fp16 is for GPUs; take bf16 or float32 on a CPU.")
+    if (
+        precision == "bf16"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        name = torch.cuda.get_device_name(device)
+        raise UserError(f"{name} does not compute in bf16; take fp16.")
+
+
 def bf16_warning(device: torch.device) -> str:
-    """A sentence for who asks for bf16 where a processor emulates it, else "".
+    """A sentence for a processor that emulates bf16, else "".
 
     x86 processors before AVX-512 take 20 times as long as in float32.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,11 +13,15 @@ from utils.errors import UserError
 UNFINISHED = ".partial-"  # how the names of files being written begin
 
 
+class DiskFullError(UserError):
+    """The disk has no room left, or the user's quota is used up."""
+
+
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary name beside ``path``, flush it to disk, rename it.
 
     Whatever ends the process in between, ``path`` holds either its old content or the complete
-    new one. Raises UserError where the disk refuses.
+    new one. Raises UserError where the disk refuses, DiskFullError where it is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +41,9 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        kind = DiskFullError if is_full else UserError
+        raise kind(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def write_text(path: Path, text: str) -> None:

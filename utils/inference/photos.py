@@ -13,7 +13,6 @@ import contextlib
 import io
 import logging
 import re
-import struct
 import warnings
 import zlib
 from dataclasses import dataclass, replace
@@ -24,15 +23,20 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from utils.damage import jpeg_damage
+from utils.damage import DECODER_ERRORS
 from utils.errors import UserError
-from utils.files import atomic_write
 from utils.images import TYPES, decode_bytes, read_bytes, refuse_damage, unreadable
-from utils.png import PNG_BEGINNING
+from utils.inference.photo_metadata import (
+    exif_orientation,
+    fitting_profile,
+    gamut_notes,
+    kept_dpi,
+    kept_exif,
+    notes_about,
+    tiff_dpi,
+)
 from utils.tiff import (
     ASSOCIATED_ALPHA,
-    BLACK_IS_ZERO,
-    RGB,
     TIFF_BEGINNINGS,
     TIFFFILE_ERRORS,
     tiff_layout,
@@ -43,8 +47,6 @@ SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
     *(".gif", ".heic", ".heif", ".hif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-FORMATS = ("png", "jpg", "webp", "tiff")
-DEFAULT_QUALITY = 95
 
 # Pillow's formats behind those suffixes; others, such as PostScript, would start programs. Before
 # version 11.3 it knows no AVIF.
@@ -58,30 +60,11 @@ PILLOW_FORMATS: list[str] = [
 Image.MAX_IMAGE_PIXELS = None
 # Its log would repeat what our sentences say.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# What a broken file makes the decoders raise; damage of a certain kind may reach any of them.
-DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError),
-    *(RuntimeError, ArithmeticError, zlib.error, ImageCms.PyCMSError),
-    *TIFFFILE_ERRORS,
-)
 # Sizes that only a damaged header claims; decoding them would take all memory. Plain colours reach
 # 1032 times their file by deflate, the one compression of TIFFs that tifffile decodes by itself.
 MAX_DEFLATE = 1100
 ALWAYS_PLAUSIBLE = 100_000_000  # pixels
 MAX_PIXELS_A_BYTE = 10_000
-
-# The entries of EXIF that describe the photograph; others tell where a file keeps its pixels.
-EXIF_KEPT = {
-    *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model),
-    *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
-    *(ExifTags.Base.HostComputer, ExifTags.Base.Copyright, ExifTags.Base.Rating),
-}
-# Sizes and a pointer that hold for the input's file alone.
-EXIF_DROPPED = {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, 0xA005}
-# Colours by the number of ITU-T H.273 that HEIC, AVIF and PNG name them by; 1 is sRGB's.
-PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
-HDR_CURVES = {16: "PQ", 18: "HLG"}
-MAX_EXIF = 65_000  # bytes; JPEG has room for 65,533
 
 
 @dataclass(frozen=True)
@@ -162,11 +145,11 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
                 exif = header.getexif()
             elif is_tiff:
                 exif.load(encoded)
-        turned = _orientation(exif) > 4
+        turned = exif_orientation(exif) > 4
         # The decoders turn TIFFs upright themselves, and Pillow forgets the block meanwhile.
-        orientation = 1 if is_tiff else _orientation(exif)
-        kept_exif = _kept_exif(exif)
-        dpi = _tiff_dpi(exif) if is_tiff else header and header.info.get("dpi")
+        orientation = 1 if is_tiff else exif_orientation(exif)
+        exif_block = kept_exif(exif)
+        dpi = tiff_dpi(exif) if is_tiff else header and header.info.get("dpi")
         if header is None:  # OpenCV knows some that Pillow does not, such as float TIFFs
             pixels, profile = _decode_deep(path, encoded), exif.get(ExifTags.Base.InterColorProfile)
         elif _is_deep(header, encoded):
@@ -175,10 +158,10 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
             pixels, profile = _decode_8_bit(header)
         return Photo(
             _upright(pixels, orientation),
-            _fitting_profile(profile, pixels),
-            kept_exif,
-            _kept_dpi(dpi, turned),
-            _notes(path, encoded, header, exif, profile),
+            fitting_profile(profile, pixels),
+            exif_block,
+            kept_dpi(dpi, turned),
+            notes_about(path, encoded, header, exif, profile),
         )
 
 
@@ -332,13 +315,13 @@ def _read_heif(path: Path, encoded: bytes) -> Photo:
     if len(image) > 1:
         notes.append(f"{path} holds {len(image)} images; only the main one was taken.")
     if not info.get("icc_profile"):
-        notes += _gamut_notes(path, encoded, exif)
+        notes += gamut_notes(path, encoded, exif)
     # The file's own turns are done by the decoder; its EXIF orientation repeats them.
     return Photo(
         pixels,
-        _fitting_profile(info.get("icc_profile"), pixels),
-        _kept_exif(exif),
-        _kept_dpi(info.get("dpi"), turned=False),
+        fitting_profile(info.get("icc_profile"), pixels),
+        kept_exif(exif),
+        kept_dpi(info.get("dpi"), turned=False),
         tuple(notes),
     )
 
@@ -359,236 +342,8 @@ def _checked(path: Path, photo: Photo) -> Photo:
     return replace(photo, pixels=pixels.clip(0, 1), notes=(*photo.notes, note))
 
 
-def _notes(
-    path: Path, encoded: bytes, header: Image.Image | None, exif: Image.Exif, profile: bytes | None
-) -> tuple[str, ...]:
-    """Sentences about what of the file was not taken as it is."""
-    notes = [*_page_notes(path, encoded, header)]
-    if header is None and encoded.startswith(PNG_BEGINNING):
-        notes.append(f"{path} has metadata that cannot be read; they are left out.")
-    if damage := jpeg_damage(encoded):
-        notes.append(f"{path} is damaged, so a part of the picture may be wrong ({damage}).")
-    if header is not None and header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
-        notes.append(f"{path} holds {bits} bits a channel; they were reduced to 8.")
-    if not profile:
-        notes += _gamut_notes(path, encoded, exif)
-    return tuple(notes)
-
-
-def _avif_bits(encoded: bytes) -> int:
-    """Bits a channel by the box of the codec's configuration."""
-    place = encoded.find(b"av1C")
-    flags = encoded[place + 6] if 0 <= place < len(encoded) - 6 else 0
-    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
-
-
-def _gamut_notes(path: Path, encoded: bytes, exif: Image.Exif) -> list[str]:
-    """A sentence where a file without a profile says otherwise that its colours are not sRGB's."""
-    named, curve = "", 0
-    if encoded[4:8] == b"ftyp" and (place := encoded.find(b"colrnclx")) >= 0:
-        primaries, curve = struct.unpack_from(">HH", encoded, place + 8)
-        named = PRIMARIES.get(primaries, "")
-    elif encoded.startswith(b"\x89PNG") and b"cICP" in encoded[: encoded.find(b"IDAT")]:
-        primaries, curve = encoded[encoded.find(b"cICP") + 4 :][:2]
-        named = PRIMARIES.get(primaries, "")
-    with contextlib.suppress(*DECODER_ERRORS):  # a damaged block
-        if exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
-            named = "Adobe RGB"
-    named = " ".join(word for word in (named, HDR_CURVES.get(curve)) if word)
-    if not named:
-        return []
-    return [
-        f"{path} has no profile, but says that its colours are {named}; viewers will take those of "
-        "the result for sRGB."
-    ]
-
-
-def _num_tiff_pages(encoded: bytes) -> int:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-            return len(file.pages)
-    except TIFFFILE_ERRORS as error:
-        raise ValueError(str(error)) from error
-
-
-def _page_notes(path: Path, encoded: bytes, header: Image.Image | None) -> tuple[str, ...]:
-    """A sentence where a file holds more than the one image that is read."""
-    is_tiff = encoded.startswith(TIFF_BEGINNINGS)
-    kind = "pages" if is_tiff else "frames"
-    try:
-        if header is None and is_tiff:
-            count = _num_tiff_pages(encoded)
-        else:
-            count = getattr(header, "n_frames", 1)
-    except DECODER_ERRORS:
-        return (f"{path} holds damaged {kind} behind the first; only that was taken.",)
-    # The further images of an MPO are those of a phone's other lens.
-    if count < 2 or (header is not None and header.format == "MPO"):
-        return ()
-    return (f"{path} holds {count} {kind}; only the first was taken.",)
-
-
-def _orientation(exif: Image.Exif) -> int:
-    orientation = exif.get(ExifTags.Base.Orientation, 1)
-    return orientation if orientation in range(1, 9) else 1
-
-
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels turned and flipped as an EXIF orientation says."""
     turns = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)  # quarters to the left
     turned = np.rot90(pixels, turns)
     return np.ascontiguousarray(turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned)
-
-
-def _fitting_profile(profile: bytes | None, pixels: np.ndarray) -> bytes | None:
-    """The colour profile if it is one for the channels of the pixels."""
-    space = b"GRAY" if pixels.ndim == 2 else b"RGB "
-    return profile if profile and profile[16:20] == space else None
-
-
-def _kept_exif(exif: Image.Exif) -> bytes | None:
-    """The block for an upright image without thumbnails; None where nothing is in it."""
-    kept = Image.Exif()
-    try:
-        for tag in EXIF_KEPT & set(exif):
-            kept[tag] = exif[tag]
-        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            entries = {k: v for k, v in exif.get_ifd(ifd).items() if k not in EXIF_DROPPED}
-            if entries:
-                kept.get_ifd(ifd).update(entries)
-                kept[ifd] = kept.get_ifd(ifd)
-        block = kept.tobytes()
-        if len(block) > MAX_EXIF:
-            kept.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
-            block = kept.tobytes()
-    except DECODER_ERRORS:  # a damaged block is no part of the photograph
-        return None
-    return block if kept and len(block) <= MAX_EXIF else None
-
-
-def _tiff_dpi(exif: Image.Exif) -> tuple[Any, Any] | None:
-    """What a TIFF says about its resolution; Pillow makes 1 dpi of nothing."""
-    x, y = (exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
-    unit = exif.get(ExifTags.Base.ResolutionUnit, 2)
-    if x is None or y is None or unit not in (2, 3):
-        return None
-    return (x, y) if unit == 2 else (x * 2.54, y * 2.54)  # inches or centimetres
-
-
-def _kept_dpi(dpi: Any, turned: bool) -> tuple[float, float] | None:
-    try:
-        x, y = (float(value) for value in dpi or ())
-    except DECODER_ERRORS:  # none, or a damaged one
-        return None
-    if not (0 < x < 1e6 and 0 < y < 1e6):
-        return None
-    return (y, x) if turned else (x, y)
-
-
-def write_photo(path: Path, photo: Photo, quality: int = DEFAULT_QUALITY) -> None:
-    """Write in the format of the path's suffix (``FORMATS``), whole or not at all.
-
-    PNG and TIFF lose nothing, except that floats become 16 bits in PNG. JPEG and WebP hold 8 bits
-    at a ``quality`` of 1 to 100, where WebP at 100 loses nothing; JPEG drops alpha.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".png":
-        content = _png(photo)
-    elif suffix in (".tif", ".tiff"):
-        content = _tiff(photo)
-    else:
-        content = _lossy(photo, "WEBP" if suffix == ".webp" else "JPEG", quality)
-    atomic_write(path, lambda temporary: temporary.write_bytes(content) and None)
-
-
-def _png(photo: Photo) -> bytes:
-    pixels = photo.pixels
-    if pixels.dtype == np.float32:
-        pixels = np.rint(np.clip(pixels, 0, 1) * 65535).astype(np.uint16)
-    if pixels.ndim == 3:
-        pixels = np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
-    done, encoded = cv2.imencode(".png", pixels)
-    if not done:
-        raise UserError(f"OpenCV cannot encode {pixels.shape} {pixels.dtype} as PNG.")
-    chunks = b""
-    if photo.profile:
-        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.profile))
-    if photo.dpi:
-        x, y = (round(value / 0.0254) for value in photo.dpi)  # pixels a metre
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
-    if photo.exif:
-        chunks += _chunk(b"eXIf", photo.exif.removeprefix(b"Exif\0\0"))
-    content = encoded.tobytes()
-    return content[:33] + chunks + content[33:]  # behind the signature and IHDR
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _tiff(photo: Photo) -> bytes:
-    """A block of EXIF is a TIFF without pixels: here it gets some, deflated in one strip.
-
-    Pillow stores no deep colours and no EXIF beside compressed ones, tifffile no tables of EXIF.
-    """
-    pixels = photo.pixels
-    height, width, samples = (*pixels.shape, 1)[:3]
-    tags = Image.Exif()
-    if photo.exif:
-        tags.load(photo.exif)
-    order = tags.endian = tags.endian or "<"
-    strip = zlib.compress(pixels.astype(order + pixels.dtype.str[1:], copy=False).tobytes())
-    base = ExifTags.Base
-    tags[base.ImageWidth], tags[base.ImageLength] = width, height
-    tags[base.BitsPerSample] = (8 * pixels.itemsize,) * samples
-    tags[base.Compression] = 8  # deflate
-    tags[base.PhotometricInterpretation] = BLACK_IS_ZERO if samples == 1 else RGB
-    tags[base.SamplesPerPixel], tags[base.RowsPerStrip] = samples, height
-    tags[base.StripByteCounts] = len(strip)
-    if samples == 4:
-        tags[base.ExtraSamples] = 2  # alpha that does not touch the colours
-    if pixels.dtype.kind == "f":
-        tags[base.SampleFormat] = (3,) * samples
-    if photo.dpi:
-        tags[base.XResolution], tags[base.YResolution] = photo.dpi
-        tags[base.ResolutionUnit] = 2  # inches
-    if photo.profile:
-        tags[base.InterColorProfile] = photo.profile
-    tags[base.StripOffsets] = 0  # from the end of the tables, by which Pillow raises it
-    content = tags.tobytes().removeprefix(b"Exif\0\0") + strip
-    if len(content) >= 2**32:
-        raise UserError(f"{width} x {height} pixels do not fit into TIFF; take png.")
-    return content
-
-
-def _lossy(photo: Photo, kind: str, quality: int) -> bytes:
-    pixels = photo.pixels
-    if pixels.dtype == np.float32:
-        pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-    elif pixels.dtype == np.uint16:
-        pixels = np.rint(pixels / 257).astype(np.uint8)
-    options = _metadata(photo)
-    if kind == "JPEG":
-        pixels = pixels[..., :3] if pixels.ndim == 3 else pixels
-        # At a high quality colours are kept at their full size.
-        options["subsampling"] = 0 if quality >= 90 else 2
-    else:
-        options |= {"lossless": quality == 100, "exact": True}
-    content = io.BytesIO()
-    try:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(
-            content, kind, quality=quality, **options
-        )
-    except (OSError, ValueError) as error:  # larger than the format allows
-        raise UserError(
-            f"{pixels.shape[1]} x {pixels.shape[0]} pixels do not fit into {kind}; take png."
-        ) from error
-    return content.getvalue()
-
-
-def _metadata(photo: Photo) -> dict[str, Any]:
-    """What Pillow's writers take besides the pixels."""
-    given = {"icc_profile": photo.profile, "exif": photo.exif, "dpi": photo.dpi}
-    return {name: value for name, value in given.items() if value}

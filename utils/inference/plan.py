@@ -21,10 +21,14 @@ VIDEO_SUFFIX = ".mp4"
 
 @dataclass(frozen=True)
 class RestoringJob:
-    """One image or video, and the file of its result, whose suffix says in which format."""
+    """One image or video, and the file of its result, whose suffix says in which format.
+
+    ``half``: "left" or "right" where only that half of an image is to be restored.
+    """
 
     source: Path
     target: Path
+    half: str = ""
 
     @property
     def is_video(self) -> bool:

@@ -15,7 +15,8 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from utils.errors import UserError
 from utils.images import read_rgb
-from utils.inference.photos import SUFFIXES, Photo, is_photo, read_photo, write_photo
+from utils.inference.photo_output import write_photo
+from utils.inference.photos import SUFFIXES, Photo, is_photo, read_photo
 
 
 @pytest.fixture

@@ -1,0 +1,149 @@
+"""What a photograph's file says beside its pixels: EXIF, colour profile, resolution, notes.
+
+Notes are sentences for the user about everything in the file that its result does not keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import ExifTags, Image
+
+from utils.damage import DECODER_ERRORS, jpeg_damage
+from utils.png import PNG_BEGINNING
+from utils.tiff import TIFF_BEGINNINGS
+
+# The entries of EXIF that describe the photograph; others tell where a file keeps its pixels.
+EXIF_KEPT = {
+    *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model),
+    *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
+    *(ExifTags.Base.HostComputer, ExifTags.Base.Copyright, ExifTags.Base.Rating),
+}
+# Sizes and a pointer that hold for the input's file alone.
+EXIF_DROPPED = {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, 0xA005}
+# Colours by the number of ITU-T H.273 that HEIC, AVIF and PNG name them by; 1 is sRGB's.
+PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+HDR_CURVES = {16: "PQ", 18: "HLG"}
+MAX_EXIF = 65_000  # bytes; JPEG has room for 65,533
+
+
+def exif_orientation(exif: Image.Exif) -> int:
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def kept_exif(exif: Image.Exif) -> bytes | None:
+    """The block for an upright image without thumbnails; None where nothing is in it."""
+    kept = Image.Exif()
+    try:
+        for tag in EXIF_KEPT & set(exif):
+            kept[tag] = exif[tag]
+        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            entries = {k: v for k, v in exif.get_ifd(ifd).items() if k not in EXIF_DROPPED}
+            if entries:
+                kept.get_ifd(ifd).update(entries)
+                kept[ifd] = kept.get_ifd(ifd)
+        block = kept.tobytes()
+        if len(block) > MAX_EXIF:
+            kept.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
+            block = kept.tobytes()
+    except DECODER_ERRORS:  # a damaged block is no part of the photograph
+        return None
+    return block if kept and len(block) <= MAX_EXIF else None
+
+
+def fitting_profile(profile: bytes | None, pixels: np.ndarray) -> bytes | None:
+    """The colour profile if it is one for the channels of the pixels."""
+    space = b"GRAY" if pixels.ndim == 2 else b"RGB "
+    return profile if profile and profile[16:20] == space else None
+
+
+def tiff_dpi(exif: Image.Exif) -> tuple[Any, Any] | None:
+    """What a TIFF says about its resolution; Pillow makes 1 dpi of nothing."""
+    x, y = (exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
+    unit = exif.get(ExifTags.Base.ResolutionUnit, 2)
+    if x is None or y is None or unit not in (2, 3):
+        return None
+    return (x, y) if unit == 2 else (x * 2.54, y * 2.54)  # inches or centimetres
+
+
+def kept_dpi(dpi: Any, turned: bool) -> tuple[float, float] | None:
+    try:
+        x, y = (float(value) for value in dpi or ())
+    except DECODER_ERRORS:  # none, or a damaged one
+        return None
+    if not (0 < x < 1e6 and 0 < y < 1e6):
+        return None
+    return (y, x) if turned else (x, y)
+
+
+def notes_about(
+    path: Path, encoded: bytes, header: Image.Image | None, exif: Image.Exif, profile: bytes | None
+) -> tuple[str, ...]:
+    """Sentences about what of the file was not taken as it is."""
+    notes = [*_page_notes(path, encoded, header)]
+    if header is None and encoded.startswith(PNG_BEGINNING):
+        notes.append(f"{path} has metadata that cannot be read; they are left out.")
+    if damage := jpeg_damage(encoded):
+        notes.append(f"{path} is damaged, so a part of the picture may be wrong ({damage}).")
+    if header is not None and header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
+        notes.append(f"{path} holds {bits} bits a channel; they were reduced to 8.")
+    if not profile:
+        notes += gamut_notes(path, encoded, exif)
+    return tuple(notes)
+
+
+def _avif_bits(encoded: bytes) -> int:
+    """Bits a channel by the box of the codec's configuration."""
+    place = encoded.find(b"av1C")
+    flags = encoded[place + 6] if 0 <= place < len(encoded) - 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+def gamut_notes(path: Path, encoded: bytes, exif: Image.Exif) -> list[str]:
+    """A sentence where a file without a profile says otherwise that its colours are not sRGB's."""
+    named, curve = "", 0
+    if encoded[4:8] == b"ftyp" and (place := encoded.find(b"colrnclx")) >= 0:
+        primaries, curve = struct.unpack_from(">HH", encoded, place + 8)
+        named = PRIMARIES.get(primaries, "")
+    elif encoded.startswith(PNG_BEGINNING) and b"cICP" in encoded[: encoded.find(b"IDAT")]:
+        primaries, curve = encoded[encoded.find(b"cICP") + 4 :][:2]
+        named = PRIMARIES.get(primaries, "")
+    with contextlib.suppress(*DECODER_ERRORS):  # a damaged block
+        if exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
+            named = "Adobe RGB"
+    named = " ".join(word for word in (named, HDR_CURVES.get(curve)) if word)
+    if not named:
+        return []
+    return [
+        f"{path} has no profile, but says that its colours are {named}; viewers will take those of "
+        "the result for sRGB."
+    ]
+
+
+def _page_notes(path: Path, encoded: bytes, header: Image.Image | None) -> tuple[str, ...]:
+    """A sentence where a file holds more than the one image that is read."""
+    is_tiff = encoded.startswith(TIFF_BEGINNINGS)
+    kind = "pages" if is_tiff else "frames"
+    try:
+        if header is None and is_tiff:
+            count = _num_tiff_pages(encoded)
+        else:
+            count = getattr(header, "n_frames", 1)
+    except DECODER_ERRORS:
+        return (f"{path} holds damaged {kind} behind the first; only that was taken.",)
+    # The further images of an MPO are those of a phone's other lens.
+    if count < 2 or (header is not None and header.format == "MPO"):
+        return ()
+    return (f"{path} holds {count} {kind}; only the first was taken.",)
+
+
+def _num_tiff_pages(encoded: bytes) -> int:
+    with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+        return len(file.pages)
