@@ -292,12 +292,12 @@ def score_set(run: Run, restorer: Restorer, name: str) -> tuple[float, float]:
     sums = [0.0, 0.0, 0.0]  # PSNR, SSIM, images
     for number in tqdm(rounds, name, unit="image", leave=False, disable=None if run.log else True):
         for rainy, clean in itertools.islice(images, 1):
-            restored = restorer(rainy.numpy())
-            result = score(restored, clean.numpy(), node.PROTOCOL)
+            restored = restorer(rainy)
+            result = score(restored, clean, node.PROTOCOL)
             sums = [a + b for a, b in zip(sums, (result.psnr, result.ssim, 1), strict=True)]
             if run.log and not number and is_every(node.SAMPLES_EVERY, epoch):
                 prefix = f"{name}_" if len(run.loaders.validation) > 1 else ""
-                pictures = [rainy.numpy(), restored, clean.numpy()]
+                pictures = [rainy, restored, clean]
                 run.log.add_sample(f"{prefix}{pairs[0].rainy.stem}", pictures, epoch)
         if run.processes.any(bool(run.stop.received)):
             raise RunStopped

@@ -1,8 +1,8 @@
 """Decoded pairs in one file that is mapped into memory.
 
-Decoding a whole PNG for one small patch is what keeps a training waiting. The cache decodes each
-image once; a crop then touches only the memory pages that hold it, and all loader processes share
-them. The file belongs to one list of pairs and is checked against their sizes and times.
+Decoding a whole PNG for one small patch is what slows training down. The cache decodes each image
+once; a crop then touches only the memory pages that hold it, and all loader processes share them.
+The file belongs to one list of pairs and is checked against the sizes and times of their files.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.checked import stamp_pairs
+from data.checked import read_sound_pair
 from data.pairs import Pair
 from utils.errors import UserError
 from utils.files import atomic_write, remove_unfinished, write_text
+from utils.stamps import stamp_files
 
-VERSION = 2  # of the file's layout; another one is built anew
+VERSION = 3  # of the file's layout and of what building it checks; others are built anew
 
 Shapes = list[tuple[int, int]]  # height and width of each pair
 
@@ -58,17 +59,19 @@ class CachedPairs:
 
 
 def open_cache(pairs: list[Pair], folder: Path) -> CachedPairs:
-    """The cache of ``pairs`` in ``folder``, built first where it is missing or out of date.
+    """The cache of ``pairs`` in ``folder``, built first if it is missing or out of date.
 
-    Of several processes that start together one builds and the others wait for it. Raises UserError
-    for a broken image, and for a disk that refuses or is too small.
+    If several processes start together, one builds it and the others wait. Raises UserError for a
+    broken or damaged image, and for a disk that is full, too small or read-only.
     """
+    rainy = stamp_files([pair.rainy for pair in pairs])
+    files = rainy + stamp_files([pair.clean for pair in pairs])
+    halves = [f"{pair.half}\0" for pair in pairs]
     identity = {
         "version": VERSION,
-        "files": hashlib.sha256(stamp_pairs(pairs).tobytes()).hexdigest(),
+        "files": _digest([*(stamp.line() for stamp in files), *halves]),
     }
-    names = "\n".join(os.path.abspath(pair.rainy) for pair in pairs)
-    key = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
+    key = _digest(f"{stamp.path}\n" for stamp in rainy)[:16]
     pixels, index = folder / f"{key}.uint8", folder / f"{key}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,13 +82,17 @@ def open_cache(pairs: list[Pair], folder: Path) -> CachedPairs:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes, also by a kill
         shapes = _valid_shapes(index, pixels, identity)
         if shapes is None:
-            for old in (index, pixels):  # of other files: its room is needed
+            for old in (index, pixels):  # out of date; its space is needed
                 old.unlink(missing_ok=True)
             remove_unfinished(pixels)
-            _tell_size(pairs, folder)
+            _announce(pairs, folder)
             shapes = _build(pairs, pixels)
             write_text(index, json.dumps({**identity, "shapes": shapes}))
     return CachedPairs(pixels, shapes)
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _valid_shapes(index: Path, pixels: Path, identity: dict[str, Any]) -> Shapes | None:
@@ -96,23 +103,23 @@ def _valid_shapes(index: Path, pixels: Path, identity: dict[str, Any]) -> Shapes
         content = json.loads(index.read_text())
         shapes = [(int(height), int(width)) for height, width in content.pop("shapes")]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # cut or empty: built anew
+        return None  # truncated or empty: built anew
     expected_size = sum(6 * height * width for height, width in shapes)
     if content != identity or pixels.stat().st_size != expected_size:
         return None
     return shapes
 
 
-def _tell_size(pairs: list[Pair], folder: Path) -> None:
-    """Say what the cache will take, from a look at up to 200 pairs; refuse where it cannot fit."""
+def _announce(pairs: list[Pair], folder: Path) -> None:
+    """Print the estimated size, from up to 200 pairs; raise UserError if it cannot fit."""
     some = pairs[:: -(-len(pairs) // 200)]
     pixels = sum(pair.read()[0][..., 0].size for pair in some) / len(some)
     size, free = 6 * pixels * len(pairs) / 2**30, shutil.disk_usage(folder).free / 2**30
     if size > free:
         raise UserError(
             f"The cache of {len(pairs)} pairs would take about {size:.1f} GiB, and {folder} has "
-            f"{free:.1f} GiB free; name another folder with DATA.CACHE, or leave that empty, which "
-            "decodes the files every time."
+            f"{free:.1f} GiB free; name another folder with DATA.CACHE, or leave it empty "
+            "to decode the files every time."
         )
     print(
         f"building a cache of about {size:.1f} GiB in {folder} ({free:.1f} GiB free), once for "
@@ -130,7 +137,7 @@ def _build(pairs: list[Pair], pixels: Path) -> Shapes:
         bar = tqdm(total=len(pairs), desc="cache", unit="pair", leave=False, disable=None)
         with temporary.open("wb") as file, ThreadPoolExecutor() as pool, bar:
             while chunk := list(islice(waiting, 64)):
-                for rainy, clean in pool.map(Pair.read_uint8, chunk):
+                for rainy, clean in pool.map(read_sound_pair, chunk):
                     file.write(np.ascontiguousarray(rainy).data)
                     file.write(np.ascontiguousarray(clean).data)
                     shapes.append((rainy.shape[0], rainy.shape[1]))

@@ -1,87 +1,149 @@
-"""Decoding every image once before training, and remembering which were found sound.
+"""Decoding every image once before training, and remembering which files were sound.
 
-What is remembered is a number of 64 bits for each pair, made of the names, sizes and times of its
-files: a second start looks at the files' sizes and times alone.
+An index remembers 64 bits per pair, a digest of the names, sizes and times of its files and of what
+was checked: a second start only looks at the files' sizes and times.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from data.pairs import Pair
+from utils.damage import image_damage
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.images import as_uint8, read_bytes, read_rgb
+from utils.metrics import score
+from utils.stamps import stamp_files
 
-AT_A_TIME = 1024  # pairs handed to the threads; a hundred thousand waiting tasks would fill memory
+BATCH = 1024  # images handed to the threads at a time; 100,000 waiting tasks would fill the memory
+VERSION = 2  # of what a check looks at; files that passed an earlier one are checked again
+
+# A protocol may refuse images that are too small for it. None refuses one with longer sides.
+SMALL = 64
+
+Item = TypeVar("Item")
 
 
-def stamp_pairs(pairs: Sequence[Pair]) -> np.ndarray:
-    """(N,) uint64, another number for a pair whose files' names, sizes or times are others.
+def stamp_pairs(pairs: Sequence[Pair], checked_for: str = "") -> np.ndarray:
+    """(N,) uint64, a different number for a pair whose files have other names, sizes or times.
 
-    Raises UserError for a file that has gone.
+    ``checked_for`` is part of the numbers too. Raises UserError for a file that is missing.
     """
-    stamps = [
-        hashlib.blake2b(
-            f"{_stamp(pair.rainy)}{'' if pair.side_by_side else _stamp(pair.clean)}".encode(
-                errors="surrogateescape"
-            ),
-            digest_size=8,
-        ).digest()
-        for pair in pairs
+    rainy = stamp_files([pair.rainy for pair in pairs])
+    clean = stamp_files([pair.clean for pair in pairs])
+    lines = [
+        first.line() + ("" if pair.side_by_side else second.line())
+        for pair, first, second in zip(pairs, rainy, clean, strict=True)
     ]
-    return np.frombuffer(b"".join(stamps), "<u8")
-
-
-def _stamp(path: Path) -> str:
-    try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    return f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+    digests = [
+        hashlib.blake2b(
+            f"{VERSION}\0{checked_for}\0{line}".encode(errors="surrogateescape"), digest_size=8
+        ).digest()
+        for line in lines
+    ]
+    return np.frombuffer(b"".join(digests), "<u8")
 
 
 def check_pairs(
-    pairs: Sequence[Pair], description: str, *, quiet: bool = False, index: Path | None = None
+    pairs: Sequence[Pair],
+    description: str,
+    *,
+    protocol: str = "",
+    quiet: bool = False,
+    index: Path | None = None,
 ) -> int:
     """Decode every image once, on all cores, with a progress bar unless ``quiet``.
 
-    Pairs that ``index`` remembers are left out, and those found sound are added to it, also where
-    the check ends early. Returns the number of pairs that were decoded. Raises UserError with one
-    sentence for the first broken file or pair of different sizes, so that a training run does not
-    meet it hours later.
+    Pairs that will be scored under ``protocol`` must be large enough for it. Pairs that ``index``
+    remembers are skipped, and those found sound are added to it, even if the check ends early.
+    Returns the number of pairs that were decoded. Raises UserError with one sentence for the first
+    pair that is broken, damaged, of two sizes or too small, so that a training run does not meet it
+    hours later.
     """
-    stamps = stamp_pairs(pairs) if index else np.zeros(len(pairs), np.uint64)
-    is_new = ~np.isin(stamps, _read(index)) if index else np.ones(len(pairs), bool)
-    new = np.flatnonzero(is_new)
+    stamps = stamp_pairs(pairs, f"pair {protocol}") if index else None
+    check = partial(_check_pair, protocol=protocol)
+    return _check(pairs, check, stamps, description, quiet, index)
+
+
+def check_photos(
+    photos: Sequence[Path], description: str, *, quiet: bool = False, index: Path | None = None
+) -> int:
+    """As ``check_pairs``, for single photographs."""
+    alone = [Pair(photo, photo) for photo in photos]
+    stamps = stamp_pairs(alone, "photograph") if index else None
+    return _check(photos, read_sound, stamps, description, quiet, index)
+
+
+def read_sound(path: Path) -> np.ndarray:
+    """An image as (H, W, 3) uint8 RGB. Raises UserError if it is unreadable or damaged."""
+    image = as_uint8(read_rgb(path), path)
+    _refuse_damage(path)
+    return image
+
+
+def read_sound_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """As ``Pair.read_uint8``; raises UserError for damaged data too."""
+    images = pair.read_uint8()
+    for path in dict.fromkeys((pair.rainy, pair.clean)):
+        _refuse_damage(path)
+    return images
+
+
+def _refuse_damage(path: Path) -> None:
+    """Raise UserError for a JPEG with damaged data, which decoders replace with a guess."""
+    if damage := image_damage(read_bytes(path)):
+        raise UserError(
+            f"{path} is damaged, so a part of the picture may be wrong ({damage}); replace it, or "
+            "save it again, as PNG, to use it as it is."
+        )
+
+
+def _check_pair(pair: Pair, protocol: str) -> None:
+    rainy, clean = read_sound_pair(pair)
+    if protocol and min(rainy.shape[:2]) < SMALL:
+        try:
+            score(rainy, clean, protocol)
+        except UserError as error:
+            raise UserError(f"{pair.rainy} cannot be scored: {error}") from error
+
+
+def _check(
+    items: Sequence[Item],
+    check: Callable[[Item], object],
+    stamps: np.ndarray | None,
+    description: str,
+    quiet: bool,
+    index: Path | None,
+) -> int:
+    new = np.arange(len(items))
+    if index is not None and stamps is not None:
+        new = np.flatnonzero(~np.isin(stamps, _read(index)))
     num_done = 0
-    bar = tqdm(total=len(new), desc=description, unit="pair", leave=False, disable=quiet or None)
+    bar = tqdm(total=len(new), desc=description, unit="image", leave=False, disable=quiet or None)
     try:
-        with ThreadPoolExecutor() as pool, bar:  # OpenCV decodes outside the interpreter's lock
-            for start in range(0, len(new), AT_A_TIME):
-                some = [pairs[i] for i in new[start : start + AT_A_TIME]]
-                for _ in pool.map(_check, some):
+        with ThreadPoolExecutor() as pool, bar:  # OpenCV decodes without the interpreter's lock
+            for start in range(0, len(new), BATCH):
+                for _ in pool.map(check, [items[i] for i in new[start : start + BATCH]]):
                     num_done += 1
                     bar.update()
     finally:
-        if index and num_done:
+        if index is not None and stamps is not None and num_done:
             _remember(index, stamps[new[:num_done]])
     return num_done
 
 
-def _check(pair: Pair) -> None:
-    pair.read_uint8()
-
-
 def _read(index: Path) -> np.ndarray:
-    """The stamps in a file; none where it is missing. A piece of a number is left out."""
+    """The numbers in a file; none if it is missing. The piece of a number at its end is ignored."""
     if not index.is_file():
         return np.empty(0, "<u8")
     content = index.read_bytes()
@@ -89,7 +151,7 @@ def _read(index: Path) -> np.ndarray:
 
 
 def _remember(index: Path, stamps: np.ndarray) -> None:
-    """Add stamps to a file, which several processes may do at a time."""
+    """Add numbers to a file, which several processes may do at the same time."""
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
         with index.with_suffix(".lock").open("w") as lock:

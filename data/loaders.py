@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,16 +14,16 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from data.cache import open_cache
-from data.checked import check_pairs
-from data.datasets import (
-    BatchSampler,
-    DecodedPairs,
-    PairImages,
-    PatchLoader,
-    Share,
-    TrainingPatches,
+from data.checked import check_pairs, check_photos
+from data.datasets import BatchSampler, DecodedPairs, PatchLoader, Share, TrainingPatches
+from data.pairs import Pair, find_pairs
+from data.settings import (
+    batch_sizes,
+    build_augmentation,
+    build_mixture,
+    check_batches,
+    training_folders,
 )
-from data.pairs import FoundPairs, Pair, find_pairs
 from data.synthesis import (
     Mixture,
     SyntheticPatches,
@@ -33,30 +34,32 @@ from data.synthesis import (
 )
 from data.transforms import Augmentation
 from data.workers import prepare_worker
+from utils.console import say
 from utils.errors import UserError
 from utils.images import images_by_stem
 from utils.set_names import named_folders
+from utils.wording import plural
 
 
 @dataclass(frozen=True)
 class ValidationSet:
     """One of the sets of DATA.VAL: all its pairs, and a loader of this process's share of them.
 
-    The loader yields single whole images, uint8 (H, W, 3): pairs[rank], pairs[rank + world_size] ..
-    It is empty where there are fewer images than processes.
+    The loader yields single whole images as (rainy, clean), uint8 (H, W, 3) arrays: pairs[rank],
+    pairs[rank + world_size] .. It is empty if there are fewer images than processes.
     """
 
     pairs: list[Pair]
-    loader: DataLoader
+    loader: DataLoader[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Loaders:
     """``train`` yields (rainy, clean, indices into ``train_pairs``) in the order of ``sampler``.
 
-    ``layer_pairs`` are those that synthetic rain takes its layers from, where it does.
+    ``layer_pairs`` are those whose rain is laid over photographs, if there are any.
     ``validation`` holds the sets of DATA.VAL by name, in their order; it is empty without any.
-    ``description`` tells in words what was found.
+    ``description`` says in words what was found.
     """
 
     train: PatchLoader
@@ -72,77 +75,206 @@ def build_loaders(
 ) -> Loaders:
     """Find, check and open the data of a configuration for process ``rank`` of ``world_size``.
 
-    ``index`` is a file that remembers which pairs were checked before; None checks all, and the
-    image cache, where there is one, remembers its own.
+    ``index`` is a file that remembers which images were checked before; None checks them all.
 
     Raises UserError before anything is trained: for missing folders, images without a partner,
-    broken images, different sizes, and settings that the data cannot satisfy.
+    broken or damaged images, two sizes, and settings that the data cannot satisfy.
     """
-    node, augmentation = cfg.DATA, build_augmentation(cfg.AUGMENT)
-    descriptions = []
+    data, seed = cfg.DATA, cfg.RUN.SEED
+    augmentation = build_augmentation(cfg.AUGMENT)
+    check_batches(cfg, world_size)
 
-    def find(name: str, folder: str) -> list[Pair]:
-        layout, pairs, notes = _find_pairs(name, folder, node)
-        if rank == 0:
-            for note in notes:
-                print(f"{folder}: {note}", flush=True)
-        if name == "VAL" or not node.CACHE:  # building the cache is the same check
-            share = pairs[rank::world_size]
-            check_pairs(share, f"checking {folder}", quiet=rank > 0, index=index)
-        descriptions.append(f"{len(pairs)} pairs in {folder} (layout {layout})")
-        return pairs
-
-    train_pairs: list[Pair] = []
-    layer_pairs: list[Pair] = []
-    shares = []
-    synthetic: SyntheticPatches | None = None
-    if node.SYNTHESIS.CLEAN:
-        synthetic = build_synthesis(node.SYNTHESIS, augmentation, cfg.RUN.SEED)
-        # a photograph stands for both images of its pairs, to be named in messages
-        train_pairs = [Pair(photo, photo) for photo in synthetic.photos]
-        if node.SYNTHESIS.LAYERS:
-            layer_pairs = find_layers(*_layers(node.SYNTHESIS))
-        shares = [Share(0, len(train_pairs), node.REPEAT * len(train_pairs))]
-        descriptions.append(
-            f"rain of {len(synthetic.layers)} layers and drawn rain on {len(train_pairs)} "
-            f"photographs of {node.SYNTHESIS.CLEAN}"
-        )
-    else:
-        for folder, weight in training_folders(node.TRAIN):
-            pairs = find("TRAIN", folder)
-            num_visits = max(1, round(weight * node.REPEAT * len(pairs)))
-            shares.append(Share(len(train_pairs), len(pairs), num_visits))
-            train_pairs += pairs
-    validation_pairs = {
-        name: find("VAL", folder) for name, folder in named_folders(node.VAL, "DATA.VAL").items()
-    }
-    num_samples = sum(share.num_visits for share in shares)
-    stages = [(1, cfg.AUGMENT.PATCH, cfg.OPTIM.BATCH_SIZE), *cfg.AUGMENT.PROGRESSIVE]
-    for _, _, batch_size in stages:
-        _check_batch(batch_size, num_samples, cfg, world_size)
-
-    images: PairImages = DecodedPairs(train_pairs)
-    if node.CACHE and not synthetic:
-        images = open_cache(train_pairs, Path(node.CACHE))
-    sampler = BatchSampler(num_samples, cfg.RUN.SEED, cfg.OPTIM.ACCUMULATE, rank, world_size)
-    patches = synthetic or TrainingPatches(images, augmentation, cfg.RUN.SEED, shares)
-    train = PatchLoader(patches, sampler, node.WORKERS)
+    # What there is.
+    source = find_photos(data) if data.SYNTHESIS.CLEAN else find_training_sets(data)
     validation = {
-        name: ValidationSet(pairs, _validation_loader(pairs[rank::world_size], node.WORKERS))
-        for name, pairs in validation_pairs.items()
+        name: find_set("VAL", folder, data)
+        for name, folder in named_folders(data.VAL, "DATA.VAL").items()
     }
-    return Loaders(train, sampler, train_pairs, layer_pairs, validation, "; ".join(descriptions))
+    num_samples = sum(share.num_visits for share in source.shares)
+    check_number_of_samples(cfg, num_samples, source.folders)
+
+    # Whether it is sound; each process checks its share.
+    check = Check(rank, world_size, index)
+    source.check(check)
+    for found in validation.values():
+        check.pairs(found, protocol=cfg.VALIDATION.PROTOCOL)
+
+    # How it is read.
+    sampler = BatchSampler(num_samples, seed, cfg.OPTIM.ACCUMULATE, rank, world_size)
+    found_sets = [source, *validation.values()]
+    return Loaders(
+        train=PatchLoader(source.open(augmentation, seed), sampler, data.WORKERS),
+        sampler=sampler,
+        train_pairs=source.pairs,
+        layer_pairs=source.layer_pairs,
+        validation={
+            name: ValidationSet(
+                found.pairs, validation_loader(found.pairs[rank::world_size], data.WORKERS)
+            )
+            for name, found in validation.items()
+        },
+        description="; ".join(found.description for found in found_sets),
+    )
 
 
-def build_synthesis(node: CfgNode, augmentation: Augmentation, seed: int) -> SyntheticPatches:
-    """Training patches drawn from clean photographs, as the DATA.SYNTHESIS settings describe.
+@dataclass(frozen=True)
+class FoundSet:
+    """A folder of pairs before anything in it is decoded."""
+
+    folder: str
+    layout: str
+    pairs: list[Pair]
+    notes: list[str]
+
+    @property
+    def description(self) -> str:
+        return f"{plural(len(self.pairs), 'pair')} in {self.folder} (layout {self.layout})"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The check that this process makes of its share of the data."""
+
+    rank: int
+    world_size: int
+    index: Path | None
+
+    def pairs(self, found: FoundSet, protocol: str = "") -> None:
+        if self.rank == 0:
+            for note in found.notes:
+                say(f"{found.folder}: {note}")
+        share = found.pairs[self.rank :: self.world_size]
+        self._run(partial(check_pairs, share, protocol=protocol), found.folder)
+
+    def photos(self, photos: list[Path], folder: str) -> None:
+        self._run(partial(check_photos, photos[self.rank :: self.world_size]), folder)
+
+    def _run(self, check: Callable[..., int], folder: str) -> None:
+        check(description=f"checking {folder}", quiet=self.rank > 0, index=self.index)
+
+
+class TrainingSource(Protocol):
+    """Where training patches come from: pairs, or photographs that rain is drawn on."""
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """What the patches are numbered after, to be named in messages."""
+
+    @property
+    def layer_pairs(self) -> list[Pair]:
+        """The pairs whose rain is laid over photographs."""
+
+    @property
+    def shares(self) -> list[Share]:
+        """What an epoch shows of ``pairs``."""
+
+    @property
+    def folders(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def check(self, check: Check) -> None:
+        """Raise UserError for images that cannot be trained on."""
+
+    def open(self, augmentation: Augmentation, seed: int) -> SyntheticPatches | TrainingPatches: ...
+
+
+@dataclass(frozen=True)
+class TrainingSets:
+    """The folders of DATA.TRAIN."""
+
+    sets: list[FoundSet]
+    shares: list[Share]
+    cache: Path | None
+    layer_pairs: list[Pair] = field(default_factory=list)  # none
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [pair for found in self.sets for pair in found.pairs]
+
+    @property
+    def folders(self) -> str:
+        return ", ".join(found.folder for found in self.sets)
+
+    @property
+    def description(self) -> str:
+        return "; ".join(found.description for found in self.sets)
+
+    def check(self, check: Check) -> None:
+        if self.cache is None:  # building the cache is the same check
+            for found in self.sets:
+                check.pairs(found)
+
+    def open(self, augmentation: Augmentation, seed: int) -> TrainingPatches:
+        images = open_cache(self.pairs, self.cache) if self.cache else DecodedPairs(self.pairs)
+        return TrainingPatches(images, augmentation, seed, self.shares)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """The photographs of DATA.SYNTHESIS; each stands for both images of its pairs."""
+
+    folder: str
+    photos: list[Path]
+    num_visits: int  # per epoch, of each
+    layer_pairs: list[Pair]
+    mixture: Mixture
+    relit: float
+    patterns: float
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [Pair(photo, photo) for photo in self.photos]
+
+    @property
+    def shares(self) -> list[Share]:
+        return [Share(0, len(self.photos), self.num_visits * len(self.photos))]
+
+    @property
+    def folders(self) -> str:
+        return self.folder
+
+    @property
+    def description(self) -> str:
+        layers = plural(len(self.layer_pairs), "layer")
+        photos = plural(len(self.photos), "photograph")
+        return f"rain of {layers} and drawn rain on {photos} of {self.folder}"
+
+    def check(self, check: Check) -> None:
+        check.photos(self.photos, self.folder)
+
+    def open(self, augmentation: Augmentation, seed: int) -> SyntheticPatches:
+        return SyntheticPatches(
+            self.photos,
+            read_layers(self.layer_pairs),
+            self.mixture,
+            augmentation,
+            seed,
+            relit=self.relit,
+            patterns=self.patterns,
+        )
+
+
+def find_training_sets(data: CfgNode) -> TrainingSets:
+    """The pairs of DATA.TRAIN, and how often an epoch shows them."""
+    sets, shares, first = [], [], 0
+    for folder, weight in training_folders(data.TRAIN):
+        found = find_set("TRAIN", folder, data)
+        num_pairs = len(found.pairs)
+        sets.append(found)
+        shares.append(Share(first, num_pairs, max(1, round(weight * data.REPEAT * num_pairs))))
+        first += num_pairs
+    return TrainingSets(sets, shares, Path(data.CACHE) if data.CACHE else None)
+
+
+def find_photos(data: CfgNode) -> Photographs:
+    """The photographs and the layers for training, as the DATA.SYNTHESIS settings describe them.
 
     Raises UserError for a missing or empty folder and for settings that leave nothing.
     """
-    if bool(node.LAYERS) != (node.SHARE_LAYERS > 0):
-        raise UserError(
-            "DATA.SYNTHESIS.LAYERS and a SHARE_LAYERS above 0 go together; give both or neither."
-        )
+    node = data.SYNTHESIS
+    mixture = build_mixture(node)
     photos = images_by_stem(Path(node.CLEAN))
     held_out = hold_out(photos, node.HOLD_OUT)
     if len(held_out) == len(photos):
@@ -150,102 +282,60 @@ def build_synthesis(node: CfgNode, augmentation: Augmentation, seed: int) -> Syn
             f"DATA.SYNTHESIS.HOLD_OUT is {node.HOLD_OUT}, which leaves none of the {len(photos)} "
             f"photographs in {node.CLEAN}."
         )
-    layers: list[np.ndarray] = []
+    layer_pairs: list[Pair] = []
     if node.LAYERS:
-        layers = layers_of("train" if held_out else "", read_layers(*_layers(node)))
-    return SyntheticPatches(
-        [path for stem, path in photos.items() if stem not in held_out],
-        layers,
-        Mixture(
-            layers=node.SHARE_LAYERS,
-            light=node.SHARE_LIGHT,
-            dry=node.SHARE_DRY,
-            downpours=node.SHARE_DOWNPOURS,
-        ),
-        augmentation,
-        seed,
+        found = find_layers(Path(node.LAYERS), node.SKIP_LAYERS, "DATA.SYNTHESIS.SKIP_LAYERS")
+        layer_pairs = layers_of("train" if held_out else "", found)
+    return Photographs(
+        folder=node.CLEAN,
+        photos=[path for stem, path in photos.items() if stem not in held_out],
+        num_visits=data.REPEAT,
+        layer_pairs=layer_pairs,
+        mixture=mixture,
         relit=node.SHARE_RELIT,
         patterns=node.SHARE_PATTERNS,
     )
 
 
-def _layers(node: CfgNode) -> tuple[Path, list[str], str]:
-    """The arguments of ``find_layers`` and ``read_layers``."""
-    return Path(node.LAYERS), node.SKIP_LAYERS, "DATA.SYNTHESIS.SKIP_LAYERS"
-
-
-def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:
-    """The folders of DATA.TRAIN with their weights: FOLDER, or a list of FOLDER, [FOLDER, WEIGHT].
-
-    Raises UserError for anything else.
-    """
-    found = []
-    for entry in [setting] if isinstance(setting, str) else setting:
-        folder, weight = (entry, 1.0) if isinstance(entry, str) else _two(entry)
-        is_weight = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not isinstance(folder, str) or not is_weight or not 0 < weight < float("inf"):
-            raise UserError(
-                f"DATA.TRAIN holds {entry!r}; each entry is a folder or [folder, weight], where a "
-                "weight of 2 shows each of its pairs twice an epoch and 0.5 half of them."
-            )
-        found.append((folder, float(weight)))
-    if not found:
-        raise UserError("DATA.TRAIN is an empty list; name a folder of pairs.")
-    return found
-
-
-def _two(entry: Any) -> tuple[Any, Any]:
-    """The two elements of a list; what is none gives values that are refused."""
-    return tuple(entry) if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
-
-
-def build_augmentation(node: CfgNode) -> Augmentation:
-    """The augmentation that the AUGMENT settings describe. Raises UserError for impossible ones."""
-    try:
-        return Augmentation(
-            geometry=node.GEOMETRY,
-            saturation=tuple(node.SATURATION),
-            saturation_probability=node.SATURATION_PROBABILITY,
-            crop=tuple(node.CROP) or None,
-            rotation=node.ROTATION,
-            black_corners=node.BLACK_CORNERS,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _find_pairs(name: str, folder: str, node: CfgNode) -> FoundPairs:
+def find_set(setting: str, folder: str, data: CfgNode) -> FoundSet:
+    """The pairs in a folder of DATA.TRAIN or DATA.VAL; ``setting`` says of which."""
     if not Path(folder).exists():
         raise UserError(
-            f"There is no folder {folder} (DATA.{name}); put pairs in {folder}/input and "
-            f"{folder}/target, name another folder with DATA.{name} FOLDER, or run `make demo`, "
+            f"There is no folder {folder} (DATA.{setting}); put pairs in {folder}/input and "
+            f"{folder}/target, name another folder with DATA.{setting} FOLDER, or run `make demo`, "
             'which makes some. The README lists known sets under "Data sets".'
         )
-    return find_pairs(Path(folder), node.LAYOUT, node.MATCH, node.RAINY_HALF)
+    return FoundSet(folder, *find_pairs(Path(folder), data.LAYOUT, data.MATCH, data.RAINY_HALF))
 
 
-def _validation_loader(pairs: list[Pair], workers: int) -> DataLoader:
+def check_number_of_samples(cfg: CfgNode, num_samples: int, folders: str) -> None:
+    """Refuse an epoch that is shorter than one of its batches."""
+    for setting, batch_size in batch_sizes(cfg):
+        if batch_size > num_samples:
+            raise UserError(
+                f"{folders} gives {num_samples} patches per epoch, less than one batch of "
+                f"{batch_size} ({setting}); lower that or raise DATA.REPEAT (now "
+                f"{cfg.DATA.REPEAT})."
+            )
+
+
+def validation_loader(
+    pairs: list[Pair], num_workers: int
+) -> DataLoader[tuple[np.ndarray, np.ndarray]]:
+    """Whole images one by one, through the pipes of its processes as training's patches.
+
+    PyTorch's own way, tensors in shared memory, hangs where /dev/shm is too small for an image: the
+    thread that fails to put one there drops it without a word.
+    """
     return DataLoader(
         DecodedPairs(pairs),
         batch_size=None,
-        num_workers=min(workers, 2),
+        num_workers=min(num_workers, 2),
+        collate_fn=_as_it_is,
         worker_init_fn=prepare_worker,
         generator=torch.Generator(),  # as in PatchLoader
     )
 
 
-def _check_batch(batch_size: int, num_samples: int, cfg: CfgNode, world_size: int) -> None:
-    parts = world_size * cfg.OPTIM.ACCUMULATE
-    setting = "OPTIM.BATCH_SIZE" if batch_size == cfg.OPTIM.BATCH_SIZE else "AUGMENT.PROGRESSIVE"
-    if batch_size < 1 or batch_size % parts:
-        raise UserError(
-            f"{setting} asks for batches of {batch_size}; a batch must be a multiple of {parts}, "
-            "the number of processes times OPTIM.ACCUMULATE."
-        )
-    if batch_size > num_samples:
-        folders = ", ".join(folder for folder, _ in training_folders(cfg.DATA.TRAIN))
-        folders = cfg.DATA.SYNTHESIS.CLEAN or folders
-        raise UserError(
-            f"{folders} gives {num_samples} patches an epoch, less than one batch of {batch_size} "
-            f"({setting}); lower that or raise DATA.REPEAT (now {cfg.DATA.REPEAT})."
-        )
+def _as_it_is(images: Any) -> Any:
+    return images

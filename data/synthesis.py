@@ -12,12 +12,13 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.checked import read_sound_pair
 from data.datasets import Draw, to_bytes
 from data.pairs import Pair, find_pairs
 from data.rain import (
@@ -33,13 +34,15 @@ from data.rain import (
 from data.scenes import draw_pattern, vary_light
 from data.transforms import Augmentation, augment
 from utils.errors import UserError
-from utils.images import read_rgb, to_float, to_uint8
+from utils.images import as_uint8, read_rgb, to_uint8
 
 # PSNR of lightly rainy photographs, in dB.
 LIGHT_RAIN = (24.0, 30.0)
 
 # Where photographs are held out, every fifth layer is held out with them.
 LAYER_HOLD_OUT = 5
+
+Layer = TypeVar("Layer")
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
 
 def read_photo(path: Path) -> np.ndarray:
     """A photograph of any bit depth as (H, W, 3) uint8 RGB."""
-    return to_uint8(to_float(read_rgb(path)))
+    return as_uint8(read_rgb(path), path)
 
 
 def find_layers(folder: Path, skipped: Sequence[str], what: str) -> list[Pair]:
@@ -164,15 +167,15 @@ def find_layers(folder: Path, skipped: Sequence[str], what: str) -> list[Pair]:
     return pairs
 
 
-def read_layers(folder: Path, skipped: Sequence[str], what: str) -> list[np.ndarray]:
-    """The rain layers of the pairs that ``find_layers`` finds."""
-    return [extract_layer(*pair.read_uint8()) for pair in find_layers(folder, skipped, what)]
+def read_layers(pairs: Sequence[Pair]) -> list[np.ndarray]:
+    """The rain layers of pairs, (H, W) each. Raises UserError for a broken or damaged image."""
+    return [extract_layer(*read_sound_pair(pair)) for pair in pairs]
 
 
-def layers_of(part: str, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The layers for a part of the data set: disjoint ones for train and val, all for "".
+def layers_of(part: str, layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, or their pairs, for a part of the data set: "train", "val", or "" for all.
 
-    A single layer cannot be shared out; both parts get it.
+    The two parts are disjoint, but a single layer cannot be divided; both parts get it.
     """
     held_out = layers[::LAYER_HOLD_OUT]
     if not part or len(layers) == len(held_out):

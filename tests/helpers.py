@@ -45,6 +45,14 @@ def write_pairs(folder: Path, count: int, height: int = 72, width: int = 88) -> 
     return folder
 
 
+def write_damaged_jpeg(path: Path, image: np.ndarray) -> Path:
+    """The image, with noise, as a JPEG whose last quarter is missing; decoders accept it."""
+    noise = np.random.default_rng(0).integers(0, 64, image.shape, np.uint8)
+    content = cv2.imencode(".jpg", (image // 2 + noise)[..., ::-1])[1].tobytes()
+    path.write_bytes(content[: len(content) * 3 // 4] + content[-2:])
+    return path
+
+
 def run_script(
     script: str, *arguments: object, launcher: tuple[str, ...] = (), timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:

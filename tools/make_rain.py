@@ -38,14 +38,15 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
+from data.checked import read_sound
 from data.synthesis import (
     LIGHT_RAIN,
     Mixture,
+    find_layers,
     hold_out,
     layers_of,
     make_rainy,
     read_layers,
-    read_photo,
 )
 from utils.errors import UserError, run_main
 from utils.images import images_by_stem, write_png
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     photos = skimage_photos() if options.clean == "skimage" else images_by_stem(Path(options.clean))
     layers = []
     if options.layers:
-        layers = read_layers(options.layers, options.skip_layers, "--skip-layers")
+        layers = read_layers(find_layers(options.layers, options.skip_layers, "--skip-layers"))
     held_out = choose_held_out(photos, options.hold_out)
     if not options.variants and not held_out:
         raise UserError("--variants 0 makes only pairs of photographs that --hold-out names.")
@@ -134,7 +135,7 @@ def generator(seed: int, stem: str, variant: int) -> np.random.Generator:
 
 def write_pair(job: Job, mixture: Mixture, seed: int) -> None:
     """Read a photograph, make its rain, write both images."""
-    clean = read_photo(job.photo)
+    clean = read_sound(job.photo)
     rng = generator(seed, job.photo.stem, job.variant)
     write_png(job.rainy, make_rainy(clean, mixture, job.layers, rng))
     write_png(job.clean, clean)

@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from data.rain import random_downpour, random_rain, streak_layer
-from data.synthesis import read_layers
+from data.synthesis import find_layers, read_layers
 from utils.errors import run_main
 
 # Drawn layers have the size of the BSDS500 photographs, under which most data sets' rain lies.
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
 
-    layers = read_layers(options.layers, options.skip_layers, "--skip-layers")
+    layers = read_layers(find_layers(options.layers, options.skip_layers, "--skip-layers"))
     rng = np.random.default_rng(options.seed)
     kinds = (
         random_downpour if rng.random() < options.share_downpours else random_rain

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from configs import default_config, load_config
-from data.loaders import build_augmentation
+from data.settings import build_augmentation
 from losses import build_criterion
 from models import build_model
 from utils.errors import UserError

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import cv2
 import pytest
 
-from data.checked import check_pairs
+from data.cache import open_cache
+from data.checked import check_pairs, check_photos
 from data.pairs import Pair, find_pairs
-from tests.helpers import smooth_image, write_pairs
+from data.synthesis import read_layers
+from tests.helpers import smooth_image, write_damaged_jpeg, write_pairs
 from utils.errors import UserError
 
 
@@ -71,3 +75,73 @@ def test_processes_add_to_one_memory(pairs, tmp_path) -> None:
     index = tmp_path / "checked"
     assert [check_pairs(pairs[rank::2], "share", index=index) for rank in (0, 1)] == [3, 2]
     assert check_pairs(pairs, "all", index=index) == 0
+
+
+def test_a_damaged_jpeg_is_refused_by_name(pairs, tmp_path) -> None:
+    """OpenCV decodes it without a word."""
+    pairs[2].rainy.unlink()
+    damaged = write_damaged_jpeg(pairs[2].rainy.with_suffix(".jpg"), smooth_image(3, 72, 88))
+    assert cv2.imread(str(damaged)) is not None
+    pairs = find_pairs(tmp_path / "pairs")[1]
+    for index in (None, tmp_path / "checked"):
+        with pytest.raises(
+            UserError, match=r"3\.jpg is damaged, so a part of the picture may be w"
+        ):
+            check_pairs(pairs, "pairs", index=index)
+        with pytest.raises(UserError, match=r"3\.jpg is damaged"):
+            check_photos([damaged], "photographs", index=index)
+    with pytest.raises(UserError, match=r"3\.jpg is damaged"):
+        open_cache(pairs, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"3\.jpg is damaged"):
+        read_layers(pairs)
+
+
+@pytest.mark.parametrize(("protocol", "is_refused"), [("rain13k", True), ("rgb", False)])
+def test_a_validation_image_that_is_too_small_to_score_is_named(
+    pairs, tmp_path, protocol: str, is_refused: bool
+) -> None:
+    """Also after it was found sound for training; rgb scores images of any size."""
+    for path in (pairs[4].rainy, pairs[4].clean):
+        cv2.imwrite(str(path), smooth_image(5, 10, 40))
+    index = tmp_path / "checked"
+    assert check_pairs(pairs, "training", index=index) == 5
+    if is_refused:
+        with pytest.raises(UserError, match=r"5\.png cannot be scored: .*11"):
+            check_pairs(pairs, "validation", protocol=protocol, index=index)
+    else:
+        assert check_pairs(pairs, "validation", protocol=protocol, index=index) == 5
+
+
+def test_what_was_checked_is_remembered_however_its_folder_is_called(
+    pairs, tmp_path, monkeypatch
+) -> None:
+    index = tmp_path / "checked"
+    assert check_pairs(pairs, "absolute", index=index) == 5
+    monkeypatch.chdir(tmp_path)
+    assert check_pairs(find_pairs(Path("pairs"))[1], "relative", index=index) == 0
+    (tmp_path / "link").symlink_to("pairs")
+    assert check_pairs(find_pairs(Path("link"))[1], "through a link", index=index) == 0
+
+
+def test_a_photograph_is_not_checked_as_two_halves(pairs, tmp_path) -> None:
+    """A photograph may have an odd width; an image with both sides of a pair may not."""
+    photo, index = tmp_path / "photo.png", tmp_path / "checked"
+    cv2.imwrite(str(photo), smooth_image(1, 30, 45))
+    assert check_photos([photo], "photograph", index=index) == 1
+    assert check_photos([photo], "again", index=index) == 0
+    with pytest.raises(UserError, match="45 pixels wide"):
+        check_pairs([Pair(photo, photo)], "side by side", index=index)
+
+
+def test_who_adds_to_the_memory_waits_for_another_process(pairs, tmp_path) -> None:
+    """Without the lock one of two processes would write over what the other has added."""
+    index = tmp_path / "checked"
+    check_pairs(pairs[:2], "first", index=index)
+    with (tmp_path / "checked.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        adding = threading.Thread(target=check_pairs, args=(pairs, "all"), kwargs={"index": index})
+        adding.start()
+        adding.join(0.5)  # long enough for five small images
+        assert adding.is_alive() and len(index.read_bytes()) == 2 * 8
+    adding.join()
+    assert len(index.read_bytes()) == 5 * 8

@@ -27,8 +27,9 @@ from data.datasets import (
     TrainingPatches,
     pair_of,
 )
-from data.loaders import build_loaders, training_folders
+from data.loaders import build_loaders, validation_loader
 from data.pairs import Pair, find_pairs
+from data.settings import training_folders
 from data.transforms import Augmentation
 from tests.helpers import smooth_image, write_pairs
 from utils.errors import UserError
@@ -130,6 +131,26 @@ def test_the_cache_is_built_once_and_again_when_a_file_changes(pairs, tmp_path) 
     assert np.array_equal(open_cache(pairs, tmp_path / "cache")[2][0], image[..., ::-1])
 
 
+def test_one_cache_serves_a_set_however_its_folder_is_called(pairs, tmp_path, monkeypatch) -> None:
+    open_cache(pairs, tmp_path / "cache")
+    (pixels,) = (tmp_path / "cache").glob("*.uint8")
+    built = pixels.stat().st_mtime_ns
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("pairs")
+    for folder in ("pairs", "link", "link/../pairs"):
+        open_cache(find_pairs(Path(folder))[1], Path("cache"))
+    assert [p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.uint8")] == [built]
+
+
+def test_two_sets_of_equal_names_keep_a_cache_each(pairs, tmp_path) -> None:
+    others = find_pairs(write_pairs(tmp_path / "others", 5, 40, 40))[1]
+    open_cache(pairs, tmp_path / "cache")
+    open_cache(others, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.uint8"))) == 2
+    for some in (pairs, others):
+        assert open_cache(some, tmp_path / "cache")[3][1].shape == some[3].read_uint8()[1].shape
+
+
 def test_a_truncated_cache_is_built_anew(pairs, tmp_path) -> None:
     open_cache(pairs, tmp_path / "cache")
     (pixels,) = (tmp_path / "cache").glob("*.uint8")
@@ -185,6 +206,38 @@ def test_batches_that_cannot_be_made_are_refused(tmp_path) -> None:
         load("DATA.REPEAT", "4", world_size=5)
     with pytest.raises(UserError, match="must be one of dihedral"):
         load("AUGMENT.GEOMETRY", "upside-down")
+
+
+@pytest.mark.parametrize("cache", ["", "cache"])
+@pytest.mark.parametrize("broken", ["train", "val"])
+def test_a_broken_image_is_found_before_training(tmp_path, cache: str, broken: str) -> None:
+    for name in ("train", "val"):
+        write_pairs(tmp_path / name, 3, 40, 40)
+    path = tmp_path / broken / "target" / "2.png"
+    path.write_bytes(path.read_bytes()[:-100])
+    settings = f"DATA.TRAIN {tmp_path}/train DATA.VAL {tmp_path}/val OPTIM.BATCH_SIZE 1".split()
+    settings += ["DATA.CACHE", cache and str(tmp_path / cache)]
+    config = load_config(Path(__file__).parents[2] / "training.yml", settings)
+    with pytest.raises(UserError, match=rf"{broken}/target/2\.png is not a readable image"):
+        build_loaders(config, index=tmp_path / "checked")
+
+
+def test_validation_images_need_no_shared_memory(pairs, monkeypatch) -> None:
+    """The condition is patched: PyTorch's sharing fails here as with a /dev/shm that is too small.
+
+    Its thread in the loader process would drop the image, and the trainer would wait for ever.
+    """
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("unable to allocate shared memory")
+
+    for name in ("_share_fd_cpu_", "_share_filename_cpu_"):
+        monkeypatch.setattr(torch.UntypedStorage, name, refuse)
+    loader = validation_loader(pairs, num_workers=1)
+    loader.timeout = 20  # seconds, instead of for ever
+    for pair, (rainy, clean) in zip(pairs, loader, strict=True):
+        for image, expected in zip((rainy, clean), pair.read_uint8(), strict=True):
+            assert np.array_equal(image, expected)
 
 
 def test_a_loader_that_was_never_started_says_so(pairs) -> None:

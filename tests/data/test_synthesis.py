@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from data.datasets import Draw
 from data.loaders import Loaders, build_loaders
 from data.synthesis import Mixture, SyntheticPatches, hold_out, layers_of, make_rainy
 from data.transforms import Augmentation
-from tests.helpers import ROOT, smooth_image, write_pairs
+from tests.helpers import ROOT, smooth_image, write_damaged_jpeg, write_pairs
 from utils.errors import UserError
 from utils.images import write_png
 
@@ -160,6 +161,19 @@ def test_held_out_photographs_and_layers_are_left_out(photos: Path, tmp_path: Pa
     assert {pair.rainy.stem for pair in part.train_pairs} == {"0", "1", "2", "3", "4"} - left_out
     skipped = load(photos, layers, pairs, share, 0.5, "DATA.SYNTHESIS.SKIP_LAYERS", "['3']")
     assert "9 layers" in skipped.description
+
+
+def test_damaged_photographs_and_layers_are_refused(photos: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", 2)
+    layers = ["DATA.SYNTHESIS.LAYERS", pairs, "DATA.SYNTHESIS.SHARE_LAYERS", 0.5]
+    load(photos, *layers)
+    (pairs / "input" / "2.png").unlink()
+    damaged = write_damaged_jpeg(pairs / "input" / "2.jpg", smooth_image(2, 72, 88))
+    with pytest.raises(UserError, match=r"input/2\.jpg is damaged"):
+        load(photos, *layers)
+    shutil.move(damaged, photos / "5.jpg")
+    with pytest.raises(UserError, match=r"photos/5\.jpg is damaged"):
+        load(photos)
 
 
 def test_layers_of_training_and_validation_are_disjoint() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers import smooth_image, write_damaged_jpeg
 from tools.make_rain import SKIMAGE_PHOTOS, main, skimage_photos
 from utils.errors import UserError
 from utils.images import read_rgb, write_png
@@ -224,3 +225,9 @@ def test_values_out_of_range_end_with_status_2(photos, tmp_path, option, capsys)
         make(photos, tmp_path / "pairs", *option)
     assert ended.value.code == 2
     assert f"{option[1]} is not" in capsys.readouterr().err
+
+
+def test_a_damaged_photograph_is_named(photos: Path, tmp_path: Path) -> None:
+    write_damaged_jpeg(photos / "e.jpg", smooth_image(5, 60, 60))
+    with pytest.raises(UserError, match=r"e\.jpg is damaged"):
+        make(photos, tmp_path / "pairs")

@@ -22,7 +22,7 @@ from utils.console import say
 from utils.devices import bf16_warning
 from utils.files import write_text
 from utils.training.checks import check_best, check_patches
-from utils.training.data_identity import FileStamps, check_same_files, stamp_files, write_list
+from utils.training.data_identity import FileStamps, check_same_files, identify_files, write_list
 from utils.training.distributed import Processes
 from utils.training.ema import ModelEma
 from utils.training.graphs import GraphedCompute, check_graph
@@ -175,7 +175,7 @@ def _stamp_data(loaders: Loaders) -> dict[str, FileStamps]:
     if loaders.layer_pairs:
         sets["LAYERS"] = loaders.layer_pairs
     return {
-        name: stamp_files(path for pair in pairs for path in (pair.rainy, pair.clean))
+        name: identify_files(path for pair in pairs for path in (pair.rainy, pair.clean))
         for name, pairs in sets.items()
     }
 

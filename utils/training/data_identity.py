@@ -1,4 +1,4 @@
-"""Which files a run was trained on, so that a resume notices when they have changed."""
+"""Which files a run was trained on, so that a resume notices if they have changed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.stamps import stamp_files
 
 # Name below the set's own folder -> size in bytes and time of the last change in nanoseconds.
 FileStamps = dict[str, tuple[int, int]]
@@ -18,24 +19,20 @@ FileStamps = dict[str, tuple[int, int]]
 LIST_NAME = "data_files.tsv.gz"  # in the run's folder
 
 
-def stamp_files(paths: Iterable[Path]) -> FileStamps:
+def identify_files(paths: Iterable[Path]) -> FileStamps:
     """Names, sizes and times of files; names are relative to the deepest folder that holds all."""
     absolute = sorted({os.path.abspath(path) for path in paths})
     if not absolute:
         return {}
     root = os.path.commonpath([os.path.dirname(path) for path in absolute])
-    stamps = {}
-    for path in absolute:
-        try:
-            stat = os.stat(path)
-        except OSError as error:
-            raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-        stamps[os.path.relpath(path, root)] = (stat.st_size, stat.st_mtime_ns)
-    return stamps
+    return {
+        os.path.relpath(path, root): (stamp.size, stamp.time)
+        for path, stamp in zip(absolute, stamp_files(map(Path, absolute)), strict=True)
+    }
 
 
 def digest(stamps: FileStamps) -> str:
-    """One line that differs where any name, size or time does."""
+    """One line that differs if any name, size or time does."""
     return (
         f"{len(stamps)} files {hashlib.sha256(repr(sorted(stamps.items())).encode()).hexdigest()}"
     )
@@ -53,7 +50,7 @@ def write_list(folder: Path, files: dict[str, FileStamps]) -> None:
 
 
 def read_list(folder: Path) -> dict[str, FileStamps]:
-    """What ``write_list`` kept; empty where there is no such list or a damaged one."""
+    """What ``write_list`` kept; empty if there is no such list or it is damaged."""
     files: dict[str, FileStamps] = {}
     try:
         text = gzip.decompress((folder / LIST_NAME).read_bytes()).decode(errors="surrogateescape")
@@ -90,7 +87,7 @@ def check_same_files(
 ) -> str:
     """How the data differ from those that a run in ``folder`` was trained on; "" if they do not.
 
-    ``digests`` stand in its checkpoint. Raises UserError for a change unless it ``is_accepted``.
+    ``digests`` are those in its checkpoint. Raises UserError for a change unless ``is_accepted``.
     """
     changed = [name for name in now if digest(now[name]) != digests.get(name)]
     if not changed:
@@ -105,7 +102,7 @@ def check_same_files(
     )
     if not is_accepted:
         raise UserError(
-            f"The data differ from those of the checkpoint: {what}. Put them back, or go on all "
-            "the same with --accept-changed-data."
+            f"The data differ from those of the checkpoint: {what}. Restore them, or go on "
+            "anyway with --accept-changed-data."
         )
     return what
