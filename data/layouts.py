@@ -127,21 +127,28 @@ def side_folders(folder: Path, match: str = "") -> tuple[Path | None, Path | Non
         return folder, folder
     if not folder.is_dir():
         return None, None
-    tree = Folder(folder)
+    try:
+        return _side_folders(Folder(folder), match)
+    except NoPairsError:
+        return None, None
+    except UserError:  # find_sides names it, where one of several sets is not the end of all
+        return folder, folder
+
+
+def _side_folders(tree: Folder, match: str) -> tuple[Path | None, Path | None]:
     below = _only_child(tree)
     for place in (tree, below) if below else (tree,):
+        if place.lists:
+            return tree.path, tree.path
         kinds = _kinds(place, match)
         if len(kinds) == 1 and not kinds[0].is_mixed:
             rainy, clean = kinds[0].rainy, kinds[0].clean
             return (rainy.path if rainy else None), (clean.path if clean else None)
         if kinds:
-            return folder, folder
-    try:
-        if _recognise(tree, "auto", match):
-            return folder, folder
-    except NoPairsError:
-        return None, None
-    if below and below.name.casefold() in FILLERS:  # images/ beside labels/, as BDD350
+            return tree.path, tree.path
+    if _recognise(tree, "auto", match):
+        return tree.path, tree.path
+    if below and below.name.casefold() in FILLERS:  # images/ beside labels/, as in BDD350
         tree = below
     return (tree.path, None) if tree.images else (None, None)
 
@@ -217,9 +224,11 @@ class Folder:
         """The names of all visible folders in it, empty ones too."""
         return natsorted(self._entries[1], alg=ns.IGNORECASE)
 
-    @property
-    def texts(self) -> list[Path]:
-        return [self.path / name for name in natsorted(self._entries[2], alg=ns.IGNORECASE)]
+    @cached_property
+    def lists(self) -> list[Path]:
+        """The text files directly in it that list pairs."""
+        texts = [self.path / name for name in natsorted(self._entries[2], alg=ns.IGNORECASE)]
+        return [path for path in texts if is_list_of_pairs(path)]
 
     @cached_property
     def holds_images(self) -> bool:
@@ -381,15 +390,16 @@ def _recognise(tree: Folder, layout: str, match: str) -> Sides | None:
 
     Raises NoPairsError for a folder that is itself a side or that holds several sets.
     """
+    lists = tree.lists
+    if len(lists) == 1:
+        listed = _listed(lists[0])
+        return replace(listed, notes=(f"read: the list {lists[0]}", *listed.notes))
+    if lists:
+        raise NoPairsError(f"{tree.path} holds several lists of pairs; name one: {_joined(lists)}.")
     kinds = _kinds(tree, match)
     if kinds:
         return _read_kinds(tree, kinds)
     _refuse_a_side(tree)
-    lists = [path for path in tree.texts if is_list_of_pairs(path)]
-    if len(lists) == 1:
-        return _listed(lists[0])
-    if lists:
-        raise NoPairsError(f"{tree.path} holds several lists of pairs; name one: {_joined(lists)}.")
     if tree.images:
         found = _one_folder(tree.named(), layout, match)
         if found is None:

@@ -21,13 +21,13 @@ from utils.evaluation.scoring import NIQE, ImageResult, JobResult, ScoringJob
 Named = dict[str, Path]
 
 
-def set_folders(folder: Path) -> tuple[Path | None, Path | None]:
+def set_folders(folder: Path, match: str = "") -> tuple[Path | None, Path | None]:
     """Where the rainy and the clean images of a data set lie, None for a side that is not there.
 
     Both are ``folder`` itself where they lie in one folder or side by side in one file; a folder of
     other images holds rainy ones alone.
     """
-    return side_folders(folder)
+    return side_folders(folder, match)
 
 
 def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobResult:
@@ -56,8 +56,9 @@ def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobRes
 
 
 def _sides(job: ScoringJob, match: str, half: str) -> Sides:
-    if job.rainy is not None and job.rainy == job.clean:
-        return find_sides(job.rainy, match=match, half=half)
+    target = job.clean
+    if target and job.rainy in (None, target) and side_folders(target, match) == (target, target):
+        return find_sides(target, match=match, half=half)
     rainy, clean = (images_by_name(f) if f else {} for f in (job.rainy, job.clean))
     return Sides("folders", rainy, clean)
 
