@@ -7,7 +7,6 @@ The file belongs to one list of pairs and is checked against the sizes and times
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from data.checked import read_sound_pair
 from data.pairs import Pair
 from utils.errors import UserError
-from utils.files import atomic_write, remove_unfinished, write_text
+from utils.files import FileLock, atomic_write, remove_unfinished, write_text
 from utils.stamps import stamp_files
 
 VERSION = 3  # of the file's layout and of what building it checks; others are built anew
@@ -75,11 +74,9 @@ def open_cache(pairs: list[Pair], folder: Path) -> CachedPairs:
     pixels, index = folder / f"{key}.uint8", folder / f"{key}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / f"{key}.lock").open("w")
     except OSError as error:
         raise UserError(f"Cannot keep a cache in {folder}: {error.strerror}.") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes, also by a kill
+    with FileLock(folder / f"{key}.lock"):
         shapes = _valid_shapes(index, pixels, identity)
         if shapes is None:
             for old in (index, pixels):  # out of date; its space is needed

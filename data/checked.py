@@ -6,7 +6,6 @@ was checked: a second start only looks at the files' sizes and times.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from data.pairs import Pair
 from utils.damage import image_damage
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import FileLock, atomic_write
 from utils.images import as_uint8, read_bytes, read_rgb
 from utils.metrics import score
 from utils.stamps import stamp_files
@@ -153,9 +152,7 @@ def _read(index: Path) -> np.ndarray:
 def _remember(index: Path, stamps: np.ndarray) -> None:
     """Add numbers to a file, which several processes may do at the same time."""
     try:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        with index.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes, also by a kill
+        with FileLock(index.with_suffix(".lock")):
             merged = np.union1d(_read(index), stamps).astype("<u8")
             atomic_write(index, lambda temporary: _write(temporary, merged))
     except OSError as error:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import multiprocessing
 import os
+import re
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from utils.errors import UserError
-from utils.files import atomic_write, remove_unfinished, write_text
+from utils.files import FileLock, atomic_write, remove_unfinished, write_text
 
 
 def test_folders_are_made_and_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
@@ -59,3 +65,84 @@ def test_left_overs_of_killed_writers_are_removed_and_nothing_else(tmp_path: Pat
         (tmp_path / name).touch()
     remove_unfinished(tmp_path / "a.txt", tmp_path / f"{long}.txt", tmp_path / "absent" / "a.txt")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_file_system_that_refuses_modes_takes_every_file(tmp_path, monkeypatch) -> None:
+    """As CIFS does; ``os.chmod`` is patched, as a test cannot mount one."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for name in ("chmod", "fchmod", "lchmod"):
+        monkeypatch.setattr(os, name, refuse, raising=False)
+    write_text(tmp_path / "note.txt", "kept")
+    assert (tmp_path / "note.txt").read_text() == "kept"
+
+
+def in_another_process(function: Callable[[], object]) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(target=function, daemon=True)
+    process.start()
+    return process
+
+
+def test_a_lock_keeps_others_out_until_its_holder_ends(tmp_path) -> None:
+    path, (held, let_go) = tmp_path / "new" / ".lock", [os.pipe() for _ in range(2)]
+
+    def hold() -> None:
+        lock = FileLock(path)
+        lock.acquire()
+        os.write(held[1], b"x")
+        os.read(let_go[0], 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    holder = in_another_process(hold)
+    os.read(held[0], 1)
+    lock = FileLock(path)
+    assert not lock.acquire() and not lock.is_held
+    assert re.fullmatch(rf"process {holder.pid} on \S+, since 20[-\d]+ [:\d]+", lock.holder)
+    os.write(let_go[1], b"x")
+    with lock:  # waits for the kill, which gives the lock back
+        assert lock.is_held
+        path.parent.rename(tmp_path / "old")
+        assert not lock.is_held
+        path.parent.mkdir()
+        path.touch()
+        assert not lock.is_held  # another file of that name
+    holder.join()
+
+
+def test_two_that_wait_for_a_lock_take_turns(tmp_path) -> None:
+    path, counter = tmp_path / ".lock", tmp_path / "counter"
+    counter.write_text("0")
+
+    def count() -> None:
+        for _ in range(200):
+            with FileLock(path):
+                counter.write_text(str(int(counter.read_text()) + 1))
+
+    processes = [in_another_process(count) for _ in range(2)]
+    for process in processes:
+        process.join(60)
+    assert counter.read_text() == "400"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch, capfd, number) -> None:
+    """As network file systems may be; ``fcntl.lockf`` is patched, as a test cannot mount one."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    for name in ("a", "b"):
+        with FileLock(tmp_path / name) as lock:
+            assert lock.is_held
+    notes = capfd.readouterr().err.splitlines()
+    assert len(notes) == 1 and f"{tmp_path} has no file locks" in notes[0]
+
+
+def test_a_lock_on_a_full_disk_is_a_sentence(tmp_path) -> None:
+    """/dev/full stands for it: it can be opened, and writing fails."""
+    (tmp_path / ".lock").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"Cannot write .*\.lock: No space left on device\."):
+        FileLock(tmp_path / ".lock").acquire()

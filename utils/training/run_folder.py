@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import shutil
-import socket
-import sys
-import time
 from pathlib import Path
-from typing import IO
 
 from utils.checkpoints import Weights, read_weights, write_weights
 from utils.errors import UserError
-from utils.files import atomic_write, remove_all_unfinished
+from utils.files import FileLock, atomic_write, remove_all_unfinished
 
 RESULTS = ("latest.pth", "previous.pth", "best.safetensors", "log.jsonl")
 
@@ -29,7 +22,7 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.log = path / "log.jsonl"
         self.config = path / "config.yml"
-        self._lock: IO[str] | None = None
+        self._lock = FileLock(path / ".lock")
 
     def results(self) -> list[str]:
         """The names of the results that lie here; with any of them the folder is a run."""
@@ -87,45 +80,18 @@ class RunFolder:
         Removes what killed processes left behind. Raises UserError where another one holds it, or,
         for a new run, has trained here since ``checkpoint_to_resume`` looked.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            # Not truncated before the lock is ours: its text says who holds it.
-            lock = (self.path / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"Cannot write in {self.path}: {error.strerror}.") from error
-        try:
-            # Unlike flock's, this lock is not inherited by loader processes, which may live on for
-            # seconds after a trainer that was killed.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            lock.close()
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(
-                    f"{self.path} is being trained by {holder}; wait for its end, stop it, or "
-                    "choose another RUN.NAME."
-                ) from error
-            print(
-                f"warning: {self.path} lies on a file system without locks ({error.strerror}); "
-                "make sure that no second training writes into it",
-                file=sys.stderr,
+        if not self._lock.acquire():
+            raise UserError(
+                f"{self.path} is being trained by {self._lock.holder}; wait for its end, stop it, "
+                "or choose another RUN.NAME."
             )
-            return
-        lock.truncate(0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {started}\n")
-        lock.flush()
-        self._lock = lock
         if is_new and self.latest.exists():
             raise UserError(f"Another process has trained {self.path} meanwhile; --resume goes on.")
         remove_all_unfinished(self.path)
 
     def unlock(self) -> None:
         """Give the folder back, if this process holds it."""
-        if self._lock:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     def keep_best(
         self, weights: Weights, kept: list[tuple[float, str]], count: int
