@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import multiprocessing
 import os
 import threading
 from pathlib import Path
@@ -16,6 +16,9 @@ from data.pairs import Pair, find_pairs
 from data.synthesis import read_layers
 from tests.helpers import smooth_image, write_damaged_jpeg, write_pairs
 from utils.errors import UserError
+from utils.files import FileLock
+
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -137,11 +140,20 @@ def test_who_adds_to_the_memory_waits_for_another_process(pairs, tmp_path) -> No
     """Without the lock one of two processes would write over what the other has added."""
     index = tmp_path / "checked"
     check_pairs(pairs[:2], "first", index=index)
-    with (tmp_path / "checked.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        adding = threading.Thread(target=check_pairs, args=(pairs, "all"), kwargs={"index": index})
-        adding.start()
-        adding.join(0.5)  # long enough for five small images
-        assert adding.is_alive() and len(index.read_bytes()) == 2 * 8
+    held, let_go = FORK.Event(), FORK.Event()
+
+    def hold() -> None:
+        with FileLock(tmp_path / "checked.lock"):
+            held.set()
+            let_go.wait(30)
+
+    holder = FORK.Process(target=hold, daemon=True)
+    holder.start()
+    held.wait(30)
+    adding = threading.Thread(target=check_pairs, args=(pairs, "all"), kwargs={"index": index})
+    adding.start()
+    adding.join(0.5)  # long enough for five small images
+    assert adding.is_alive() and len(index.read_bytes()) == 2 * 8
+    let_go.set()
     adding.join()
     assert len(index.read_bytes()) == 5 * 8
