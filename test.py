@@ -56,6 +56,7 @@ def main() -> int:
     options = restoring_options(args)  # wrong ones are refused before anything is loaded
     keep_freed_memory()
     plan = plan_files(args.input, args.output, suffix=args.suffix, recursive=args.recursive)
+    say(*plan.notes)
     jobs = [replace(job, half=args.half) for job in plan.jobs]
     if args.skip_existing:
         jobs = leave_out_existing(jobs)
@@ -75,7 +76,7 @@ def main() -> int:
                     for sentence in restore_video(job, restorer, args):
                         problems.add(sentence)
     finally:  # also after Ctrl-C
-        problems.tell_again(len(jobs))
+        problems.tell_again(len(jobs) + len(plan.problems))
     if jobs and not problems.sentences:
         say(f"Look at {jobs[0].target if len(jobs) == 1 else args.output}.")
     return 1 if problems.sentences else 0

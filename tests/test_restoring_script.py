@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -299,6 +301,89 @@ def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
     assert "0.png is not a readable image" in told and "Cannot write" in told
 
 
+def test_a_full_disk_ends_the_folder(
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The system's answer is patched: no test can fill a disk."""
+    for number in range(6):
+        images.write_png(tmp_path / "in" / f"{number}.png", smooth_image(number, 8, 8))
+    (tmp_path / "in" / "0.png").write_bytes(b"no image")
+    calls = []
+
+    def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
+        calls.append(image)
+        return image
+
+    def replace(source: Path, target: Path) -> None:
+        if Path(target).name == "2.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.rename(source, target)
+
+    monkeypatch.setattr(Restorer, "__call__", restore)
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(UserError, match=r"2\.png: No space left on device\. 5 of 6 images are not"):
+        run("--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert files_in(tmp_path / "out") == ["1.png"]
+    assert len(calls) < 5  # at most those that were waiting to be written
+    assert "1 of 6 could not be restored" in capsys.readouterr().err
+
+
+def test_a_size_that_the_format_cannot_hold_is_reported_before_restoring(
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images.write_png(tmp_path / "in" / "wide.png", np.zeros((2, 16384), np.uint8))
+    images.write_png(tmp_path / "in" / "fits.png", np.zeros((2, 16383), np.uint8))
+    calls = []
+
+    def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
+        calls.append(image.shape)
+        return image
+
+    monkeypatch.setattr(Restorer, "__call__", restore)
+    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--format", "webp")
+    assert run(*arguments) == 1
+    assert calls == [(2, 16383)]
+    assert files_in(tmp_path / "out") == ["fits.webp"]
+    told = capsys.readouterr().err
+    assert "wide.webp: 16384 x 2 pixels do not fit into WEBP; take png." in told
+
+
+def test_a_restoring_error_names_its_file(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = build_model("dmsr_s", OPTIONS)
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, torch.nan)
+    weights = Weights("dmsr_s", OPTIONS, network.state_dict(), {})
+    write_weights(tmp_path / "nan.safetensors", weights)
+    for name in "ab":
+        images.write_png(tmp_path / "in" / f"{name}.png", smooth_image(1, 8, 8))
+    arguments = ("--weights", tmp_path / "nan.safetensors", "--input", tmp_path / "in")
+    assert run(*arguments, "--output", tmp_path / "out") == 1
+    told = capsys.readouterr().err.splitlines()
+    for name in "ab":
+        sentence = "The network's result in float32 is NaN or infinite; are these weights broken?"
+        assert told.count(f"{tmp_path / 'in' / name}.png: {sentence}") == 2  # at once and again
+
+
+@pytest.mark.parametrize("half", ["left", "right"])
+def test_half_of_each_image(run: Callable[..., int], tmp_path: Path, half: str) -> None:
+    """An odd width gives its middle column to the right half."""
+    image = smooth_image(1, 40, 131)
+    images.write_png(tmp_path / "a.png", image)
+    arguments = ("--input", tmp_path / "a.png", "--output", tmp_path / "out")
+    assert run(*arguments, "--half", half, "--strength", 0) == 0
+    expected = image[:, :65] if half == "left" else image[:, 65:]
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out" / "a.png"), expected)
+
+
 @pytest.mark.parametrize("options", [(), ("--skip-existing",)])
 def test_what_stands_in_the_way_of_results_is_a_sentence_before_anything_is_computed(
     run: Callable[..., int], tmp_path: Path, options: tuple[str, ...]
@@ -311,11 +396,11 @@ def test_what_stands_in_the_way_of_results_is_a_sentence_before_anything_is_comp
     (tmp_path / "other" / "sub").write_bytes(b"kept")
     one, folder = tmp_path / "in" / "a.png", tmp_path / "in"
     for source, output, sentence in (
-        (folder, "out", r"Cannot write .*out/b\.png, for a folder has that name; take another"),
-        (folder, "file", "Cannot write to .*, for .*/file is a file; take another --output"),
-        (folder, "other", "Cannot write to .*other/sub, for .*other/sub is a file; take another"),
-        (one, "file", "Cannot write to .*file, for .*file is a file; take another --output"),
-        (one, "file/a.jpg", "Cannot write to .*file, for .*file is a file; take another --output"),
+        (folder, "out", r"Cannot write .*out/b\.png: a folder has that name; take another"),
+        (folder, "file", "Cannot write to .*: .*/file is a file; take another --output"),
+        (folder, "other", "Cannot write to .*other/sub: .*other/sub is a file; take another"),
+        (one, "file", "Cannot write to .*file: .*file is a file; take another --output"),
+        (one, "file/a.jpg", "Cannot write to .*file: .*file is a file; take another --output"),
         (one, "n" * 252 + ".jpg", "Cannot write .*: File name too long"),
     ):
         before = files_in(tmp_path)
@@ -465,6 +550,28 @@ def test_existing_results_are_skipped_on_request(
     assert "2 results in" in capsys.readouterr().err  # replacing is never silent
 
 
+@pytest.mark.parametrize(
+    ("other", "results"),
+    [("a.jpg", ["a.jpg.png", "a.png.png"]), ("A.png", ["A.png.png", "a.png.2.png"])],
+)
+def test_skipping_goes_by_the_name_of_the_result(
+    run: Callable[..., int], tmp_path: Path, other: str, results: list[str]
+) -> None:
+    """a.jpg beside a.png, A.png beside a.png: the result of one is not that of the other."""
+    for name in ("a.png", other):
+        write_image(tmp_path / "in" / name, smooth_image(len(name), 8, 8))
+    for name in ("a.png", "A.png", "a.png.jpg"):  # none of them is a result of these inputs
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"kept")
+    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--skip-existing")
+    assert run(*arguments) == 0
+    for name in results:
+        assert images.read_rgb(tmp_path / "out" / name).shape == (8, 8, 3)
+        (tmp_path / "out" / name).write_bytes(b"done")
+    assert run(*arguments) == 0
+    assert [(tmp_path / "out" / name).read_bytes() for name in results] == [b"done"] * 2
+
+
 def test_an_interruption_leaves_whole_files_only(script: ModuleType, tmp_path: Path) -> None:
     jobs = []
     for i in range(4):
@@ -567,8 +674,8 @@ def decoded(path: Path) -> np.ndarray:
     ("arguments", "sentence"),
     [
         (["--input", "absent"], "no file or folder"),
-        (["--input", "empty"], "--recursive looks into its subfolders"),
-        (["--input", "empty", "--recursive"], "holds no image and no video"),
+        (["--input", "empty"], "--recursive includes its subfolders"),
+        (["--input", "empty", "--recursive"], "holds neither images nor videos"),
         (["--input", "full", "--output", "full"], "is the input folder"),
         (["--input", "full/a.png", "--output", "full"], "would replace an input"),
         (["--input", "full", "--tile", "10"], "at least 64"),

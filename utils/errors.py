@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,9 @@ def run_main(main: Callable[[], int | None]) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this process; open to the end
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        # A file's name need not fit the encoding of the terminal: print \\udcff or \\u96e8 instead.
+        with contextlib.suppress(AttributeError):  # a notebook's stream
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
         try:
             status = main()

@@ -43,8 +43,12 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file in UTF-8, whole or not at all.
+
+    Names of files that are not UTF-8 stand in it as Python escapes them, such as \\udcff.
+    """
+    content = text.encode("utf-8", "backslashreplace")
+    atomic_write(path, lambda temporary: temporary.write_bytes(content))
 
 
 def remove_unfinished(*paths: Path) -> None:

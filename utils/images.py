@@ -10,11 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from natsort import natsorted, ns
 
 from utils.damage import image_damage, is_jpeg
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.folders import dead_link_sentence, scan_folder
 from utils.png import PNG_BEGINNING
 from utils.tiff import TIFFFILE_ERRORS, WHITE_IS_ZERO, tiff_layout
 
@@ -30,15 +30,19 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 def list_images(folder: Path) -> list[Path]:
     """The image files directly in ``folder`` in natural order (2 before 10).
 
-    Raises UserError where the folder is missing or holds no image.
+    Raises UserError where the folder is missing or holds no image, and for a link that leads
+    nowhere.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
-    with os.scandir(folder) as entries:  # which tells files from folders without a look at each
-        names = [entry.name for entry in entries if _has_image_name(entry.name) and entry.is_file()]
-    if not names:
+    content = scan_folder(folder)
+    for link in content.dead_links:
+        if _has_image_name(link.name):
+            raise UserError(dead_link_sentence(link))
+    images = [path for path in content.files if _has_image_name(path.name)]
+    if not images:
         raise UserError(f"The folder {folder} holds no image ({', '.join(SUFFIXES)}).")
-    return [folder / name for name in natsorted(names, alg=ns.IGNORECASE)]
+    return images
 
 
 def is_image(path: Path) -> bool:

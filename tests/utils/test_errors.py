@@ -56,3 +56,19 @@ def test_a_script_runs_where_an_output_is_closed(closed: str) -> None:
     number = {"stdout": 1, "stderr": 2}[closed]
     done = ended(code, **{closed: None}, preexec_fn=lambda: os.close(number))
     assert (done.returncode, getattr(done, other)) == (0, "done\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_names_that_do_not_fit_the_encoding_are_printed_escaped(encoding: str) -> None:
+    """Under an ASCII locale, and names that are not UTF-8, as of old archives."""
+    code = (
+        "import os\n"
+        "def main():\n"
+        "    print(os.fsdecode(b'rain-\\xff.png'), '\\u96e8')\n"
+        "    raise UserError(os.fsdecode(b'\\xfe'))\n"
+        "run_main(main)"
+    )
+    done = ended(code, env={**os.environ, "PYTHONIOENCODING": encoding}, encoding=encoding)
+    rain = "\u96e8" if encoding == "utf-8" else "\\u96e8"
+    assert done.stdout == f"rain-\\udcff.png {rain}\n"
+    assert (done.returncode, done.stderr) == (1, "error: \\udcfe\n")

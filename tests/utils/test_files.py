@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files import FileLock, atomic_write, remove_unfinished, write_text
+from utils.files import DiskFullError, FileLock, atomic_write, remove_unfinished, write_text
 
 
 def test_folders_are_made_and_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
@@ -146,3 +146,25 @@ def test_a_lock_on_a_full_disk_is_a_sentence(tmp_path) -> None:
     (tmp_path / ".lock").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"Cannot write .*\.lock: No space left on device\."):
         FileLock(tmp_path / ".lock").acquire()
+
+
+def test_names_that_are_not_utf8_stand_in_texts_escaped(tmp_path: Path) -> None:
+    name = os.fsdecode(b"rain-\xff.png")
+    write_text(tmp_path / "a.md", f"| {name} | \u96e8 |\n")
+    assert (tmp_path / "a.md").read_bytes() == "| rain-\\udcff.png | \u96e8 |\n".encode()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_is_told_apart_from_other_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The system's answer is patched: no test can fill a disk."""
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(UserError, match=rf"Cannot write .*a\.txt: {os.strerror(number)}") as told:
+        write_text(tmp_path / "a.txt", "text")
+    assert isinstance(told.value, DiskFullError) == (number != errno.EIO)
+    assert not list(tmp_path.iterdir())

@@ -134,6 +134,10 @@ def test_listing_refuses_missing_and_empty_folders_and_ambiguous_names(tmp_path:
         images.list_images(tmp_path / "absent")
     with pytest.raises(UserError, match="holds no image"):
         images.list_images(tmp_path)
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"gone\.png is a link to nowhere\.png"):
+        images.list_images(tmp_path)
+    (tmp_path / "gone.png").unlink()
     for name in ("a.png", "a.jpg"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match="same name but for the suffix"):

@@ -86,11 +86,6 @@ class Photo:
         return replace(self, pixels=pixels)
 
 
-def is_photo(path: Path) -> bool:
-    """Whether a path is a visible file with the suffix of an image."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
 def read_photo(path: Path) -> Photo:
     """An image file of any of the formats, decoded once.
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from natsort import natsorted, ns
-
 from utils.errors import UserError
+from utils.folders import dead_link_sentence, walk_folders
 from utils.inference import photos, video
 
 RESULT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -37,10 +37,15 @@ class RestoringJob:
 
 @dataclass
 class Plan:
-    """The files in their order, and sentences about folders that could not be looked into."""
+    """The files in their order, and sentences for the user.
+
+    problems: what cannot be restored: folders that cannot be read, links that lead nowhere.
+    notes: results whose names are not just those of their inputs.
+    """
 
     jobs: list[RestoringJob] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def plan_files(
@@ -48,10 +53,10 @@ def plan_files(
 ) -> Plan:
     """What to restore and where to; images get ``suffix``.
 
-    ``output`` is a folder, or the file of the result where there is one input and it ends like
-    one. Several inputs share the folder, where each input that is a folder gets one of its own.
-    Raises UserError where there is nothing to restore, where something is neither image nor video,
-    and where a result would replace an input.
+    ``output`` is a folder, or the file of the result where there is one input and the suffix is one
+    of a result. Several inputs share the folder, where each input that is a folder gets one of its
+    own. Raises UserError where there is nothing to restore, where an input is neither an image nor
+    a video, and where a result would replace an input.
     """
     plan = Plan()
     folders: dict[Path, list[Path]] = {}  # of the results -> files whose results go there
@@ -64,8 +69,8 @@ def plan_files(
             for folder, files in found.items():
                 folders.setdefault(below / folder.relative_to(source), []).extend(files)
             if not any(found.values()) and not plan.problems:
-                hint = "" if recursive else "; --recursive looks into its subfolders too"
-                raise UserError(f"The folder {source} holds no image and no video{hint}.")
+                hint = "" if recursive else "; --recursive includes its subfolders"
+                raise UserError(f"The folder {source} holds neither images nor videos{hint}.")
         else:
             _check_kind(source)
             if len(sources) == 1 and names_a_file(output):
@@ -79,9 +84,18 @@ def plan_files(
             "folder."
         )
     for folder, files in folders.items():
-        unique = list(dict.fromkeys(files))
-        for source, name in _target_names(unique, suffix).items():
-            plan.jobs.append(RestoringJob(source, folder / name))
+        names = _target_names(list(dict.fromkeys(files)), suffix)
+        plan.jobs += [RestoringJob(source, folder / name) for source, name in names.items()]
+        if longer := [
+            f"{source.name} -> {name}"
+            for source, name in names.items()
+            if Path(name).stem != source.stem
+        ]:
+            more = f" and {len(longer) - 3} more" if len(longer) > 3 else ""
+            plan.notes.append(
+                f"Inputs of {folder} that share a name keep their suffix in that of the result: "
+                f"{', '.join(longer[:3])}{more}."
+            )
     inputs = {job.source.resolve() for job in plan.jobs}
     for job in plan.jobs:
         if job.target.resolve() in inputs:
@@ -90,33 +104,48 @@ def plan_files(
 
 
 def _is_folder(source: Path) -> bool:
-    """Raises UserError where there is nothing, or where it may not be looked at."""
+    """Raises UserError where there is nothing, and for what cannot be looked at or opened."""
     try:
-        source.stat()
-        return source.is_dir()
+        mode = source.stat().st_mode
     except FileNotFoundError as error:
+        if source.is_symlink():
+            raise UserError(dead_link_sentence(source)) from error
         raise UserError(f"There is no file or folder {source}.") from error
     except OSError as error:
         raise UserError(f"Cannot read {source}: {error.strerror}.") from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UserError(_special_sentence(source))
+    return stat.S_ISDIR(mode)
+
+
+def _special_sentence(path: Path) -> str:
+    return f"{path} is a pipe, socket or device; name a file or a folder."
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in (*photos.SUFFIXES, *video.SUFFIXES)
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in video.SUFFIXES
 
 
 def _check_kind(source: Path) -> None:
-    if source.suffix.lower() not in (*photos.SUFFIXES, *video.SUFFIXES):
+    if not _is_known(source):
         known = " ".join((*photos.SUFFIXES, *video.SUFFIXES))
         raise UserError(
-            f"{source} does not end like an image or a video; rename it to what it is: {known}."
+            f"{source} has an unsupported extension; rename it to what the file is: {known}."
         )
 
 
 def names_a_file(output: Path) -> bool:
     """Whether ``--output`` is meant as the file of a result, not as a folder."""
-    known = (*photos.SUFFIXES, *RESULT_SUFFIXES, *video.SUFFIXES)
-    return output.suffix.lower() in known and not os.path.isdir(output)
+    is_file_name = _is_known(output) or output.suffix.lower() in RESULT_SUFFIXES
+    return is_file_name and not os.path.isdir(output)
 
 
 def _check_result_suffix(source: Path, output: Path) -> None:
-    is_video = source.suffix.lower() in video.SUFFIXES
-    allowed = (VIDEO_SUFFIX,) if is_video else RESULT_SUFFIXES
+    allowed = (VIDEO_SUFFIX,) if _is_video(source) else RESULT_SUFFIXES
     if output.suffix.lower() not in allowed:
         raise UserError(
             f"--output {output} cannot be written as the result of {source}; it may end in "
@@ -127,48 +156,34 @@ def _check_result_suffix(source: Path, output: Path) -> None:
 def _files_below(
     source: Path, output: Path, recursive: bool, problems: list[str]
 ) -> dict[Path, list[Path]]:
-    """The images and videos of a folder, of its visible subfolders too where ``recursive``.
+    """The images and videos of a folder, and of its visible subfolders where ``recursive``.
 
-    Results of an earlier run inside the folder are left out. What cannot be looked into is told in
-    ``problems``.
+    Results of an earlier run inside the folder are left out. ``problems`` receives a sentence for
+    everything that cannot be read.
     """
-    output = output.resolve()
-    inside = output.is_relative_to(source.resolve())
+    results = output.resolve()
     found: dict[Path, list[Path]] = {}
-
-    def note(error: OSError) -> None:
-        problems.append(f"Cannot read the folder {error.filename}: {error.strerror}.")
-
-    for name, subfolders, names in os.walk(source, onerror=note):
-        folder = Path(name)
-        subfolders[:] = natsorted(
-            (
-                sub
-                for sub in subfolders
-                if recursive
-                and not sub.startswith(".")
-                and not (inside and (folder / sub).resolve() == output)
-            ),
-            alg=ns.IGNORECASE,
-        )
-        try:
-            paths = [folder / name for name in natsorted(names, alg=ns.IGNORECASE)]
-            found[folder] = [p for p in paths if photos.is_photo(p) or video.is_video(p)]
-        except OSError as error:  # a folder whose names may be listed, but not its files
-            note(error)
+    for folder, content in walk_folders(
+        source, problems, lambda subfolder: recursive and subfolder.resolve() != results
+    ):
+        found[folder] = list(filter(_is_known, content.files))
+        problems += map(_special_sentence, filter(_is_known, content.special))
+        # A link without a suffix may have led to a folder.
+        dead = (link for link in content.dead_links if _is_known(link) or not link.suffix)
+        problems += map(dead_link_sentence, dead)
     return found
 
 
 def _target_names(files: list[Path], suffix: str) -> dict[Path, str]:
     """The names of the results that share a folder.
 
-    a.jpg becomes a.png; where another file's result has that name too, both keep their suffix:
+    a.jpg becomes a.png; where the result of another file has that name too, both keep their suffix:
     a.jpg.png and a.bmp.png. Files of one name from different folders are numbered: a.2.png.
     """
-    endings = {path: VIDEO_SUFFIX if video.is_video(path) else suffix for path in files}
+    endings = {path: VIDEO_SUFFIX if _is_video(path) else suffix for path in files}
     names = {path: path.stem + endings[path] for path in files}
     for attempt in range(len(files) + 1):
-        # Some file systems know no difference between a.png and A.png.
+        # Some file systems do not distinguish a.png from A.png.
         counts = Counter(name.casefold() for name in names.values())
         clashing = [path for path, name in names.items() if counts[name.casefold()] > 1]
         if not clashing:
@@ -182,9 +197,8 @@ def _target_names(files: list[Path], suffix: str) -> dict[Path, str]:
 
 
 def check_output(jobs: Sequence[RestoringJob]) -> None:
-    """Raises UserError where a result cannot be written: a folder in its place, rights, room.
-
-    Results take about the room of their inputs or more, and that is all that is known yet.
+    """Raises UserError where a result cannot be written: a folder in its place, no permission,
+    or too little space, taking the size of the inputs for that of the results.
     """
     for job in jobs:
         try:
@@ -195,13 +209,13 @@ def check_output(jobs: Sequence[RestoringJob]) -> None:
             raise UserError(f"Cannot write {job.target}: {error.strerror}.") from error
         if job.target.is_dir():
             raise UserError(
-                f"Cannot write {job.target}, for a folder has that name; take another --output."
+                f"Cannot write {job.target}: a folder has that name; take another --output."
             )
     for folder in dict.fromkeys(job.target.parent for job in jobs):
         existing = _nearest_existing(folder)
         if not existing.is_dir():
             raise UserError(
-                f"Cannot write to {folder}, for {existing} is a file; take another --output."
+                f"Cannot write to {folder}: {existing} is a file; take another --output."
             )
         try:
             tempfile.TemporaryFile(dir=existing).close()
@@ -221,7 +235,7 @@ def check_output(jobs: Sequence[RestoringJob]) -> None:
 
 
 def _nearest_existing(folder: Path) -> Path:
-    """The folder, or the first one above it that is there."""
+    """The folder, or the nearest one above it that exists."""
     try:
         return next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError as error:

@@ -31,13 +31,16 @@ def restore_images(
 
     Raises UserError where the disk is full, since the results that remain would not fit either.
     """
-    num_written = 0
+    num_written, is_full = 0, False
 
     def write(job: RestoringJob, photo: Photo) -> None:
-        nonlocal num_written
+        nonlocal num_written, is_full
+        if is_full:  # the main thread does not know it yet
+            return
         try:
             write_photo(job.target, photo, quality)
         except DiskFullError:
+            is_full = True
             raise
         except UserError as error:
             problems.add(str(error))

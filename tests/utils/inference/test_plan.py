@@ -38,7 +38,7 @@ def test_every_suffix_that_works_alone_works_in_a_folder(tmp_path: Path) -> None
         (alone,) = plan_files([path], tmp_path / "out").jobs
         assert alone.source in together
     touch(tmp_path, "notes.txt")
-    with pytest.raises(UserError, match=r"notes\.txt does not end like an image or a video"):
+    with pytest.raises(UserError, match=r"notes\.txt has an unsupported extension"):
         plan_files([tmp_path / "notes.txt"], tmp_path / "out")
 
 
@@ -75,6 +75,55 @@ def test_several_inputs_share_the_output(tmp_path: Path) -> None:
     }
 
 
+def test_results_that_keep_a_suffix_are_reported(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "1.jpg", "1.png", "2.png")
+    plan = plan_files([tmp_path / "in"], tmp_path / "out", suffix=".jpg")
+    assert sorted(job.target.name for job in plan.jobs) == ["1.jpg.jpg", "1.png.jpg", "2.jpg"]
+    (note,) = plan.notes
+    assert note.startswith(f"Inputs of {tmp_path / 'out'} that share a name keep their suffix")
+    assert note.endswith("result: 1.jpg -> 1.jpg.jpg, 1.png -> 1.png.jpg.")
+    touch(tmp_path / "many", *(f"{i}{suffix}" for i in (1, 2) for suffix in (".bmp", ".png")))
+    (note,) = plan_files([tmp_path / "many"], tmp_path / "out").notes
+    assert note.endswith("2.bmp -> 2.bmp.png and 1 more.")
+    assert not plan_files([tmp_path / "in" / "2.png"], tmp_path / "out").notes
+
+
+def test_links_and_hidden_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.png", "in/.ipynb_checkpoints/a.png", "other/b.png")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "up").symlink_to(tmp_path / "in")
+    source, output = tmp_path / "in", tmp_path / "out"
+    assert names([source], output, tmp_path, recursive=True) == {
+        "in/a.png": "out/a.png",
+        "in/more/b.png": "out/more/b.png",
+    }
+    for name in ("gone.png", "gone", "gone.txt"):
+        (source / name).symlink_to(tmp_path / "nowhere")
+    plan = plan_files([source], output)
+    assert [job.source.name for job in plan.jobs] == ["a.png"]
+    assert plan.problems == [
+        f"{source / name} is a link to {tmp_path / 'nowhere'}, which does not exist; mend or "
+        "remove it."
+        for name in ("gone", "gone.png")
+    ]
+    with pytest.raises(UserError, match=r"gone\.png is a link to .*nowhere, which does not exist"):
+        plan_files([source / "gone.png"], output)
+
+
+def test_pipes_and_devices_are_refused_before_they_are_opened(tmp_path: Path) -> None:
+    """Reading a pipe would wait for ever."""
+    touch(tmp_path / "in", "a.png")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    for source in (tmp_path / "in" / "pipe.png", Path(os.devnull)):
+        with pytest.raises(UserError, match=f"{source} is a pipe, socket or device"):
+            plan_files([source], tmp_path / "out")
+    plan = plan_files([tmp_path / "in"], tmp_path / "out")
+    assert [job.source.name for job in plan.jobs] == ["a.png"]
+    assert plan.problems == [
+        f"{tmp_path / 'in' / 'pipe.png'} is a pipe, socket or device; name a file or a folder."
+    ]
+
+
 def test_a_folder_without_rights_is_a_problem_not_the_end(tmp_path: Path) -> None:
     touch(tmp_path / "in", "a.png", "closed/b.png", "open/c.png")
     (tmp_path / "in" / "closed").chmod(0)
@@ -93,7 +142,7 @@ def test_a_folder_without_rights_is_a_problem_not_the_end(tmp_path: Path) -> Non
 def test_an_output_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "file")
     jobs = [RestoringJob(tmp_path / "a.png", tmp_path / "file" / "a.png")]
-    with pytest.raises(UserError, match=r"Cannot write to .*file, for .*file is a file"):
+    with pytest.raises(UserError, match=r"Cannot write to .*file: .*file is a file"):
         check_output(jobs)
     jobs = [RestoringJob(tmp_path / "a.png", tmp_path / "new" / "deep" / "a.png")]
     check_output(jobs)
