@@ -19,14 +19,10 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from models import SHIPPED_WEIGHTS, load_foreign, load_published, load_weights
 from models.foreign import ForeignNetwork
@@ -35,7 +31,6 @@ from models.registry import parse_options
 from utils.devices import PRECISIONS, add_device_option
 from utils.errors import UserError, run_main
 from utils.files import remove_unfinished
-from utils.inference.background import WriteBehind, read_ahead
 from utils.inference.console import Problems, TileBar, library_lines_apart, say
 from utils.inference.memory import keep_freed_memory
 from utils.inference.options import RestoringOptions
@@ -43,11 +38,8 @@ from utils.inference.photo_output import DEFAULT_QUALITY, FORMATS
 from utils.inference.plan import RestoringJob, check_output, names_a_file, plan_files
 from utils.inference.restorer import Restorer
 from utils.inference.restoring import restore_images
-from utils.inference.temporal import LOOK_BACK, steady
 from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
-from utils.inference.unfinished import UnfinishedVideo
-from utils.inference.video import VideoReader
-from utils.inference.video_output import CODECS, DEFAULT_CRF
+from utils.inference.video import CODECS, DEFAULT_CRF, VideoOptions
 from utils.wording import plural
 
 
@@ -63,7 +55,7 @@ def main() -> int:
     check_output(jobs)
     if num_there := sum(job.target.exists() for job in jobs):
         say(f"{plural(num_there, 'result')} in {args.output} will be replaced.")
-    remove_unfinished(*(job.target for job in jobs))
+    remove_unfinished(*(job.target for job in jobs if not job.is_video))
     restorer = Restorer(load_network(args), options)
 
     problems = Problems(plan.problems)
@@ -71,10 +63,7 @@ def main() -> int:
         with library_lines_apart():
             images = [job for job in jobs if not job.is_video]
             restore_images(images, restorer, problems, quality=args.quality)
-            for job in jobs:
-                if job.is_video:
-                    for sentence in restore_video(job, restorer, args):
-                        problems.add(sentence)
+            restore_videos([job for job in jobs if job.is_video], restorer, problems, args)
     finally:  # also after Ctrl-C
         problems.tell_again(len(jobs) + len(plan.problems))
     if jobs and not problems.sentences:
@@ -190,9 +179,7 @@ def parse_arguments() -> argparse.Namespace:
     videos.add_argument(
         "--temporal", action="store_true", help="remove residual flicker from static areas"
     )
-    videos.add_argument(
-        "--video-codec", choices=tuple(CODECS), default="h264", help="default: h264"
-    )
+    videos.add_argument("--video-codec", choices=CODECS, default="h264", help="default: h264")
     videos.add_argument(
         "--crf",
         type=int,
@@ -273,50 +260,18 @@ def leave_out_existing(jobs: list[RestoringJob]) -> list[RestoringJob]:
     return left
 
 
-def restore_video(
-    job: RestoringJob, restorer: Callable[[np.ndarray], np.ndarray], args: argparse.Namespace
-) -> list[str]:
-    """Restore a video frame by frame, from where a killed run was. Returns the problems."""
-    try:
-        with VideoReader(job.source) as reader:
-            kept = UnfinishedVideo(
-                job.target,
-                video_key(job, args),
-                reader.picture,
-                reader.times,
-                codec=args.video_codec,
-                crf=args.crf,
-            )
-            num_kept = kept.num_finished
-            if num_kept:
-                say(f"{job.target}: going on after {num_kept} frames that an earlier run restored.")
-            start = max(num_kept - LOOK_BACK, 0) if args.temporal else num_kept
-            rainy = read_ahead(reader.frames(start))
-            bar = tqdm(total=reader.num_frames or None, initial=num_kept, unit="frame")
-            # The thread that reads has stopped before the reader closes the file.
-            with closing(rainy), WriteBehind() as writer, bar:
-                restored: Iterable[np.ndarray] = map(restorer, rainy)
-                if args.temporal:
-                    restored = steady(restored)
-                for number, frame in enumerate(restored, start):
-                    if number >= num_kept:
-                        writer.submit(kept.append, frame)
-                        bar.update()
-            say(*reader.notes, *kept.finish(job.source, reader.start, reader.last_duration))
-            return reader.problems()
-    except UserError as error:
-        return [str(error)]
-    except KeyboardInterrupt:
-        say(f"{job.target}: finished frames are kept; the same command goes on after them.")
-        raise
+def restore_videos(
+    jobs: list[RestoringJob], restorer: Restorer, problems: Problems, args: argparse.Namespace
+) -> None:
+    """Restore video files one after the other; a file that cannot be restored is a problem."""
+    if not jobs:
+        return
+    from utils.inference.video.restoring import restore_video  # FFmpeg is loaded for videos alone
 
-
-def video_key(job: RestoringJob, args: argparse.Namespace) -> str:
-    """Whatever decides how a video's result looks: the options, and which files."""
-    elsewhere = ("input", "output", "recursive", "skip_existing", "format", "suffix", "quality")
-    options = {name: value for name, value in vars(args).items() if name not in elsewhere}
-    files = [(path, path.stat()) for path in (job.source, args.weights or SHIPPED_WEIGHTS)]
-    return repr([options, *((str(path.resolve()), s.st_size, s.st_mtime_ns) for path, s in files)])
+    options = VideoOptions(args.video_codec, args.crf, args.temporal)
+    for job in jobs:
+        for sentence in restore_video(job.source, job.target, restorer, options):
+            problems.add(sentence)
 
 
 if __name__ == "__main__":

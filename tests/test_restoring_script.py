@@ -649,12 +649,12 @@ def test_an_interrupted_video_goes_on_where_it_was(
     monkeypatch.setattr(script, "Restorer", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(*arguments, tmp_path / "out")
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.mp4"))
     first, calls[:] = calls[:], []
     calls.extend([0.0] * 6)  # beyond the sixth
     assert run(*arguments, tmp_path / "out") == 0
-    assert f"going on after {4 if temporal else 5} frames" in capsys.readouterr().err
+    assert f"continuing after {4 if temporal else 5} frames" in capsys.readouterr().err
     # Frame 5 was interrupted; --temporal looks back two frames and had not finished frame 4.
     again = calls[6:]
     assert again == pytest.approx([*first[2 if temporal else 5 :], *again[-3:]])

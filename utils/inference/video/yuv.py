@@ -1,14 +1,14 @@
-"""Frames of a video between their stored form, Y'CbCr in 8 to 16 bits, and RGB in [0, 1].
+"""Video frames between their stored form, Y'CbCr in 8 to 16 bits, and RGB in [0, 1].
 
-FFmpeg's own converter is off by up to a level in some of these directions (full range, 16 bits),
-so the conversion is the standards' formula in float32:
+FFmpeg's own converter is off by up to one level in some cases (full range, 16 bits), so this is the
+standards' formula in float32:
 
     Y' = kr R' + (1 - kr - kb) G' + kb B'
     Cb = (B' - Y') / (2 - 2 kb),  Cr = (R' - Y') / (2 - 2 kr)
 
-Limited range stores Y' in 16..235 and the colours in 16..240, full range both in 0..255, times
-2^(bits - 8). Subsampled colours are interpolated linearly on reading; writing takes those colours
-whose interpolation comes closest to the picture, so that writing what was read changes nothing.
+Limited range stores Y' in 16..235 and colours in 16..240, full range both in 0..255, times
+2^(bits - 8). Subsampled colours are interpolated linearly on reading. Writing takes the samples
+whose interpolation is closest to the picture, so writing what was read changes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MATRICES = {
     6: (0.299, 0.114),  # BT.601, 525 lines
     7: (0.212, 0.087),  # SMPTE 240M
     9: (0.2627, 0.0593),  # BT.2020
-    10: (0.2627, 0.0593),  # BT.2020 of constant luminance, which FFmpeg reads the same way
+    10: (0.2627, 0.0593),  # BT.2020 with constant luminance, which FFmpeg reads the same way
 }
 BT709, BT601 = 1, 5
 
@@ -39,8 +39,8 @@ class Layout:
 
     matrix: a key of MATRICES.
     full: full range; else limited.
-    bits: 8 to 16 a value.
-    across, down: luma samples to one colour sample along a row and along a column; 1, 2 or 4.
+    bits: per value, 8 to 16.
+    across, down: luma samples per colour sample along a row and along a column; 1, 2 or 4.
     """
 
     matrix: int
@@ -64,7 +64,7 @@ class Layout:
 def to_rgb(planes: list[np.ndarray], layout: Layout) -> np.ndarray:
     """Stored planes, Y (H, W) and Cb, Cr (ceil(H / down), ceil(W / across)), as RGB.
 
-    Without Cb and Cr the picture is gray. Returns (H, W, 3) float32, clipped to [0, 1].
+    A single plane is a gray picture. Returns (H, W, 3) float32, clipped to [0, 1].
     """
     offset, luma_size, colour_size = _scales(layout)
     luma = (planes[0].astype(np.float32) - offset) / luma_size
@@ -103,7 +103,7 @@ def from_rgb(rgb: np.ndarray, layout: Layout) -> list[np.ndarray]:
 
 
 def _scales(layout: Layout) -> tuple[float, float, float]:
-    """What stands for black, the luma from black to white, and the colours from -1/2 to 1/2."""
+    """The value of black, the range of luma, and the range of colours (-1/2 to 1/2)."""
     if layout.full:
         return 0, (1 << layout.bits) - 1, (1 << layout.bits) - 1
     step = 1 << (layout.bits - 8)
@@ -114,8 +114,9 @@ def _scales(layout: Layout) -> tuple[float, float, float]:
 def _interpolation(length: int, factor: int, *, cosited: bool) -> csr_matrix:
     """The matrix (length, ceil(length / factor)) that interpolates colours linearly to all samples.
 
-    Where H.264 and its relatives place them: along a row on the first of their samples
-    (``cosited``), along a column in the middle of them. At the borders the outermost is repeated.
+    H.264 and its relatives place a colour sample on the first of its luma samples along a row
+    (``cosited``), and in the middle of them along a column. At the borders, the outermost sample is
+    repeated.
     """
     num = -(-length // factor)
     start = 0 if cosited else (factor - 1) / 2
@@ -130,9 +131,9 @@ def _interpolation(length: int, factor: int, *, cosited: bool) -> csr_matrix:
 
 
 def _fit(colour: np.ndarray, factor: int, *, cosited: bool) -> np.ndarray:
-    """The (ceil(H / factor), W) samples whose interpolation is nearest to ``colour``, (H, W).
+    """The (ceil(H / factor), W) samples whose interpolation is closest to ``colour``, (H, W).
 
-    Least squares: the normal matrix couples neighbours only, so it is two diagonals.
+    Least squares: the normal matrix couples only neighbours, so it has two distinct diagonals.
     """
     if factor == 1:
         return colour

@@ -141,6 +141,51 @@ def with_cover_before_it(path: Path) -> Path:
     return target
 
 
+def with_chapters(source: Path, target: Path, chapters: Sequence[tuple[str, int, int]]) -> Path:
+    """A copy with chapters, given as title, start and end in milliseconds."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        tracks = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        base = Fraction(1, 1000)
+        new.set_chapters(
+            [
+                {"id": i, "start": a, "end": b, "time_base": base, "metadata": {"title": title}}
+                for i, (title, a, b) in enumerate(chapters)
+            ]
+        )
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = tracks[packet.stream.index]
+                new.mux(packet)
+    return target
+
+
+def with_later_clock(stream: bytes, later: int) -> bytes:
+    """A transport stream whose clock is ``later`` by so many ticks of 90 kHz, modulo 2^33.
+
+    By ISO 13818-1: the clock itself (PCR) in the adaptation fields, PTS and DTS in the headers.
+    """
+    data = bytearray(stream)
+    for begin in range(0, len(data), 188):
+        has_adaptation, has_payload = data[begin + 3] & 0x20, data[begin + 3] & 0x10
+        place = begin + 4
+        if has_adaptation:
+            if data[place] and data[place + 1] & 0x10:
+                clock = int.from_bytes(data[place + 2 : place + 8], "big")
+                base = ((clock >> 15) + later) % 2**33
+                data[place + 2 : place + 8] = (base << 15 | clock & 0x7FFF).to_bytes(6, "big")
+            place += 1 + data[place]
+        starts = data[begin + 1] & 0x40
+        if has_payload and starts and data[place : place + 3] == b"\0\0\1":
+            for number in range({0: 0, 2: 1, 3: 2}[data[place + 7] >> 6]):
+                field = place + 9 + 5 * number
+                a, b, c, d, e = data[field : field + 5]
+                time = (a >> 1 & 7) << 30 | b << 22 | (c >> 1) << 15 | d << 7 | e >> 1
+                time = (time + later) % 2**33
+                parts = [a & 0xF1 | time >> 30 << 1, time >> 22 & 0xFF, time >> 14 & 0xFE | 1]
+                data[field : field + 5] = bytes([*parts, time >> 7 & 0xFF, time << 1 & 0xFE | 1])
+    return bytes(data)
+
+
 def with_damaged_sound(source: Path, target: Path, sound: Sequence[bytes | None]) -> Path:
     """A copy with the given packets of sound and no others; None stands for the packet's own."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skimage
 
-from utils.inference.temporal import LOOK_BACK, steady
+from utils.inference.video.temporal import LOOK_BACK, remove_flicker
 
 COUNT = 7
 
@@ -35,7 +35,7 @@ def psnr(restored: np.ndarray, clean: np.ndarray) -> float:
 
 
 def steadied(frames: np.ndarray) -> np.ndarray:
-    return np.stack(list(steady(frames)))
+    return np.stack(list(remove_flicker(frames)))
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])
@@ -99,7 +99,7 @@ def test_a_cut_keeps_both_scenes() -> None:
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_fewer_than_three_frames_stay_as_they_are(count: int) -> None:
     frames = list(np.random.default_rng(0).random((count, 9, 9, 3), np.float32))
-    calm = list(steady(frames))
+    calm = list(remove_flicker(frames))
     assert len(calm) == count
     for before, after in zip(frames, calm, strict=True):
         np.testing.assert_array_equal(after, before)

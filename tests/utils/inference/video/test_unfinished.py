@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from tests.helpers import ROOT
-from tests.utils.inference.videos import Kind, read, scene, write
+from tests.utils.inference.video.videos import Kind, read, scene, write
 from utils.errors import UserError
-from utils.inference.unfinished import UnfinishedVideo
-from utils.inference.video import VideoReader
+from utils.inference.video import VideoOptions
+from utils.inference.video.reader import VideoReader
+from utils.inference.video.unfinished import UnfinishedVideo
 
 RUN = """
 import os, resource, signal, sys
 from pathlib import Path
-from utils.inference import unfinished
-from utils.inference.video import VideoReader
+from utils.inference.video import VideoOptions, unfinished
+from utils.inference.video.reader import VideoReader
 
 source, target, stop, limit = Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:5])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails instead
@@ -27,7 +28,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 unfinished.PIECE = 4
 with VideoReader(source) as reader:
     kept = unfinished.UnfinishedVideo(
-        target, "key", reader.picture, reader.times, codec="h264", crf=12
+        target, {}, reader.picture, reader.times, VideoOptions(), print
     )
     for number, frame in enumerate(reader.frames(kept.num_finished), kept.num_finished):
         if number == stop:
@@ -119,46 +120,57 @@ def test_a_full_disk_leaves_the_old_video_and_what_is_finished(tmp_path: Path) -
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_another_run_begins_anew(tmp_path: Path) -> None:
+def test_a_run_with_other_settings_begins_anew_and_reports_it_first(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mp4"), scene(6))
+    said: list[str] = []
     with VideoReader(source) as reader:
 
-        def begin(key: str) -> UnfinishedVideo:
+        def begin(crf: int = 12, **settings: object) -> UnfinishedVideo:
+            def notify(sentence: str) -> None:
+                assert first.folder.is_dir()  # it is said before anything is removed
+                said.append(sentence)
+
+            options = VideoOptions(crf=crf)
             return UnfinishedVideo(
-                tmp_path / "b.mp4", key, reader.picture, reader.times, codec="h264", crf=12
+                tmp_path / "b.mp4", settings, reader.picture, reader.times, options, notify
             )
 
-        first = begin("one")
+        first = begin(strength=1.0, weights="a" * 64)
         assert not first.folder.exists()  # until something is finished
         for _, frame in zip(range(3), reader.frames(), strict=False):
             first.append(frame)
-        assert begin("one").num_finished == 3
-        assert begin("other").num_finished == 0
+        assert begin(strength=1.0, weights="a" * 64).num_finished == 3
+        assert said == []
+        assert begin(crf=18, strength=0.25, weights="b" * 64).num_finished == 0
+        assert said == [
+            f"{tmp_path / 'b.mp4'}: removing 3 frames of an earlier run with other settings "
+            "(crf: 12, now 18; strength: 1.0, now 0.25; weights)."
+        ]
         assert not first.folder.exists()
         with pytest.raises(UserError, match="no frame to write"):
-            begin("other").finish(source, reader.start, 1)
+            begin().finish(source, reader.start, 1)
 
 
-def test_videos_of_one_beginning_are_told_apart(tmp_path: Path) -> None:
+def test_results_with_the_same_long_beginning_have_different_folders(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mp4"), scene(2))
     with VideoReader(source) as reader:
         folders = {
             UnfinishedVideo(
-                tmp_path / f"{'n' * 60}{i}.mp4", "", reader.picture, [], codec="h264", crf=12
+                tmp_path / f"{'n' * 60}{i}.mp4", {}, reader.picture, [], VideoOptions(), print
             ).folder
             for i in range(3)
         }
     assert len(folders) == 3
 
 
-def test_frames_too_small_for_a_codec_are_told_before_the_first(tmp_path: Path) -> None:
+def test_frames_too_small_for_a_codec_are_refused_before_the_first(tmp_path: Path) -> None:
     """x265 crashes at 48 x 32; x264 takes even a single pixel."""
     source = write(tmp_path / "a", Kind(".mkv", "ffv1", options=()), scene(2, 32, 48))
     with VideoReader(source) as reader:
         for codec in ("h264", "hevc"):
-            kept = tmp_path / f"{codec}.mp4", "", reader.picture, []
+            arguments = (tmp_path / "a.mp4", {}, reader.picture, [], VideoOptions(codec), print)
             if codec == "hevc":
-                with pytest.raises(UserError, match="48 x 32 are too small, it takes 64 x 64"):
-                    UnfinishedVideo(*kept, codec=codec, crf=12)
+                with pytest.raises(UserError, match="48 x 32 are smaller than 64 x 64"):
+                    UnfinishedVideo(*arguments)
             else:
-                UnfinishedVideo(*kept, codec=codec, crf=12)
+                UnfinishedVideo(*arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.inference.yuv import Layout, from_rgb, to_rgb
+from utils.inference.video.yuv import Layout, from_rgb, to_rgb
 
 # (R', G', B') -> limited 8-bit (Y', Cb, Cr) as printed in tables of colour bars.
 BARS_601 = {(1, 0, 0): (81, 90, 240), (0, 1, 0): (145, 54, 34), (0, 0, 1): (41, 240, 110)}
