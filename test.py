@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from models import SHIPPED_WEIGHTS, load_foreign, load_published, load_weights
+from models import SHIPPED_WEIGHTS, load_foreign, load_published, load_weights, local_weights
 from models.foreign import ForeignNetwork
 from models.network import DerainingNetwork
 from models.registry import parse_options
@@ -47,6 +47,8 @@ def main() -> int:
     args = parse_arguments()
     options = restoring_options(args)  # wrong ones are refused before anything is loaded
     keep_freed_memory()
+    if args.weights:
+        args.weights = local_weights(args.weights)
     plan = plan_files(args.input, args.output, suffix=args.suffix, recursive=args.recursive)
     say(*plan.notes)
     jobs = [replace(job, half=args.half) for job in plan.jobs]

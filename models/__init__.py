@@ -3,6 +3,7 @@
 # Importing a NAME_fast.py registers the faster forms of the blocks in NAME.py.
 from models import dcsfn_fast, dmsr_fast, layers_fast, mspfn_fast, nerd_rain_fast  # noqa: F401
 from models.foreign import load_foreign
+from models.hub import local_weights
 from models.published import SHIPPED_WEIGHTS, load_initial, load_published, load_weights
 from models.registry import NETWORKS, build_model
 
@@ -14,4 +15,5 @@ __all__ = [
     "load_initial",
     "load_published",
     "load_weights",
+    "local_weights",
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class DerainingNetwork(nn.Module):
@@ -32,6 +36,12 @@ class DerainingNetwork(nn.Module):
     # Classes of the blocks that OPTIM.GRADIENT_CHECKPOINTING computes twice to save memory.
     checkpointed_blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
 
+    # Which network of the registry this is: its name and the options given to ``build_model``.
+    registry_name: str
+    options: dict[str, Any]
+    # Facts that its weight file states, such as the epoch; empty for a new network.
+    info: dict[str, Any]
+
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """All images that the training loss looks at, in the release's order.
 
@@ -51,3 +61,31 @@ class DerainingNetwork(nn.Module):
     def restore(self, rainy: Tensor) -> Tensor:
         """The restored image alone, (B, 3, H, W): ``forward(rainy)[0]`` without the other heads."""
         return self.forward(rainy)[0]
+
+    @classmethod
+    def from_pretrained(cls, repository: str | Path, **options: Any) -> Self:
+        """The network of a Hugging Face repository ``user/name`` or a folder, in eval mode.
+
+        ``options`` are those of ``huggingface_hub.hf_hub_download``: revision, token, cache_dir,
+        local_files_only, force_download. Raises UserError where it cannot be had or is not a
+        network of this class.
+        """
+        from models.hub import load_pretrained
+
+        return load_pretrained(cls, repository, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model.safetensors, config.json and a short model card into a folder."""
+        from models.hub import hub_model
+
+        hub_model(self).save_pretrained(folder)
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Upload to ``user/name`` on the Hugging Face Hub; returns the URL of the commit.
+
+        ``options`` are those of huggingface_hub's ``ModelHubMixin.push_to_hub``: private, token,
+        branch, commit_message. Raises UserError where the Hub refuses or cannot be reached.
+        """
+        from models.hub import push_to_hub
+
+        return push_to_hub(self, repository, **options)

@@ -63,9 +63,11 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
                 f"{name}'s option {key} is {value!r}; it must be of type {fields[key].__name__}."
             )
     try:
-        return network_class(dataclasses.replace(config, **options))
+        network = network_class(dataclasses.replace(config, **options))
     except ValueError as error:  # a configuration refuses its values in one sentence
         raise UserError(str(error)) from error
+    network.registry_name, network.options, network.info = name, options, {}
+    return network
 
 
 def parse_options(settings: Iterable[str]) -> dict[str, Any]:

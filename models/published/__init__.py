@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.dcsfn import DCSFN
 from models.dmsr import DMSR
+from models.hub import local_weights
 from models.mspfn import MSPFN
 from models.nerd_rain import NeRDRain
 from models.network import DerainingNetwork
@@ -64,15 +65,17 @@ def from_published(network: DerainingNetwork, published: dict[str, Tensor]) -> d
 def load_weights(path: str | Path) -> DerainingNetwork:
     """The network that a file of this project holds, with its weights, in eval mode on the CPU.
 
-    Takes ``.safetensors`` weights and training checkpoints (their EMA where they have one).
+    Takes ``.safetensors`` weights and training checkpoints (their EMA where they have one), and
+    ``hf:user/name[@revision]`` for those of a Hugging Face repository.
     """
-    weights = read_weights(Path(path))
+    weights = read_weights(local_weights(path))
     # On the meta device first: a file may name a network that would not fit into memory.
     with torch.device("meta"):
         expected = build_model(weights.model, weights.options).state_dict()
     _check_entries(str(path), expected, weights.state)
     network = build_model(weights.model, weights.options)
     network.load_state_dict(weights.state)
+    network.info = weights.info
     return network.eval()
 
 
@@ -90,7 +93,7 @@ def load_initial(
     an authors' file of the released shape, and the result says which entries of the network were
     not found; it is empty if all were.
     """
-    path = Path(path)
+    path = local_weights(path)
     try:
         if is_tensorflow_checkpoint(path):
             raise ForeignFileError
