@@ -1,4 +1,4 @@
-"""Training losses: terms, pyramids of the clean image, and the criterion that joins them."""
+"""Training losses: terms, pyramids of the clean image, and the criterion that combines them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from utils.errors import UserError
 def build_criterion(node: CfgNode, implicit_outputs: ImplicitOutputs = ()) -> Criterion:
     """The criterion that the LOSS settings describe. Raises UserError for impossible ones.
 
-    ``implicit_outputs`` is what the network says of itself (``DerainingNetwork``).
+    ``implicit_outputs`` is the network's attribute of that name (``DerainingNetwork``).
     """
     if not any(node.TERMS.values()):
         raise UserError(
-            f"No term of the loss has a weight; set one of LOSS.TERMS.{', '.join(node.TERMS)}."
+            "Every term of the loss has the weight 0; set one of "
+            f"LOSS.TERMS.{', '.join(node.TERMS)}."
         )
     if node.PYRAMID not in PYRAMIDS:
         raise UserError(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from losses.pyramids import PYRAMIDS
-from losses.terms import TERMS, l1
+from losses.terms import L1, TERMS
 from utils.errors import UserError
 
-# Place of an output in what a network returns, and how often the clean image is halved for it.
+# The index of an output in what a network returns, and how often the clean image is halved for it.
 ImplicitOutputs = tuple[tuple[int, int], ...]
 
 
@@ -21,8 +21,9 @@ class Criterion(nn.Module):
     loss = sum over scales s < num_scales, terms t: weights[t] * t(outputs[s], pyramid(clean)[s])
            + implicit_weight * sum over implicit_outputs (i, n): L1(outputs[i], pyramid(clean)[n])
 
-    Terms see the images mapped from [0, 1] to ``value_range``. Everything runs in float32 also
-    under autocast: spectra and small differences do not survive half precision.
+    Terms see the images mapped from [0, 1] to ``value_range``. Everything runs in float32, under
+    autocast too: spectra and small differences do not survive half precision. The kernels of terms
+    and pyramid are buffers: move the criterion to the device of the images.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Criterion(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.terms = nn.ModuleDict({name: TERMS[name]() for name in self.weights})
         self.num_scales = num_scales
-        self.pyramid = PYRAMIDS[pyramid]
+        self.pyramid = PYRAMIDS[pyramid]()
+        self.l1 = L1()
         self.implicit_weight = implicit_weight
         self.implicit_outputs = implicit_outputs if implicit_weight else ()
         self.low, self.high = value_range
@@ -55,12 +58,12 @@ class Criterion(nn.Module):
             images = [self._to_range(x.float()) for x in outputs]
             scales = range(self.num_scales)
             parts = {
-                name: torch.stack([TERMS[name](images[s], targets[s]) for s in scales]).sum()
-                for name in self.weights
+                name: torch.stack([term(images[s], targets[s]) for s in scales]).sum()
+                for name, term in self.terms.items()
             }
             loss = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
             if self.implicit_outputs:
-                implicit = [l1(images[i], targets[n]) for i, n in self.implicit_outputs]
+                implicit = [self.l1(images[i], targets[n]) for i, n in self.implicit_outputs]
                 parts["IMPLICIT"] = torch.stack(implicit).sum()
                 loss = loss + self.implicit_weight * parts["IMPLICIT"]
         return loss, {name: part.detach() for name, part in parts.items()}
@@ -68,12 +71,12 @@ class Criterion(nn.Module):
     def check(self, outputs: Sequence[Tensor], clean: Tensor) -> None:
         """Raise UserError unless ``outputs`` are the images that this loss compares with ``clean``.
 
-        Looks at shapes alone, so tensors on the meta device will do.
+        Only looks at shapes, so tensors on the meta device will do.
         """
         if not isinstance(outputs, tuple) or not all(isinstance(x, Tensor) for x in outputs):
             raise UserError(
                 f"The network's forward returns {_described(outputs)}; it must return a tuple of "
-                "images, (restored,) where there is only one."
+                "images, (restored,) if there is only one."
             )
         compared = self._compared()
         needed = 1 + max(place for place, _ in compared)
@@ -87,13 +90,13 @@ class Criterion(nn.Module):
             wanted = (batch, channels, height // 2**level, width // 2**level)
             if outputs[place].shape != wanted:
                 raise UserError(
-                    f"Output {place} of the network is of shape {tuple(outputs[place].shape)}; for "
-                    f"{height} x {width} images the loss compares it with a clean image of shape "
-                    f"{wanted}."
+                    f"Output {place} of the network has the shape {tuple(outputs[place].shape)}; "
+                    f"for {height} x {width} images the loss compares it with a clean image of the "
+                    f"shape {wanted}."
                 )
 
     def _compared(self) -> list[tuple[int, int]]:
-        """The places of the outputs that are compared, each with its level of the pyramid."""
+        """The indices of the outputs that are compared, each with its level of the pyramid."""
         return [(scale, scale) for scale in range(self.num_scales)] + [*self.implicit_outputs]
 
     def _to_range(self, image: Tensor) -> Tensor:

@@ -1,33 +1,57 @@
-"""How the clean image is halved to meet a network's smaller outputs."""
+"""How the clean image is halved to meet a network's smaller outputs.
+
+A pyramid is a module that takes (B, C, H, W) and a number of levels and returns the levels, the
+image itself first.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from losses.terms import filter_channels
 
 
-def bilinear_pyramid(clean: Tensor, levels: int) -> list[Tensor]:
+class BilinearPyramid(nn.Module):
     """Bilinear resizes of the full image by 1, 1/2, 1/4 .., without antialiasing (DMSR)."""
-    sizes = [(clean.shape[-2] // 2**i, clean.shape[-1] // 2**i) for i in range(levels)]
-    return [clean] + [
-        F.interpolate(clean, size=size, mode="bilinear", align_corners=False) for size in sizes[1:]
-    ]
+
+    def forward(self, clean: Tensor, num_levels: int) -> list[Tensor]:
+        height, width = clean.shape[-2:]
+        sizes = [(height // 2**i, width // 2**i) for i in range(1, num_levels)]
+        return [clean, *(_resize(clean, size) for size in sizes)]
 
 
-def gaussian_pyramid(clean: Tensor, levels: int) -> list[Tensor]:
-    """Each level a 5x5 binomial blur (reflected borders) of the one before, halved bilinearly.
+class GaussianPyramid(nn.Module):
+    """Each level is a 5x5 binomial blur (reflected borders) of the one before, halved bilinearly.
 
     (NeRD-Rain.) Halving without aligned corners takes the mean of 2x2 pixels.
     """
-    taps = clean.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    kernel = taps.outer(taps).expand(clean.shape[1], 1, 5, 5)
-    pyramid = [clean]
-    for _ in range(levels - 1):
-        padded = F.pad(pyramid[-1], (2, 2, 2, 2), mode="reflect")
-        blurred = F.conv2d(padded, kernel, groups=clean.shape[1])
-        size = (blurred.shape[-2] // 2, blurred.shape[-1] // 2)
-        pyramid.append(F.interpolate(blurred, size=size, mode="bilinear", align_corners=False))
-    return pyramid
+
+    kernel: Tensor  # (5, 5), sums to 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+        self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
+
+    def forward(self, clean: Tensor, num_levels: int) -> list[Tensor]:
+        pyramid = [clean]
+        for _ in range(num_levels - 1):
+            padded = F.pad(pyramid[-1], (2, 2, 2, 2), mode="reflect")
+            blurred = filter_channels(padded, self.kernel)
+            pyramid.append(_resize(blurred, (blurred.shape[-2] // 2, blurred.shape[-1] // 2)))
+        return pyramid
 
 
-PYRAMIDS = {"bilinear": bilinear_pyramid, "gaussian": gaussian_pyramid}
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+# The names that a configuration's LOSS.PYRAMID uses.
+PYRAMIDS: dict[str, Callable[[], nn.Module]] = {
+    "bilinear": BilinearPyramid,
+    "gaussian": GaussianPyramid,
+}

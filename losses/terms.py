@@ -1,91 +1,121 @@
 """Distances between a restored image and the clean one, as the four releases train with.
 
-Every term takes two (B, C, H, W) tensors in the same range and returns a scalar.
+Every term is a module that takes two (B, C, H, W) tensors in the same range and returns a scalar.
+Terms have no parameters; kernels are buffers, so that ``criterion.to(device)`` moves them once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def l1(restored: Tensor, clean: Tensor) -> Tensor:
+class L1(nn.Module):
     """Mean absolute difference."""
-    return F.l1_loss(restored, clean)
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        return F.l1_loss(restored, clean)
 
 
-def charbonnier(restored: Tensor, clean: Tensor) -> Tensor:
+class Charbonnier(nn.Module):
     """Mean of sqrt(d^2 + 1e-6): a smooth L1. The releases' epsilon of 1e-3 is squared."""
-    return ((restored - clean).square() + 1e-6).sqrt().mean()
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        return ((restored - clean).square() + 1e-6).sqrt().mean()
 
 
-def fft_stacked(restored: Tensor, clean: Tensor) -> Tensor:
+class FftStacked(nn.Module):
     """Mean absolute difference of the real and the imaginary parts of the 2-D spectra (DMSR).
 
-    No normalisation of the transform; the mean runs over both parts.
+    The transform is not normalised; the mean runs over both parts.
     """
-    difference = torch.fft.fft2(restored) - torch.fft.fft2(clean)
-    return torch.view_as_real(difference).abs().mean()
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        difference = torch.fft.fft2(restored) - torch.fft.fft2(clean)
+        return torch.view_as_real(difference).abs().mean()
 
 
-def fft_complex(restored: Tensor, clean: Tensor) -> Tensor:
+class FftComplex(nn.Module):
     """Mean modulus of the difference of the 2-D spectra, not normalised (NeRD-Rain)."""
-    return (torch.fft.fft2(restored) - torch.fft.fft2(clean)).abs().mean()
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        return (torch.fft.fft2(restored) - torch.fft.fft2(clean)).abs().mean()
 
 
-def edge(restored: Tensor, clean: Tensor) -> Tensor:
+class Edge(Charbonnier):
     """Charbonnier distance of the images' finest Laplacian pyramid levels (MPRNet, NeRD-Rain)."""
-    return charbonnier(laplacian_level(restored), laplacian_level(clean))
+
+    kernel: Tensor  # (5, 5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([0.05, 0.25, 0.4, 0.25, 0.05])
+        self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        return super().forward(self._finest_level(restored), self._finest_level(clean))
+
+    def _finest_level(self, image: Tensor) -> Tensor:
+        """What an image loses when it is blurred, thinned to even samples and blurred back up."""
+        thinned = torch.zeros_like(image)
+        thinned[..., ::2, ::2] = 4 * self._blur(image)[..., ::2, ::2]
+        return image - self._blur(thinned)
+
+    def _blur(self, image: Tensor) -> Tensor:
+        """A 5x5 blur with replicated borders."""
+        return filter_channels(F.pad(image, (2, 2, 2, 2), mode="replicate"), self.kernel)
 
 
-def laplacian_level(image: Tensor) -> Tensor:
-    """What an image loses when it is blurred, thinned to even samples and blurred back up."""
-    thinned = torch.zeros_like(image)
-    thinned[..., ::2, ::2] = 4 * _pyramid_blur(image)[..., ::2, ::2]
-    return image - _pyramid_blur(thinned)
-
-
-def _pyramid_blur(image: Tensor) -> Tensor:
-    """Separable 5x5 blur with replicated borders."""
-    taps = image.new_tensor([0.05, 0.25, 0.4, 0.25, 0.05])
-    return _filter_channels(F.pad(image, (2, 2, 2, 2), mode="replicate"), torch.outer(taps, taps))
-
-
-def laplacian(restored: Tensor, clean: Tensor) -> Tensor:
+class Laplacian(Charbonnier):
     """Charbonnier distance of the 8-neighbour Laplacians with zero padding (MSPFN's edge loss)."""
-    kernel = restored.new_full((3, 3), -1.0)
-    kernel[1, 1] = 8.0
-    return charbonnier(
-        _filter_channels(restored, kernel, padding=1), _filter_channels(clean, kernel, padding=1)
-    )
+
+    kernel: Tensor  # (3, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        kernel = torch.full((3, 3), -1.0)
+        kernel[1, 1] = 8.0
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        edges = (filter_channels(image, self.kernel, padding=1) for image in (restored, clean))
+        return super().forward(*edges)
 
 
-def negative_ssim(restored: Tensor, clean: Tensor) -> Tensor:
+class NegativeSsim(nn.Module):
     """Minus the structural similarity of images in [0, 1] (DCSFN).
 
     Gaussian window of 11x11, sigma 1.5, zero padding of 5, mean over all pixels and channels;
     Wang et al. 2004 with C1 = 0.01^2 and C2 = 0.03^2.
     """
-    offsets = torch.arange(11, device=restored.device, dtype=restored.dtype) - 5
-    taps = torch.exp(-offsets.square() / (2 * 1.5**2))
-    taps = taps / taps.sum()
-    window = torch.outer(taps, taps)
 
-    def local_mean(x: Tensor) -> Tensor:
-        return _filter_channels(x, window, padding=5)
+    window: Tensor  # (11, 11), sums to 1
 
-    mean_x, mean_y = local_mean(restored), local_mean(clean)
-    var_x = local_mean(restored.square()) - mean_x.square()
-    var_y = local_mean(clean.square()) - mean_y.square()
-    covariance = local_mean(restored * clean) - mean_x * mean_y
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity = similarity / ((mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2))
-    return -similarity.mean()
+    def __init__(self) -> None:
+        super().__init__()
+        offsets = torch.arange(11, dtype=torch.float32) - 5
+        taps = torch.exp(-offsets.square() / (2 * 1.5**2))
+        taps = taps / taps.sum()
+        self.register_buffer("window", torch.outer(taps, taps), persistent=False)
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        mean_x, mean_y = self._local_mean(restored), self._local_mean(clean)
+        var_x = self._local_mean(restored.square()) - mean_x.square()
+        var_y = self._local_mean(clean.square()) - mean_y.square()
+        covariance = self._local_mean(restored * clean) - mean_x * mean_y
+        c1, c2 = 0.01**2, 0.03**2
+        similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+        similarity = similarity / ((mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2))
+        return -similarity.mean()
+
+    def _local_mean(self, image: Tensor) -> Tensor:
+        return filter_channels(image, self.window, padding=5)
 
 
-def _filter_channels(image: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
+def filter_channels(image: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
     """Correlate every channel of (B, C, H, W) with one (k, k) kernel."""
     channels = image.shape[1]
     weight = kernel.expand(channels, 1, -1, -1)
@@ -93,12 +123,12 @@ def _filter_channels(image: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
 
 
 # The names that a configuration's LOSS.TERMS uses.
-TERMS = {
-    "L1": l1,
-    "CHARBONNIER": charbonnier,
-    "FFT_STACKED": fft_stacked,
-    "FFT_COMPLEX": fft_complex,
-    "EDGE": edge,
-    "LAPLACIAN": laplacian,
-    "NEGATIVE_SSIM": negative_ssim,
+TERMS: dict[str, Callable[[], nn.Module]] = {
+    "L1": L1,
+    "CHARBONNIER": Charbonnier,
+    "FFT_STACKED": FftStacked,
+    "FFT_COMPLEX": FftComplex,
+    "EDGE": Edge,
+    "LAPLACIAN": Laplacian,
+    "NEGATIVE_SSIM": NegativeSsim,
 }

@@ -196,7 +196,7 @@ def training_step(
     network = build_model(name).train().to(device).to(memory_format=layout)
     if is_compiled:
         network.compile_for_training()
-    criterion = build_criterion(cfg.LOSS, network.implicit_outputs)
+    criterion = build_criterion(cfg.LOSS, network.implicit_outputs).cuda()
     optimizer = build_optimizer(cfg, network)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     patch, batch = cfg.AUGMENT.PATCH, cfg.OPTIM.BATCH_SIZE

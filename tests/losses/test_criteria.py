@@ -13,8 +13,16 @@ from torch import nn
 from configs import load_config
 from losses import build_criterion
 from losses.criteria import Criterion
-from losses.pyramids import bilinear_pyramid, gaussian_pyramid
-from losses.terms import charbonnier, edge, fft_complex, fft_stacked, laplacian, negative_ssim
+from losses.pyramids import BilinearPyramid, GaussianPyramid
+from losses.terms import (
+    TERMS,
+    Charbonnier,
+    Edge,
+    FftComplex,
+    FftStacked,
+    Laplacian,
+    NegativeSsim,
+)
 from models import build_model
 from models.published import from_published
 from tests.reference import golden_batch, golden_order, golden_weights, read_json
@@ -93,6 +101,7 @@ def test_ssim_is_that_of_scikit_image_on_zero_padded_images() -> None:
         channel_axis=2, gaussian_weights=True, sigma=1.5, data_range=1.0,
         use_sample_covariance=False, full=True,
     )[1][5:-5, 5:-5].mean()  # fmt: skip
+    negative_ssim = NegativeSsim().double()
     assert -negative_ssim(x, y).item() == pytest.approx(expected, abs=1e-6)
     assert negative_ssim(y, y).item() == pytest.approx(-1)
 
@@ -101,23 +110,23 @@ def test_terms_vanish_on_equal_images_and_see_a_single_changed_pixel() -> None:
     clean = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     changed = clean.clone()
     changed[0, 1, 5, 7] += 0.5
-    for term in (fft_stacked, fft_complex):
+    for term in (FftStacked(), FftComplex()):
         assert term(clean, clean) == 0
-    for term in (charbonnier, edge, laplacian):
+    for term in (Charbonnier(), Edge(), Laplacian()):
         assert term(clean, clean).item() == pytest.approx(1e-3)  # sqrt(1e-6)
     # A delta of 0.5 has a spectrum of modulus 0.5 everywhere in one of three channels.
-    assert fft_complex(changed, clean).item() == pytest.approx(0.5 / 3, rel=1e-5)
-    assert edge(changed, clean) > 1.1e-3 and laplacian(changed, clean) > 1.1e-3
+    assert FftComplex()(changed, clean).item() == pytest.approx(0.5 / 3, rel=1e-5)
+    assert Edge()(changed, clean) > 1.1e-3 and Laplacian()(changed, clean) > 1.1e-3
 
 
 def test_pyramids_halve_in_their_own_ways() -> None:
     image = torch.arange(64.0).reshape(1, 1, 8, 8)
-    bilinear = bilinear_pyramid(image, 3)
+    bilinear = BilinearPyramid()(image, 3)
     assert torch.equal(bilinear[1][0, 0, 0], torch.tensor([4.5, 6.5, 8.5, 10.5]))  # means of 2x2
     assert bilinear[2][0, 0, 0, 0] == 13.5  # a resize of the full image: pixels 1.5, not a mean
     impulse = torch.zeros(1, 1, 16, 16)
     impulse[0, 0, 8, 8] = 256.0
-    half = gaussian_pyramid(impulse, 2)[1]
+    half = GaussianPyramid()(impulse, 2)[1]
     # 5x5 binomial weights (1 4 6 4 1)/16, then means of two: (6+4)/2, (4+1)/2, 1/2
     assert half[0, 0, 4, 4].item() == pytest.approx(5 * 5)
     assert half[0, 0, 4, 3].item() == pytest.approx(5 * 2.5)
@@ -131,6 +140,32 @@ def test_criterion_runs_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = criterion(outputs, clean)
     assert loss.dtype == torch.float32 and loss.isfinite()
+
+
+def test_all_kernels_move_with_the_criterion_and_none_is_made_while_it_computes(
+    monkeypatch,
+) -> None:
+    """A kernel made from a list in each micro-batch is a blocking copy on CUDA.
+
+    float64 stands in for a device: an own kernel of float32 would be refused by the convolution.
+    """
+    weights = dict.fromkeys(TERMS, 0.5)
+    criterion = Criterion(weights, num_scales=3, pyramid="gaussian")
+    assert {name for name, _ in criterion.named_buffers()} == {
+        "terms.EDGE.kernel",
+        "terms.LAPLACIAN.kernel",
+        "terms.NEGATIVE_SSIM.window",
+        "pyramid.kernel",
+    }
+    assert not criterion.state_dict()  # nothing of it belongs to a checkpoint
+    images = [torch.rand(1, 3, 32 // s, 32 // s, dtype=torch.float64) for s in (1, 2, 4)]
+    for name in ("tensor", "as_tensor", "from_numpy", "arange"):
+        monkeypatch.setattr(torch, name, None)
+    monkeypatch.setattr(torch.Tensor, "new_tensor", None)
+    for term in criterion.terms.double().values():
+        assert term(images[0], images[0].flip(3)).dtype == torch.float64
+    assert criterion.pyramid.double()(images[0], 3)[2].dtype == torch.float64
+    criterion.float()(tuple(images), images[0].float())
 
 
 def test_a_loss_without_terms_or_with_an_unknown_pyramid_is_refused() -> None:

@@ -129,7 +129,7 @@ def _build_parts(
     seed_everything(cfg.RUN.SEED)
     network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
     check_patches(cfg, network)
-    criterion = build_criterion(cfg.LOSS, network.implicit_outputs)
+    criterion = build_criterion(cfg.LOSS, network.implicit_outputs).to(device)
     _check_outputs(cfg, criterion)
     loaders = build_loaders(cfg, processes.rank, processes.world_size, index=index)
     check_best(cfg, list(loaders.validation))
