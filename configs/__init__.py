@@ -55,13 +55,18 @@ def default_config() -> CfgNode:
     c.DATA.SYNTHESIS = CfgNode()
     c.DATA.SYNTHESIS.CLEAN = ""  # folder of clean photographs; empty: no synthesis
     c.DATA.SYNTHESIS.HOLD_OUT = 0  # as `make_rain.py --hold-out`: photographs and layers left out
-    c.DATA.SYNTHESIS.LAYERS = ""  # folder of rainy/clean pairs whose rain is laid over
-    c.DATA.SYNTHESIS.SKIP_LAYERS = []  # stems of pairs there that are left out
+    c.DATA.SYNTHESIS.LAYERS = ""  # pairs whose rain is laid over, or gray images of rain alone
+    c.DATA.SYNTHESIS.SKIP_LAYERS = []  # stems there that are left out
     c.DATA.SYNTHESIS.SHARE_LAYERS = 0.0  # of the patches that get rain of LAYERS
     c.DATA.SYNTHESIS.SHARE_LIGHT = 0.1  # that get light rain, 24 to 30 dB
     c.DATA.SYNTHESIS.SHARE_DRY = 0.05  # that get none; the rest: synthetic rain of any strength
     c.DATA.SYNTHESIS.SHARE_DOWNPOURS = 0.0  # of the synthetic rain, like the data sets' heaviest
+    c.DATA.SYNTHESIS.SHARE_FAINT = 0.0  # of the synthetic rain, finer or softer than theirs
+    c.DATA.SYNTHESIS.HARVEST = ""  # folder of crops of real rain, from tools/harvest_rain.py
+    c.DATA.SYNTHESIS.SHARE_HARVEST = 0.0  # of the patches that get rain composed of HARVEST
+    c.DATA.SYNTHESIS.SHARE_PROCESSED = 0.0  # blurred, resized or compressed after the rain
     c.DATA.SYNTHESIS.SHARE_RELIT = 0.0  # whose scene gets other light or colours first
+    c.DATA.SYNTHESIS.SHARE_DIM = 0.0  # whose scene is dark or misty, where faint rain shows
     c.DATA.SYNTHESIS.SHARE_PATTERNS = 0.0  # that get lattices, blinds, fur, text; half stay dry
 
     c.AUGMENT = CfgNode()

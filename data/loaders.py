@@ -21,11 +21,13 @@ from data.settings import (
     batch_sizes,
     build_augmentation,
     build_mixture,
+    build_variety,
     check_batches,
     training_folders,
 )
 from data.synthesis import (
     Mixture,
+    SceneVariety,
     SyntheticPatches,
     find_layers,
     hold_out,
@@ -218,14 +220,18 @@ class Photographs:
     folder: str
     photos: list[Path]
     num_visits: int  # per epoch, of each
-    layer_pairs: list[Pair]
+    layers: list[Pair]
+    crops: list[Pair]
     mixture: Mixture
-    relit: float
-    patterns: float
+    variety: SceneVariety
 
     @property
     def pairs(self) -> list[Pair]:
         return [Pair(photo, photo) for photo in self.photos]
+
+    @property
+    def layer_pairs(self) -> list[Pair]:
+        return [*self.layers, *self.crops]
 
     @property
     def shares(self) -> list[Share]:
@@ -237,7 +243,9 @@ class Photographs:
 
     @property
     def description(self) -> str:
-        layers = plural(len(self.layer_pairs), "layer")
+        layers = plural(len(self.layers), "layer")
+        if self.crops:
+            layers += f", {plural(len(self.crops), 'crop')} of real rain"
         photos = plural(len(self.photos), "photograph")
         return f"rain of {layers} and drawn rain on {photos} of {self.folder}"
 
@@ -247,12 +255,12 @@ class Photographs:
     def open(self, augmentation: Augmentation, seed: int) -> SyntheticPatches:
         return SyntheticPatches(
             self.photos,
-            read_layers(self.layer_pairs),
+            read_layers(self.layers),
             self.mixture,
             augmentation,
             seed,
-            relit=self.relit,
-            patterns=self.patterns,
+            variety=self.variety,
+            crops=read_layers(self.crops),
         )
 
 
@@ -282,18 +290,19 @@ def find_photos(data: CfgNode) -> Photographs:
             f"DATA.SYNTHESIS.HOLD_OUT is {node.HOLD_OUT}, which leaves none of the {len(photos)} "
             f"photographs in {node.CLEAN}."
         )
-    layer_pairs: list[Pair] = []
+    layers: list[Pair] = []
     if node.LAYERS:
         found = find_layers(Path(node.LAYERS), node.SKIP_LAYERS, "DATA.SYNTHESIS.SKIP_LAYERS")
-        layer_pairs = layers_of("train" if held_out else "", found)
+        layers = layers_of("train" if held_out else "", found)
+    crops = find_layers(Path(node.HARVEST), [], "DATA.SYNTHESIS.HARVEST") if node.HARVEST else []
     return Photographs(
         folder=node.CLEAN,
         photos=[path for stem, path in photos.items() if stem not in held_out],
         num_visits=data.REPEAT,
-        layer_pairs=layer_pairs,
+        layers=layers,
+        crops=crops,
         mixture=mixture,
-        relit=node.SHARE_RELIT,
-        patterns=node.SHARE_PATTERNS,
+        variety=build_variety(node),
     )
 
 

@@ -16,6 +16,7 @@ step from black to white. Nothing touches a disk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -109,6 +110,46 @@ def random_downpour(rng: np.random.Generator) -> Rain:
     )
 
 
+def random_fine_rain(rng: np.random.Generator) -> Rain:
+    """Many short, faint streaks, as real rain is before dark cloth, trees and asphalt.
+
+    They are several times as dense as what the data sets draw, and as short as dots.
+    """
+    width = _log_uniform(rng, 0.7, 2.5)
+    return replace(
+        random_rain(rng),
+        density=_log_uniform(rng, 0.3, 3),
+        length=width * _log_uniform(rng, 3, 20),
+        width=width,
+        brightness=_log_uniform(rng, 0.06, 0.5),
+        num_layers=int(rng.integers(1, 5)),
+        depth=rng.uniform(1, 2.5),
+        spread=rng.uniform(0, 6),
+        taper=rng.random(),
+        blur=rng.uniform(0.4, 1.2),
+        screen=rng.random(),
+        jpeg_quality=0,
+    )
+
+
+def random_soft_rain(rng: np.random.Generator) -> Rain:
+    """Wide, out-of-focus streaks close to the camera, from hardly visible to bright."""
+    width = _log_uniform(rng, 2, 9)
+    return replace(
+        random_rain(rng),
+        density=_log_uniform(rng, 0.2, 2),
+        length=width * _log_uniform(rng, 8, 40),
+        width=width,
+        brightness=_log_uniform(rng, 0.05, 0.6),
+        num_layers=int(rng.integers(1, 5)),
+        depth=rng.uniform(1, 3),
+        taper=rng.random(),
+        blur=width * rng.uniform(0.1, 0.5),
+        screen=rng.random(),
+        jpeg_quality=0,
+    )
+
+
 def add_rain(clean: np.ndarray, rain: Rain, rng: np.random.Generator) -> np.ndarray:
     """The clean photograph in this rain, of the same shape and type."""
     height, width = clean.shape[:2]
@@ -118,7 +159,7 @@ def add_rain(clean: np.ndarray, rain: Rain, rng: np.random.Generator) -> np.ndar
         # Thicker where the scene is far: nobody knows where, so anywhere, smoothly.
         veil = rain.veil * _smooth_field(height, width, 0.3, rng)[..., None]
         scene = scene + veil * (rain.airlight - scene)
-    return _store_as_jpeg(_compose(scene, layer, rain.screen), rain.jpeg_quality)
+    return store_as_jpeg(_compose(scene, layer, rain.screen), rain.jpeg_quality)
 
 
 def streak_layer(height: int, width: int, rain: Rain, rng: np.random.Generator) -> np.ndarray:
@@ -184,6 +225,35 @@ def vary_layer(layer: np.ndarray, height: int, width: int, rng: np.random.Genera
     return varied * np.float32(_log_uniform(rng, 0.6, 1.25))
 
 
+def compose_layer(
+    crops: Sequence[np.ndarray], height: int, width: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A layer, (height, width), of one to three crops of upright real rain laid over one another.
+
+    Each crop is repeated in mirror images, which joins streaks at the seams, scaled, turned to
+    about the same direction, and made fainter or stronger.
+    """
+    total = np.zeros((height, width), np.float32)
+    angle = float(np.clip(rng.normal(0, 25 if rng.random() < 0.25 else 9), -60, 60))
+    base = _log_uniform(rng, 0.6, 3)
+    for _ in range(rng.choice((1, 2, 3), p=(0.5, 0.3, 0.2))):
+        crop = crops[int(rng.integers(len(crops)))]
+        scale = base * _log_uniform(rng, 0.8, 1.25)
+        side = int(np.ceil(np.hypot(height, width) / scale)) + 2
+        rows, columns = (
+            _mirrored(rng.integers(2 * size) + np.arange(side), size) for size in crop.shape
+        )
+        centre = ((side - 1) / 2, (side - 1) / 2)
+        turn = np.asarray(
+            cv2.getRotationMatrix2D(centre, angle + rng.normal(0, 3), scale), np.float64
+        )
+        turn[:, 2] += np.array([width - side, height - side]) / 2
+        patch = crop[np.ix_(rows, columns)]
+        gain = np.float32(_log_uniform(rng, 0.5, 3))
+        total += gain * cv2.warpAffine(patch, turn, (width, height), flags=cv2.INTER_LINEAR)
+    return total
+
+
 def fade_layer(layer: np.ndarray, psnr: float) -> np.ndarray:
     """The layer weakened so that rain and scene differ by ``psnr`` dB, clipping left aside.
 
@@ -194,9 +264,22 @@ def fade_layer(layer: np.ndarray, psnr: float) -> np.ndarray:
     return layer * np.float32(wanted / strength) if strength > wanted else layer
 
 
-def lay_over(clean: np.ndarray, layer: np.ndarray) -> np.ndarray:
-    """The clean photograph with a layer added to it and clipped at white, uint8."""
-    return _compose(clean.astype(np.float32) / 255, layer, 0.0)
+def lay_over(clean: np.ndarray, layer: np.ndarray, screen: float = 0.0) -> np.ndarray:
+    """The clean photograph with a layer added to it and clipped at white, uint8.
+
+    ``screen`` is ``Rain.screen``.
+    """
+    return _compose(clean.astype(np.float32) / 255, layer, screen)
+
+
+def store_as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """What JPEG leaves of an RGB image, (H, W, 3) uint8; quality 0 leaves it alone."""
+    if quality == 0:
+        return image
+    _, encoded = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was encoded a line above
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def _compose(scene: np.ndarray, layer: np.ndarray, screen: float) -> np.ndarray:
@@ -256,14 +339,9 @@ def _window(layer: np.ndarray, height: int, width: int, rng: np.random.Generator
     return layer[np.ix_(chosen_rows, chosen_columns)]
 
 
-def _store_as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """What is left of an RGB image after JPEG compression; quality 0 leaves it alone."""
-    if quality == 0:
-        return image
-    _, encoded = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    assert decoded is not None  # it was encoded a line above
-    return np.ascontiguousarray(decoded[..., ::-1])
+def _mirrored(indices: np.ndarray, size: int) -> np.ndarray:
+    """Indices along an axis of ``size`` pixels that is repeated in mirror images for ever."""
+    return np.minimum(indices % (2 * size), (-1 - indices) % (2 * size))
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

@@ -33,6 +33,24 @@ def vary_light(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
 
 
+def dim_scene(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The scene at nightfall or in mist: as dark, or of as little contrast, as where rain shows."""
+    pixels = scene.astype(np.float32)
+    if rng.random() < 0.4:
+        pixels *= rng.uniform(0.1, 0.5)
+    else:
+        # The mist gets thicker towards one side, as it does with the distance.
+        height, width = scene.shape[:2]
+        kept = cv2.resize(
+            rng.uniform(0.1, 0.7, (2, 2)).astype(np.float32),
+            (width, height),
+            interpolation=cv2.INTER_LINEAR,
+        )[..., None]
+        mist = (rng.uniform(30, 210) + rng.normal(0, 6, 3)).astype(np.float32)
+        pixels = mist + kept * (pixels - mist)
+    return np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
+
+
 def draw_pattern(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The scene behind, or with, something that resembles rain and is none."""
     kind = rng.choice(("bars", "lattice", "fur", "text"), p=(0.35, 0.3, 0.2, 0.15))

@@ -7,7 +7,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from data.synthesis import Mixture
+from data.synthesis import Mixture, SceneVariety
 from data.transforms import Augmentation
 from utils.errors import UserError
 
@@ -54,15 +54,29 @@ def build_augmentation(node: CfgNode) -> Augmentation:
 
 def build_mixture(node: CfgNode) -> Mixture:
     """The shares of the kinds of rain in DATA.SYNTHESIS. Raises UserError for impossible ones."""
-    if bool(node.LAYERS) != (node.SHARE_LAYERS > 0):
-        raise UserError(
-            "DATA.SYNTHESIS.LAYERS and a SHARE_LAYERS above 0 go together; give both or neither."
-        )
+    for name in ("LAYERS", "HARVEST"):
+        if bool(node[name]) != (node[f"SHARE_{name}"] > 0):
+            raise UserError(
+                f"DATA.SYNTHESIS.{name} and a SHARE_{name} above 0 go together; give both or "
+                "neither."
+            )
     return Mixture(
         layers=node.SHARE_LAYERS,
         light=node.SHARE_LIGHT,
         dry=node.SHARE_DRY,
         downpours=node.SHARE_DOWNPOURS,
+        harvested=node.SHARE_HARVEST,
+        faint=node.SHARE_FAINT,
+    )
+
+
+def build_variety(node: CfgNode) -> SceneVariety:
+    """The shares of the scenes and pairs that DATA.SYNTHESIS varies beside the rain."""
+    return SceneVariety(
+        relit=node.SHARE_RELIT,
+        dim=node.SHARE_DIM,
+        patterns=node.SHARE_PATTERNS,
+        processed=node.SHARE_PROCESSED,
     )
 
 

@@ -1,7 +1,8 @@
 """Rainy pairs drawn from clean photographs: for files once, and for training while loading.
 
 A mixture says which share of the pairs gets which kind of rain: the layers of another data set's
-pairs, light rain, none at all, and the synthetic rain of ``data/rain.py`` for the rest. Training
+pairs, layers composed of crops of real rain, light rain, none at all, and the synthetic rain of
+``data/rain.py`` for the rest. Training
 from ``SyntheticPatches`` sees no streak twice; a sample depends on the seed, the epoch, its own
 number and its step alone, as those of ``TrainingPatches`` do.
 """
@@ -18,23 +19,36 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.checked import read_sound_pair
+from data.checked import read_sound, read_sound_pair
 from data.datasets import Draw, to_bytes
 from data.pairs import Pair, find_pairs
+from data.processing import process_pair
 from data.rain import (
+    Rain,
     add_rain,
+    compose_layer,
     extract_layer,
     fade_layer,
     lay_over,
     random_downpour,
+    random_fine_rain,
     random_rain,
+    random_soft_rain,
     streak_layer,
     vary_layer,
 )
-from data.scenes import draw_pattern, vary_light
+from data.scenes import dim_scene, draw_pattern, vary_light
 from data.transforms import Augmentation, augment
 from utils.errors import UserError
-from utils.images import as_uint8, read_rgb, to_uint8
+from utils.images import (
+    as_uint8,
+    is_image,
+    list_images,
+    read_gray_or_rgb,
+    read_rgb,
+    to_float,
+    to_uint8,
+)
 
 # PSNR of lightly rainy photographs, in dB.
 LIGHT_RAIN = (24.0, 30.0)
@@ -57,13 +71,36 @@ class Mixture:
     """No rain."""
     downpours: float = 0.0
     """How much of the synthetic rain is a downpour like those of the data sets."""
+    harvested: float = 0.0
+    """Layers composed of crops of real rain."""
+    faint: float = 0.0
+    """How much of the synthetic rain is finer, softer or fainter than the data sets'."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``Rain`` that are not drawn at random."""
 
     def __post_init__(self) -> None:
-        shares = (self.layers, self.light, self.dry)
+        shares = (self.layers, self.light, self.dry, self.harvested)
         if sum(shares) > 1:
             raise UserError(f"The shares {', '.join(map(str, shares))} add up to more than 1.")
+        if self.downpours + self.faint > 1:
+            raise UserError(
+                f"The shares {self.downpours} and {self.faint} of downpours and of faint rain add "
+                "up to more than 1."
+            )
+
+
+@dataclass(frozen=True)
+class SceneVariety:
+    """Shares of the training pairs that are varied beside the rain, 0 to 1."""
+
+    relit: float = 0.0
+    """Whose scene gets other light or colours first (``vary_light``)."""
+    dim: float = 0.0
+    """Whose scene gets dark or misty (``dim_scene``)."""
+    patterns: float = 0.0
+    """Whose scene gets a pattern that resembles rain (``draw_pattern``); half of them stay dry."""
+    processed: float = 0.0
+    """Whose images are blurred, resized or compressed after the rain (``process_pair``)."""
 
 
 def make_rainy(
@@ -71,21 +108,27 @@ def make_rainy(
     mixture: Mixture,
     layers: Sequence[np.ndarray],
     rng: np.random.Generator,
+    crops: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
-    """A clean photograph, (H, W, 3) uint8, in a rain of the mixture."""
+    """A clean photograph, (H, W, 3) uint8, in a rain of the mixture.
+
+    ``layers`` are rain layers of any size, ``crops`` upright real rain for ``compose_layer``.
+    """
     height, width = clean.shape[:2]
     kind = rng.random()
     if kind < mixture.dry:
         return clean
     kind -= mixture.dry
+    if kind < mixture.harvested:
+        layer = compose_layer(crops, height, width, rng)
+        return lay_over(clean, layer, screen=rng.choice((1.0, rng.random())))
+    kind -= mixture.harvested
 
-    downpour = mixture.downpours > 0 and rng.random() < mixture.downpours
-    rain = random_downpour(rng) if downpour else random_rain(rng)
-    rain = replace(rain, **mixture.fixed)
+    rain = replace(_random_rain_of(mixture, rng), **mixture.fixed)
     light = kind < mixture.light
     if light:
         # Light rain of the data sets' kind and of ours, in the same proportion as heavy rain.
-        kind = rng.uniform(mixture.light, 1 - mixture.dry)
+        kind = rng.uniform(mixture.light, 1 - mixture.dry - mixture.harvested)
     kind -= mixture.light
 
     if kind < mixture.layers:
@@ -95,6 +138,16 @@ def make_rainy(
     else:
         return add_rain(clean, rain, rng)
     return lay_over(clean, fade_layer(layer, rng.uniform(*LIGHT_RAIN)) if light else layer)
+
+
+def _random_rain_of(mixture: Mixture, rng: np.random.Generator) -> Rain:
+    """Synthetic rain of one of the mixture's kinds."""
+    kind = rng.random() if mixture.downpours or mixture.faint else 1.0
+    if kind < mixture.downpours:
+        return random_downpour(rng)
+    if kind < mixture.downpours + mixture.faint:
+        return random_fine_rain(rng) if rng.random() < 0.5 else random_soft_rain(rng)
+    return random_rain(rng)
 
 
 class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
@@ -113,17 +166,17 @@ class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
         augmentation: Augmentation,
         seed: int,
         *,
-        relit: float = 0.0,
-        patterns: float = 0.0,
+        variety: SceneVariety | None = None,
+        crops: Sequence[np.ndarray] = (),
     ) -> None:
-        """``relit``, ``patterns``: shares of the scenes that ``data/scenes.py`` varies."""
+        """``variety`` varies no scene by default; ``crops`` are for ``compose_layer``."""
         self.photos = photos
         self.layers = layers
         self.mixture = mixture
         self.augmentation = augmentation
         self.seed = seed
-        self.relit = relit
-        self.patterns = patterns
+        self.variety = variety or SceneVariety()
+        self.crops = crops
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -135,14 +188,19 @@ class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
         photo = read_photo(self.photos[which])
         _, patch = augment((photo, photo), draw.patch, self.augmentation, rng, of_step)
         clean = to_uint8(patch.numpy().transpose(1, 2, 0))
-        if rng.random() < self.relit:
+        varied = self.variety
+        if rng.random() < varied.relit:
             clean = vary_light(clean, rng)
+        if varied.dim and rng.random() < varied.dim:
+            clean = dim_scene(clean, rng)
         mixture = self.mixture
-        if rng.random() < self.patterns:
+        if rng.random() < varied.patterns:
             clean = draw_pattern(clean, rng)
             if rng.random() < 0.5:  # to be left alone; the others teach to tell it from rain
                 mixture = Mixture(dry=1)
-        rainy = make_rainy(clean, mixture, self.layers, rng)
+        rainy = make_rainy(clean, mixture, self.layers, rng, self.crops)
+        if rng.random() < varied.processed:
+            rainy, clean = process_pair(rainy, clean, rng)
         return to_bytes(rainy), to_bytes(clean), which
 
 
@@ -154,22 +212,37 @@ def read_photo(path: Path) -> np.ndarray:
 def find_layers(folder: Path, skipped: Sequence[str], what: str) -> list[Pair]:
     """The pairs of a folder that rain layers come from, but those whose rainy stem is ``skipped``.
 
-    ``what`` names the option or setting that skips, for the sentence that refuses it.
+    A folder with gray images and no others in it holds layers alone, black where it is dry: each
+    stands for both images of its pair. ``what`` names the option or setting that skips, for the
+    sentence that refuses it.
     """
-    pairs = find_pairs(folder).pairs
+    holds_images = folder.is_dir() and any(is_image(path) for path in folder.iterdir())
+    if holds_images and all(read_gray_or_rgb(path).ndim == 2 for path in list_images(folder)):
+        pairs = [Pair(path, path) for path in list_images(folder)]
+    else:
+        pairs = find_pairs(folder).pairs
     stems = {pair.rainy.stem for pair in pairs}
     for stem in skipped:
         if stem not in stems:
-            raise UserError(f"{what} names {stem}, and {folder} has no such pair.")
+            raise UserError(f"{what} names {stem}, and {folder} has no such pair or layer.")
     pairs = [pair for pair in pairs if pair.rainy.stem not in skipped]
     if not pairs:
-        raise UserError(f"{what} leaves no pair of {folder}.")
+        raise UserError(f"{what} leaves nothing of {folder}.")
     return pairs
 
 
 def read_layers(pairs: Sequence[Pair]) -> list[np.ndarray]:
-    """The rain layers of pairs, (H, W) each. Raises UserError for a broken or damaged image."""
-    return [extract_layer(*read_sound_pair(pair)) for pair in pairs]
+    """The rain layers of what ``find_layers`` finds, (H, W) float32: 0 for no rain, 1 for white.
+
+    Raises UserError for a broken or damaged image.
+    """
+    return [_read_layer(pair) for pair in pairs]
+
+
+def _read_layer(pair: Pair) -> np.ndarray:
+    if pair.side_by_side and not pair.half:
+        return to_float(read_sound(pair.rainy)[..., 0])
+    return extract_layer(*read_sound_pair(pair))
 
 
 def layers_of(part: str, layers: Sequence[Layer]) -> list[Layer]:

@@ -188,7 +188,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=number(int, 0, 2**63), default=0, help="another seed, other rain (0)")
     add("--hold-out", default="", help="photographs for OUTPUT/val: how many, or STEM,STEM,...")
     add("--val-variants", type=number(int, 1, 10_000), default=1, help="pairs of each of them (1)")
-    add("--layers", type=Path, help="folder of rainy/clean pairs whose rain is laid over")
+    add("--layers", type=Path, help="pairs whose rain is laid over, or gray images of rain")
     add("--skip-layers", type=_stems, default=[], help="STEM,STEM,... of pairs to leave out")
     for kind, meaning in (
         ("layers", "of pairs with rain taken from --layers"),

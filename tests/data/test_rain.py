@@ -8,11 +8,15 @@ import pytest
 from data.rain import (
     Rain,
     add_rain,
+    compose_layer,
     extract_layer,
     fade_layer,
     lay_over,
     random_downpour,
+    random_fine_rain,
     random_rain,
+    random_soft_rain,
+    store_as_jpeg,
     streak_layer,
     vary_layer,
 )
@@ -249,3 +253,69 @@ def test_downpours_wet_nearly_everything_and_leave_the_scene_visible():
     assert np.mean([layer.mean() for layer in layers]) == pytest.approx(0.25, abs=0.1)
     assert max(layer.mean() for layer in layers) < 0.5
     assert np.median([(layer > 0.04).mean() for layer in layers]) > 0.7
+
+
+def widths_and_lengths(layer: np.ndarray) -> tuple[float, float]:
+    """Mean runs of wet pixels along rows and along columns."""
+    wet = layer > 0.3 * layer.max()
+    across, along = (wet[:, 1:] & ~wet[:, :-1]).sum(), (wet[1:] & ~wet[:-1]).sum()
+    return wet.sum() / across, wet.sum() / along
+
+
+def test_fine_rain_is_short_and_soft_rain_wide_and_both_reach_faint_streaks():
+    sizes = {}
+    for draw in (random_fine_rain, random_soft_rain):
+        rains = [draw(generator(seed)) for seed in range(60)]
+        brightness = [rain.brightness for rain in rains]
+        assert min(brightness) < 0.08 and max(brightness) > 0.4
+        runs = []
+        for seed, rain in enumerate(rains[:20]):
+            upright = Rain(**{**vars(rain), "angle": 0.0, "spread": 0.0, "density": 0.03})
+            runs.append(widths_and_lengths(streak_layer(200, 200, upright, generator(seed))))
+        sizes[draw] = np.median(runs, axis=0)
+    assert 1 <= sizes[random_fine_rain][0] < 4 and sizes[random_fine_rain][1] < 18
+    assert sizes[random_soft_rain][0] > 1.6 * sizes[random_fine_rain][0]
+    assert sizes[random_soft_rain][1] > 2 * sizes[random_fine_rain][1]
+
+
+def test_composed_layers_have_no_seams():
+    """Mirror images join: a crop that brightens evenly gives a layer without a single jump."""
+    ramp = np.outer(np.linspace(0.1, 0.3, 24), np.linspace(0.5, 1, 16)).astype(np.float32)
+    steepest = np.abs(np.gradient(ramp)).max()
+    for seed in range(12):
+        layer = compose_layer([ramp], 90, 70, generator(seed))
+        # up to three crops, up to three times as strong, made smaller at most by half
+        assert np.abs(np.diff(layer, axis=0)).max() < 3 * 3 * 2.1 * steepest
+        assert np.abs(np.diff(layer, axis=1)).max() < 3 * 3 * 2.1 * steepest
+
+
+def test_streaks_of_composed_layers_stand_upright_on_the_average():
+    """A crop with one upright line per 8 pixels; most layers change more across than along."""
+    crop = np.zeros((64, 64), np.float32)
+    crop[:, ::8] = 0.5
+    upright = 0
+    for seed in range(40):
+        layer = compose_layer([crop], 80, 80, generator(seed))
+        upright += (
+            np.abs(np.diff(layer, axis=1)).mean() > 1.5 * np.abs(np.diff(layer, axis=0)).mean()
+        )
+    assert upright > 30
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_composed_layers_fill_any_size_and_differ(seed):
+    crops = [np.full((32, 48), 0.1, np.float32), np.full((64, 40), 0.1, np.float32)]
+    flat = compose_layer(crops, 97, 51, generator(seed))
+    assert flat.shape == (97, 51) and flat.dtype == np.float32
+    assert np.ptp(flat) < 1e-4 and 0.05 <= flat.mean() < 0.9  # no dry corner, one to three crops
+    rough = [photo(40, 40)[..., 0].astype(np.float32) / 255]
+    one, other = (compose_layer(rough, 50, 60, generator(k)) for k in (seed, seed + 100))
+    assert not np.allclose(one, other, atol=0.05)
+
+
+def test_jpeg_of_quality_0_is_the_image_itself():
+    image = np.repeat(photo(16, 24)[..., :1], 3, axis=2)
+    assert store_as_jpeg(image, 0) is image
+    coarse, fine = (store_as_jpeg(image, quality) for quality in (20, 95))
+    assert coarse.shape == image.shape
+    assert psnr(coarse, image) < psnr(fine, image) - 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.scenes import draw_pattern, vary_light
+from data.scenes import dim_scene, draw_pattern, vary_light
 from tests.helpers import smooth_image
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (7, 90), (33, 5)])
-@pytest.mark.parametrize("vary", [draw_pattern, vary_light])
+@pytest.mark.parametrize("vary", [dim_scene, draw_pattern, vary_light])
 def test_size_and_type_stay_and_the_given_scene_is_untouched(vary, shape) -> None:
     scene = smooth_image(1, *shape)
     before = scene.copy()
@@ -29,6 +29,28 @@ def test_light_reaches_white_skies_dark_scenes_and_other_colours() -> None:
     assert brightness.min() < 65 and brightness.max() > 195
     assert any(colour[0] > colour[2] for colour in varied)  # reddish now
     assert any(colour.max() == 255 for colour in varied)
+
+
+def test_dim_scenes_are_dark_or_have_little_contrast() -> None:
+    scene = smooth_image(2, 60, 80)
+    dark = misty = 0
+    for seed in range(100):
+        dimmed = dim_scene(scene, np.random.default_rng(seed))
+        is_dark = dimmed.max() <= 0.5 * scene.max() + 1 and dimmed.min() <= 0.5 * scene.min() + 1
+        contrast = dimmed.std(axis=(0, 1)).mean() / scene.std(axis=(0, 1)).mean()
+        assert contrast < 0.75 or is_dark
+        dark += is_dark
+        misty += not is_dark
+    assert 25 < dark < 60 and misty == 100 - dark
+
+
+def test_mist_keeps_the_order_of_gray_levels() -> None:
+    """Where the mist is even, a brighter pixel stays the brighter one."""
+    scene = np.zeros((4, 4, 3), np.uint8)
+    scene[:, 2:] = 200
+    for seed in range(30):
+        dimmed = dim_scene(scene, np.random.default_rng(seed)).astype(int)
+        assert (dimmed[:, 2] - dimmed[:, 1] >= 10).all()
 
 
 def test_bars_are_regular() -> None:

@@ -13,7 +13,16 @@ from torch import Tensor
 from configs import load_config
 from data.datasets import Draw
 from data.loaders import Loaders, build_loaders
-from data.synthesis import Mixture, SyntheticPatches, hold_out, layers_of, make_rainy
+from data.synthesis import (
+    Mixture,
+    SceneVariety,
+    SyntheticPatches,
+    find_layers,
+    hold_out,
+    layers_of,
+    make_rainy,
+    read_layers,
+)
 from data.transforms import Augmentation
 from tests.helpers import ROOT, smooth_image, write_damaged_jpeg, write_pairs
 from utils.errors import UserError
@@ -31,10 +40,17 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def patches(photos: Path, mixture: Mixture, **more: float) -> SyntheticPatches:
-    paths = sorted(photos.iterdir())
-    layers = [np.full((70, 80), 0.2, np.float32)]
-    return SyntheticPatches(paths, layers, mixture, PLAIN, more.pop("seed", 0), **more)
+def patches(photos: Path, mixture: Mixture, seed: int = 0, **varied: float) -> SyntheticPatches:
+    """With one layer that is 0.2 everywhere and one crop that is 0.1 everywhere."""
+    return SyntheticPatches(
+        sorted(photos.iterdir()),
+        [np.full((70, 80), 0.2, np.float32)],
+        mixture,
+        PLAIN,
+        seed,
+        variety=SceneVariety(**varied),
+        crops=[np.full((64, 64), 0.1, np.float32)],
+    )
 
 
 def load(photos: Path, *settings: object, **processes: int) -> Loaders:
@@ -117,6 +133,63 @@ def test_downpours_are_a_share_of_the_synthetic_rain(photos: Path) -> None:
     assert wetness(1) > 0.7 > wetness(0)
 
 
+def test_harvested_rain_is_a_share_of_its_own(photos: Path) -> None:
+    """An even crop brightens an even scene evenly: by far less where the scene is bright."""
+    for path in photos.iterdir():
+        write_png(path, np.full((60, 60, 3), 51, np.uint8))
+    mixture = Mixture(harvested=0.3, dry=0.25, light=0.1, layers=0.35, fixed={"density": 0.3})
+    drawn = patches(photos, mixture)
+    harvested = dry = layers = 0
+    for index in range(240):
+        rainy, clean, _ = drawn[Draw(1, index, 24)]
+        gain = (rainy.int() - clean.int()).float()
+        even = gain.min() > 0 and np.ptp(gain.numpy()) <= 1.5
+        dry += bool((gain == 0).all())
+        # the layer is varied from 0.6 to 1.25 times 51; light rain of it stays below 17
+        layers += bool(even and 29 < gain.mean() < 66 and gain.mean() == gain.flatten()[0])
+        harvested += bool(even)
+    assert dry / 240 == pytest.approx(0.25, abs=0.07)
+    # even: harvested, layers, and light rain of layers
+    assert harvested / 240 == pytest.approx(0.3 + 0.35 + 0.1 * 0.35 / 0.45, abs=0.07)
+
+
+def test_faint_rain_is_a_share_of_the_synthetic_rain(photos: Path) -> None:
+    """Fine and soft rain is fainter in the middle: half of it adds less than 18 gray levels."""
+    for path in photos.iterdir():
+        write_png(path, np.full((60, 60, 3), 20, np.uint8))
+
+    def peaks(share: float) -> float:
+        fixed = {"veil": 0.0, "density": 0.3, "num_layers": 1}
+        drawn = patches(photos, Mixture(faint=share, fixed=fixed))
+        samples = [drawn[Draw(1, index, 48)] for index in range(60)]
+        return float(
+            np.median([int((rainy.int() - clean.int()).max()) for rainy, clean, _ in samples])
+        )
+
+    assert peaks(0.0) > 1.6 * peaks(1.0)
+
+
+def test_dim_scenes_are_darkened_for_both_images(photos: Path) -> None:
+    plain, dim = patches(photos, Mixture(dry=1)), patches(photos, Mixture(dry=1), dim=1.0)
+    for index in range(20):
+        rainy, clean, _ = dim[Draw(1, index, 32)]
+        assert torch.equal(rainy, clean)
+        before = plain[Draw(1, index, 32)][1].float()
+        assert clean.float().std() < 0.85 * before.std()
+
+
+def test_processing_changes_both_images_after_the_rain(photos: Path) -> None:
+    mixture = Mixture(dry=0.5)
+    plain, processed = patches(photos, mixture), patches(photos, mixture, processed=1.0)
+    changed = 0
+    for index in range(40):
+        rainy, clean, _ = processed[Draw(1, index, 32)]
+        rainy_before, clean_before, _ = plain[Draw(1, index, 32)]
+        assert torch.equal(rainy, clean) or not torch.equal(rainy_before, clean_before)
+        changed += not torch.equal(clean, clean_before)
+    assert changed > 25
+
+
 def test_rain_falls_downwards_whatever_the_scene_is_turned_to(photos: Path) -> None:
     for path in photos.iterdir():
         write_png(path, np.full((80, 80, 3), 40, np.uint8))
@@ -176,6 +249,37 @@ def test_damaged_photographs_and_layers_are_refused(photos: Path, tmp_path: Path
         load(photos)
 
 
+def test_a_folder_of_gray_images_holds_layers_alone(photos: Path, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (2, 30, 41), dtype=np.uint8)
+    for name, gray in zip("ab", values, strict=True):
+        write_png(tmp_path / "layers" / f"{name}.png", gray)
+    pairs = find_layers(tmp_path / "layers", ["a"], "--skip-layers")
+    (layer,) = read_layers(pairs)
+    assert layer.dtype == np.float32
+    assert np.array_equal(layer, values[1].astype(np.float32) / 255)
+    # a colour image among them: pairs are meant, and there are none
+    write_png(tmp_path / "layers" / "c.png", smooth_image(0, 30, 41))
+    with pytest.raises(UserError, match="holds no pairs"):
+        find_layers(tmp_path / "layers", [], "--skip-layers")
+
+
+def test_harvested_crops_are_read_beside_the_layers_of_pairs(photos: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "crops" / "x_0.png", np.full((64, 64), 50, np.uint8))
+    write_png(tmp_path / "crops" / "x_1.png", np.full((96, 96), 50, np.uint8))
+    key = "DATA.SYNTHESIS."
+    pairs = write_pairs(tmp_path / "pairs", 3)
+    settings = [f"{key}HARVEST", tmp_path / "crops", f"{key}SHARE_HARVEST", 0.5]
+    settings += [f"{key}LAYERS", pairs, f"{key}SHARE_LAYERS", 0.2, f"{key}SHARE_DIM", 0.3]
+    found = load(photos, *settings)
+    assert "3 layers, 2 crops of real rain and drawn rain on 5" in found.description
+    # all that is drawn from decides whether a run can be resumed
+    assert [pair.rainy.stem for pair in found.layer_pairs] == ["1", "2", "3", "x_0", "x_1"]
+    drawn = found.train.dataset
+    assert isinstance(drawn, SyntheticPatches)
+    assert [crop.shape for crop in drawn.crops] == [(64, 64), (96, 96)] and len(drawn.layers) == 3
+    assert (drawn.mixture.harvested, drawn.mixture.layers, drawn.variety.dim) == (0.5, 0.2, 0.3)
+
+
 def test_layers_of_training_and_validation_are_disjoint() -> None:
     layers = [np.full((2, 2), value, np.float32) for value in range(11)]
     train, val = ({int(x[0, 0]) for x in layers_of(part, layers)} for part in ("train", "val"))
@@ -187,6 +291,11 @@ def test_layers_of_training_and_validation_are_disjoint() -> None:
     [
         (("DATA.SYNTHESIS.SHARE_LAYERS", 0.5), "go together"),
         (("DATA.SYNTHESIS.LAYERS", "somewhere"), "go together"),
+        (("DATA.SYNTHESIS.HARVEST", "somewhere"), "SHARE_HARVEST above 0 go together"),
+        (
+            ("DATA.SYNTHESIS.SHARE_FAINT", 0.7, "DATA.SYNTHESIS.SHARE_DOWNPOURS", 0.4),
+            "0.4 and 0.7 of downpours and of faint rain add up to more than 1",
+        ),
         (("DATA.SYNTHESIS.HOLD_OUT", 5), "leaves none of the 5"),
         (("DATA.SYNTHESIS.SHARE_DRY", 0.95), "add up to more than 1"),
         (("DATA.SYNTHESIS.SHARE_DRY", 1.5), r"SHARE_DRY is 1\.5; it must be from 0 to 1"),
