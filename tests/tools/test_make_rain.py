@@ -213,7 +213,7 @@ def test_an_unknown_layer_to_skip_is_refused(photos, tmp_path):
     arguments = ("--layers", str(layers), "--share-layers", "1", "--skip-layers")
     with pytest.raises(UserError, match="names y"):
         make(photos, tmp_path / "pairs", *arguments, "y")
-    with pytest.raises(UserError, match="leaves no pair"):
+    with pytest.raises(UserError, match="leaves nothing of"):
         make(photos, tmp_path / "pairs", *arguments, "x")
 
 
