@@ -29,6 +29,10 @@ A Transformer block is x + MDTA(norm x), then x + GDFN(norm x), with, as in Rest
         the pixels
     GDFN, gated-Dconv feed-forward network: 1x1 (gelu(a) * b) with a, b = depthwise 3x3 (1x1 x)
 
+The paper's extension to CNNs (Table 6) puts two channel attention blocks of MPRNet in its place,
+
+    CAB: x + r * sigmoid(1x1 relu(1x1 mean r)) with r = 3x3 prelu(3x3 x), mean over the pixels
+
 Differences from the published code (none changes a value beyond float rounding):
 
 * The INR unfolds 3x3 neighbourhoods and evaluates its MLP at four query points whose relative
@@ -38,13 +42,13 @@ Differences from the published code (none changes a value beyond float rounding)
 * Faster forms of the blocks, with the same values, are in ``nerd_rain_fast.py``.
 * The features lie in memory pixel by pixel (channels_last), which CPUs and GPUs prefer here.
 
-Published quirk that is kept: the third U-Net of the finest scale merges its finest skip with the
-second one's weights.
+Published quirks that are kept: the third U-Net of the finest scale merges its finest skip with the
+second one's weights; all CABs share one PReLU with a single slope.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -61,13 +65,14 @@ from models.network import DerainingNetwork
 class NeRDRainConfig:
     """Size of a NeRD-Rain network.
 
-    Channels of the finest level, channels inside the implicit heads, and Transformer blocks of
-    the levels C, 2C and 4C of every U-Net.
+    Channels of the finest level, channels inside the implicit heads, blocks of the levels C, 2C
+    and 4C of every U-Net, and their kind, ``transformer`` or ``cnn``.
     """
 
     width: int = 48
     head_width: int = 256
     num_blocks: tuple[int, ...] = (2, 3, 3)
+    block: str = "transformer"
 
     def __post_init__(self) -> None:
         if self.width < 2 or self.width % 2:
@@ -80,13 +85,21 @@ class NeRDRainConfig:
                 f"NeRD-Rain's num_blocks is {counts}; it must be three whole numbers of at least "
                 "1, one for each level of its U-Nets."
             )
+        if self.block not in ("transformer", "cnn"):
+            raise ValueError(f"NeRD-Rain's block is {self.block!r}; it must be transformer or cnn.")
+        if self.block == "cnn" and self.width % 4:
+            raise ValueError(
+                f"NeRD-Rain's width is {self.width}; with CNN blocks it must be a multiple of 4."
+            )
 
 
 VARIANTS = {
     "nerd_rain": NeRDRainConfig(),
     "nerd_rain_s": NeRDRainConfig(width=32),
+    "nerd_rain_cnn": NeRDRainConfig(num_blocks=(1, 1, 1), block="cnn"),
     # for tests and first trials on a laptop CPU
     "nerd_rain_t": NeRDRainConfig(width=8, head_width=32, num_blocks=(1, 1, 1)),
+    "nerd_rain_cnn_t": NeRDRainConfig(width=8, head_width=32, num_blocks=(1, 1, 1), block="cnn"),
 }
 
 
@@ -162,9 +175,41 @@ class GDFN(nn.Module):
         return x + self.project_out(F.gelu(a) * b)
 
 
+class CAB(nn.Module):
+    """Channel attention block, (B, C, H, W) kept: x + r times one gate for each channel.
+
+    ``activation`` is shared by all blocks of a network, which registers it once: one parameter with
+    one name, counted once by the optimiser and the gradient norm, as in the release.
+    """
+
+    def __init__(self, channels: int, activation: nn.PReLU) -> None:
+        super().__init__()
+        self.conv_in = conv3x3(channels, channels)
+        self.conv_out = conv3x3(channels, channels)
+        self.squeeze = PixelwiseConv(channels, channels // 4, bias=False)
+        self.excite = PixelwiseConv(channels // 4, channels, bias=False)
+        self.shared = (activation,)  # in a tuple it is not registered a second time
+
+    def forward(self, x: Tensor) -> Tensor:
+        (activation,) = self.shared
+        r = self.conv_out(activation(self.conv_in(x)))
+        mean = r.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean))))
+        return x + r * gate
+
+
+# Makes the block of a level from its channels and its number of heads.
+BlockMaker = Callable[[int, int], nn.Module]
+
+
 def transformer_block(channels: int, num_heads: int) -> nn.Sequential:
     """Attention, then the feed-forward network, (B, C, H, W) kept."""
     return nn.Sequential(MDTA(channels, num_heads), GDFN(channels))
+
+
+def cnn_blocks(activation: nn.PReLU) -> BlockMaker:
+    """A maker of blocks of two CABs, (B, C, H, W) kept, which all share ``activation``."""
+    return lambda channels, _: nn.Sequential(CAB(channels, activation), CAB(channels, activation))
 
 
 def downsample(channels: int) -> nn.Sequential:
@@ -189,13 +234,13 @@ class UNet(nn.Module):
     the finest skip is the caller's, because two U-Nets share one.
     """
 
-    def __init__(self, config: NeRDRainConfig) -> None:
+    def __init__(self, config: NeRDRainConfig, block: BlockMaker) -> None:
         super().__init__()
         c, n = config.width, config.num_blocks
 
         def level(i: int) -> nn.Sequential:
             heads = 2**i
-            return nn.Sequential(*(transformer_block(heads * c, heads) for _ in range(n[i])))
+            return nn.Sequential(*(block(heads * c, heads) for _ in range(n[i])))
 
         self.encoder = nn.ModuleList(level(i) for i in (0, 1, 2))
         self.down = nn.ModuleList(downsample(w) for w in (c, 2 * c))
@@ -279,11 +324,11 @@ class INR(nn.Module):
 class Scale(nn.Module):
     """All that one image size owns: ``num_passes`` chained U-Nets and what lies around them."""
 
-    def __init__(self, config: NeRDRainConfig, num_passes: int) -> None:
+    def __init__(self, config: NeRDRainConfig, num_passes: int, block: BlockMaker) -> None:
         super().__init__()
         c = config.width
         self.embed = conv3x3(3, c)
-        self.passes = module_list(UNet(config) for _ in range(num_passes))
+        self.passes = module_list(UNet(config, block) for _ in range(num_passes))
         # Released quirk: a third pass merges its finest skip with the second's weights.
         self.fine_merges = nn.ModuleList(
             PixelwiseConv(2 * c, c, bias=False) for _ in range(min(num_passes, 2))
@@ -326,15 +371,19 @@ class NeRDRain(DerainingNetwork):
 
     size_multiple = 16  # two halvings of the image, two more in the coarsest U-Net
     min_size = 16
-    checkpointed_blocks = (MDTA, GDFN)
+    checkpointed_blocks = (MDTA, GDFN, CAB)
     released_window = 256
     implicit_outputs = ((3, 1), (5, 2))  # the guesses for 1/2 and 1/4
 
     def __init__(self, config: NeRDRainConfig) -> None:
         super().__init__()
         self.config = config
+        block: BlockMaker = transformer_block
+        if config.block == "cnn":
+            self.activation = nn.PReLU()
+            block = cnn_blocks(self.activation)
         # coarse to fine, at 1/4, 1/2 and 1 of the size
-        self.scales = module_list(Scale(config, num_passes) for num_passes in (1, 2, 3))
+        self.scales = module_list(Scale(config, num_passes, block) for num_passes in (1, 2, 3))
         self.heads = nn.ModuleList(INR(config) for _ in range(2))
 
     def compile_for_training(self) -> None:

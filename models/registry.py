@@ -12,6 +12,9 @@ from models.network import DerainingNetwork
 from utils.errors import UserError
 from utils.wording import did_you_mean
 
+# Widths and counts above this are mistakes that would take hours and all memory to build.
+LARGEST_OPTION = 4096
+
 # name -> (class, configuration)
 NETWORKS: dict[str, tuple[type[DerainingNetwork], Any]] = {}
 
@@ -62,6 +65,11 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
             raise UserError(
                 f"{name}'s option {key} is {value!r}; it must be of type {fields[key].__name__}."
             )
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number > LARGEST_OPTION:
+                raise UserError(
+                    f"{name}'s option {key} is {value}; it must be at most {LARGEST_OPTION}."
+                )
     try:
         network = network_class(dataclasses.replace(config, **options))
     except ValueError as error:  # a configuration refuses its values in one sentence

@@ -52,7 +52,7 @@ from utils.inference.tiling import legal_size
 from utils.markdown import markdown_table
 
 MIB = 2**20
-PUBLISHED = ("dmsr", "nerd_rain", "nerd_rain_s", "dcsfn", "mspfn", "mspfn_n1")
+PUBLISHED = ("dmsr", "nerd_rain", "nerd_rain_s", "nerd_rain_cnn", "dcsfn", "mspfn", "mspfn_n1")
 
 
 @dataclass(frozen=True)

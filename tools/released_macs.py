@@ -21,9 +21,13 @@ Positions = Callable[[str, int, int], int]
 
 
 def released_parameters(network: DerainingNetwork) -> int:
-    """Trained values in the authors' checkpoint of this network, the unused ones too."""
+    """Trained values in the authors' checkpoint of this network, the unused ones too.
+
+    A value that is stored under several names counts once.
+    """
     entries = to_published(network).items()
-    return sum(value.numel() for name, value in entries if name.split(".")[-1] not in BUFFERS)
+    trained = {id(x): x for name, x in entries if name.split(".")[-1] not in BUFFERS}
+    return sum(value.numel() for value in trained.values())
 
 
 def released_macs(network: DerainingNetwork, height: int, width: int) -> int | None:
@@ -72,6 +76,8 @@ def dmsr_positions(name: str, height: int, width: int) -> int:
 
 def nerd_rain_positions(name: str, height: int, width: int) -> int:
     """NeRD-Rain; the implicit heads are evaluated four times at every pixel."""
+    if "conv_du" in name:
+        return 1  # the gates of a CAB, from one mean per channel
     uses = 1
     fixed = {
         "upsmall2mid1": 16, "upsmall2mid2": 8, "upmid2max1": 8, "upmid2max2": 4,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
 from models.nerd_rain import NeRDRain, NeRDRainConfig
 from models.published.form import PublishedForm
+from utils.errors import UserError
 
 
 class NeRDRainForm(PublishedForm[NeRDRain]):
@@ -28,6 +31,9 @@ class NeRDRainForm(PublishedForm[NeRDRain]):
             elif theirs.startswith("INR") and value.ndim == 4:
                 value = value.flatten(1)  # a 1x1 convolution of ours, a linear layer of theirs
             published[theirs] = value
+        if network.config.block == "cnn":  # one tensor under the names of all blocks
+            slope = state[SLOPE]
+            published |= dict.fromkeys(slope_names(network.config), slope)
         # the weights that the quirk of ``Scale.fine_merges`` leaves unused
         used = published["reduce_chan_level1_max2.weight"]
         published["reduce_chan_level1_max3.weight"] = torch.zeros_like(used)
@@ -42,13 +48,33 @@ class NeRDRainForm(PublishedForm[NeRDRain]):
                 state[cell] = value[:, -2:].contiguous()
                 value = value[:, : own[ours][0].numel()]
             state[ours] = value.reshape(own[ours].shape).contiguous()
+        if network.config.block == "cnn":
+            slopes = [published[name] for name in slope_names(network.config)]
+            if any(not torch.equal(slope, slopes[0]) for slope in slopes):
+                raise UserError(
+                    f"The {len(slopes)} copies of the slope that all CABs share differ, so these "
+                    "weights do not fit nerd_rain_cnn."
+                )
+            state[SLOPE] = slopes[0]
         return state
+
+
+# The one PReLU of all CABs; the release stores it under the name of each.
+SLOPE = "activation.weight"
+
+
+def slope_names(config: NeRDRainConfig) -> list[str]:
+    """The release's names of ``SLOPE``."""
+    names = published_names(config).values()
+    return [name.replace("body.0", "body.1") for name in names if name.endswith(".body.0.weight")
+            and ".decoder_level1." in name]  # fmt: skip
 
 
 def published_names(config: NeRDRainConfig) -> dict[str, str]:
     """Our names of parameters to the release's.
 
-    The INRs' ``cell`` is missing: it is two columns of the release's ``layers.0.weight``.
+    The INRs' ``cell`` is missing: it is two columns of the release's ``layers.0.weight``; so is
+    ``SLOPE``, which has many names.
     """
     names: dict[str, str] = {}
 
@@ -60,6 +86,9 @@ def published_names(config: NeRDRainConfig) -> dict[str, str]:
         add(ours, theirs, ("weight", "bias"))
 
     def add_blocks(ours: str, theirs: str, num_blocks: int) -> None:
+        if config.block == "cnn":
+            add_cabs(ours, theirs, num_blocks)
+            return
         for block in range(num_blocks):
             mdta, gdfn, theirs_i = f"{ours}.{block}.0", f"{ours}.{block}.1", f"{theirs}.{block}"
             add_biased(f"{mdta}.norm", f"{theirs_i}.norm1.body")
@@ -71,6 +100,14 @@ def published_names(config: NeRDRainConfig) -> dict[str, str]:
             add(f"{gdfn}.project_in.pixelwise", f"{theirs_i}.ffn.project_in")
             add(f"{gdfn}.project_in.depthwise", f"{theirs_i}.ffn.dwconv.main.0")
             add(f"{gdfn}.project_out", f"{theirs_i}.ffn.project_out")
+
+    def add_cabs(ours: str, theirs: str, num_blocks: int) -> None:
+        for block, i in itertools.product(range(num_blocks), (0, 1)):
+            cab, their_cab = f"{ours}.{block}.{i}", f"{theirs}.{block}.decoder_level1.{i}"
+            add(f"{cab}.conv_in", f"{their_cab}.body.0")
+            add(f"{cab}.conv_out", f"{their_cab}.body.2")
+            add(f"{cab}.squeeze", f"{their_cab}.CA.conv_du.0")
+            add(f"{cab}.excite", f"{their_cab}.CA.conv_du.2")
 
     def add_unet(ours: str, scale: str, number: str, later: str) -> None:
         """``number`` counts the U-Nets of a scale that has several, ``later`` all but the first."""

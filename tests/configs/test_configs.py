@@ -29,6 +29,7 @@ PUBLISHED = [
         for net in ("nerd_rain", "nerd_rain_s")
         for name in ("rain200l", "rain200h", "did", "ddn", "spa")
     ),
+    "nerd_rain_cnn_rain200h",
 ]
 
 

@@ -105,7 +105,10 @@ RECIPES = {
             ("spa", "SPA-Data", "rain13k"),
         )
     },
-}
+    "nerd_rain_cnn_rain200h": (
+        NERD_RAIN, "nerd_rain_cnn", "Rain200H/train", "Rain200H/test", "rain13k",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -150,6 +153,7 @@ TEST_SETS = {
             ("ddn", "DDN-Data"), ("spa", "SPA-Data"),
         )
     },
+    "nerd_rain_cnn_rain200h": "datasets/Rain200H/test",
     **{f"dcsfn_{name.lower()}": f"datasets/{name}/test"
        for name in ("Rain100H", "Rain100L", "Rain1200")},
 }  # fmt: skip

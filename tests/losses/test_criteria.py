@@ -39,6 +39,10 @@ RECIPES = {
         "nerd_rain_s_rain200h",
         {"CHARBONNIER": "char", "FFT_COMPLEX": "fft", "EDGE": "edge", "IMPLICIT": "l1"},
     ),
+    "nerd_rain_cnn": (
+        "nerd_rain_cnn_rain200h",
+        {"CHARBONNIER": "char", "FFT_COMPLEX": "fft", "EDGE": "edge", "IMPLICIT": "l1"},
+    ),
     "dcsfn": ("dcsfn_rain100h", {"NEGATIVE_SSIM": "ssim"}),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from models import build_model
 from models.fast import reference_ops
 from models.layers import pixelwise
 from models.nerd_rain import (
+    CAB,
     GDFN,
     INR,
     MDTA,
@@ -25,6 +27,7 @@ from models.nerd_rain import (
 )
 from models.nerd_rain_fast import normalise_compiled, normalise_rows
 from models.published import from_published, to_published
+from utils.errors import UserError
 from utils.training.ema import ModelEma
 
 
@@ -68,6 +71,45 @@ def test_third_pass_merges_with_the_second_ones_weights() -> None:
         merge.register_forward_hook(lambda *_, i=i: calls.append(i))
     network.restore(torch.rand(1, 3, 16, 16))
     assert calls == [0, 1, 1]
+
+
+def cnn() -> NeRDRain:
+    return NeRDRain(VARIANTS["nerd_rain_cnn_t"])
+
+
+def test_all_cabs_share_one_slope_that_is_one_parameter_and_60_published_entries() -> None:
+    network = cnn()
+    slopes = [name for name, p in network.named_parameters() if p.shape == (1,)]
+    assert slopes == ["activation.weight"] and network.activation.weight.item() == 0.25
+    copy = deepcopy(network)
+    with torch.no_grad():
+        copy.activation.weight.fill_(-3)
+    assert network.activation.weight.item() == 0.25
+    rainy = torch.rand(1, 3, 16, 16)
+    for n in (network, copy):
+        for cab in (m for m in n.modules() if isinstance(m, CAB)):
+            assert cab.shared[0] is n.activation
+    assert (network.restore(rainy) - copy.restore(rainy)).abs().max() > 1e-4
+    published = to_published(network)
+    names = [name for name, value in published.items() if value.shape == (1,)]
+    assert len(names) == 60 == sum(name.endswith(".body.1.weight") for name in published)
+    assert all(published[name].item() == 0.25 for name in names)
+    published[names[7]] = torch.tensor([0.26])
+    with pytest.raises(UserError, match=r"60 copies of the slope .* differ"):
+        from_published(network, published)
+
+
+def test_cab_equals_its_formula() -> None:
+    slope = torch.nn.PReLU(init=-0.7)
+    cab = CAB(8, slope)
+    x = torch.randn(2, 8, 5, 7)
+    y = F.conv2d(x, cab.conv_in.weight, padding=1)
+    y = torch.where(y > 0, y, -0.7 * y)
+    r = F.conv2d(y, cab.conv_out.weight, padding=1)
+    squeezed = (r.mean((2, 3)) @ cab.squeeze.weight[:, :, 0, 0].T).clamp_min(0)
+    gate = torch.sigmoid(squeezed @ cab.excite.weight[:, :, 0, 0].T)
+    close(cab(x), x + r * gate[:, :, None, None])
+    assert not any(name.endswith("bias") for name, _ in cab.named_parameters())
 
 
 # The blocks, each against its formula
@@ -187,6 +229,8 @@ def test_restore_by_strips_equals_the_whole_image() -> None:
         ({"head_width": 0}, "head_width is 0"),
         ({"num_blocks": (2, 3)}, "num_blocks is"),
         ({"num_blocks": (2, 0, 3)}, "num_blocks is"),
+        ({"block": "conv"}, "block is 'conv'; it must be transformer or cnn"),
+        ({"block": "cnn", "width": 10}, "width is 10; with CNN blocks"),
     ],
 )
 def test_impossible_sizes_are_refused(options: dict, message: str) -> None:
