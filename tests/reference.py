@@ -56,7 +56,9 @@ def golden_weights(name: str) -> dict[str, Tensor]:
         state[key] = torch.from_numpy(np.asarray(value, dtype=np.float32))
     # NeRD-Rain's CABs share one PReLU, whose slope has a rule of its own.
     slopes = [key for key in state if key.endswith(".body.1.weight")]
-    return state | dict.fromkeys(slopes, 0.25 + 0.1 * (state[slopes[0]] - 1))
+    if slopes:
+        state |= dict.fromkeys(slopes, 0.25 + 0.1 * (state[slopes[0]] - 1))
+    return state
 
 
 def run_tensorflow(program: str, *arguments: object) -> None:
