@@ -46,24 +46,12 @@ def restore_video(
                 "network": _digest(cast(nn.Module, restorer.network)),
                 **restorer.settings_for(picture.height, picture.width),
             }
-            unfinished = UnfinishedVideo(target, settings, picture, reader.times, options, notify)
-            num_kept = unfinished.num_finished
-            if num_kept:
-                notify(f"{target}: continuing after {plural(num_kept, 'frame')} of an earlier run.")
-            start = max(num_kept - LOOK_BACK, 0) if options.temporal else num_kept
-            rainy = read_ahead(reader.frames(start))
-            bar = tqdm(total=reader.num_frames or None, initial=num_kept, unit="frame")
-            # The thread that reads has stopped before the reader closes the file.
-            with closing(rainy), WriteBehind() as writer, bar:
-                restored: Iterable[np.ndarray] = map(restorer, rainy)
-                if options.temporal:
-                    restored = remove_flicker(restored)
-                for number, frame in enumerate(restored, start):
-                    if number >= num_kept:
-                        writer.submit(unfinished.append, frame)
-                        bar.update()
-            num_frames = unfinished.num_finished
-            notes = unfinished.finish(source, reader.start, reader.last_duration)
+            with UnfinishedVideo(
+                target, settings, picture, reader.times, options, notify
+            ) as unfinished:
+                _restore_frames(reader, unfinished, restorer, options.temporal, notify)
+                num_frames = unfinished.num_finished
+                notes = unfinished.finish(source, reader.start, reader.last_duration)
             for sentence in (*reader.notes, *notes):
                 notify(sentence)
             problems = reader.problems()
@@ -81,6 +69,32 @@ def restore_video(
     except KeyboardInterrupt:
         notify(f"{target}: finished frames are kept; the same command continues after them.")
         raise
+
+
+def _restore_frames(
+    reader: VideoReader,
+    unfinished: UnfinishedVideo,
+    restorer: Restorer,
+    is_temporal: bool,
+    notify: Callable[[str], None],
+) -> None:
+    """Restore the frames that are not finished; the next is read and the last kept meanwhile."""
+    num_kept = unfinished.num_finished
+    if num_kept:
+        kept = plural(num_kept, "frame")
+        notify(f"{unfinished.target}: continuing after {kept} of an earlier run.")
+    start = max(num_kept - LOOK_BACK, 0) if is_temporal else num_kept
+    rainy = read_ahead(reader.frames(start))
+    bar = tqdm(total=reader.num_frames or None, initial=num_kept, unit="frame")
+    # The thread that reads has stopped before the reader closes the file.
+    with closing(rainy), WriteBehind() as writer, bar:
+        restored: Iterable[np.ndarray] = map(restorer, rainy)
+        if is_temporal:
+            restored = remove_flicker(restored)
+        for number, frame in enumerate(restored, start):
+            if number >= num_kept:
+                writer.submit(unfinished.append, frame)
+                bar.update()
 
 
 def _stamp(path: Path) -> str:

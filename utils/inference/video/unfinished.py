@@ -14,11 +14,12 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write, write_text
+from utils.files import FileLock, atomic_write, remove_unfinished, write_text
 from utils.inference.video import VideoOptions
 from utils.inference.video.encoding import MIN_SIDES, write_piece
 from utils.inference.video.joining import join
@@ -31,7 +32,9 @@ SHOWN = 24  # characters of a setting that a sentence shows
 
 
 class UnfinishedVideo:
-    """The finished frames of a video that is being restored.
+    """The finished frames of a video that is being restored; a context manager.
+
+    Inside, no other process can work on the same result; entering raises UserError where one does.
 
     target: the result.
     settings: name -> value of everything that decides the pixels of the result, besides
@@ -62,9 +65,46 @@ class UnfinishedVideo:
             )
         # A long name would leave no room for what follows.
         digest = hashlib.sha1(os.fsencode(target.name)).hexdigest()[:8]
-        self.folder = target.parent / f".{target.stem[:40]}.{digest}.unfinished"
+        hidden = f".{target.stem[:40]}.{digest}"
+        self.folder = target.parent / f"{hidden}.unfinished"
+        self._lock = FileLock(target.parent / f"{hidden}.lock")
         everything = {**vars(options), **settings}
         self.settings = {name: str(value) for name, value in everything.items()}
+        self.notify = notify
+        self.num_encoded = self.num_finished = 0
+
+    def __enter__(self) -> UnfinishedVideo:
+        while not self._lock.is_held:  # another one may just have finished and removed the file
+            self._lock.release()
+            if not self._lock.acquire():
+                raise UserError(
+                    f"{self.target} is being written by {self._lock.holder}; wait for its end, "
+                    "stop it, or choose another --output."
+                )
+        try:
+            remove_unfinished(self.target)
+            self._find_finished()
+        except BaseException:
+            self._unlock()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._unlock()
+
+    def _unlock(self) -> None:
+        # Removed before it is released: who opens it in between finds that it is not there.
+        if self._lock.is_held:
+            self._lock.path.unlink()
+        self._lock.release()
+
+    def _find_finished(self) -> None:
+        """Take what an earlier run left, or remove it if that run had other settings."""
         self.num_encoded = max((_last(piece) + 1 for piece in self._pieces()), default=0)
         self.num_finished = self.num_encoded
         while self._frame_file(self.num_finished).is_file():
@@ -72,9 +112,9 @@ class UnfinishedVideo:
         kept = self._kept_settings()
         if self.folder.is_dir() and kept != self.settings:
             if kept is not None and self.num_finished:
-                notify(
-                    f"{target}: removing {plural(self.num_finished, 'frame')} of an earlier run "
-                    f"with other settings ({_differences(kept, self.settings)})."
+                self.notify(
+                    f"{self.target}: removing {plural(self.num_finished, 'frame')} of an earlier "
+                    f"run with other settings ({_differences(kept, self.settings)})."
                 )
             self.remove()
             self.num_encoded = self.num_finished = 0

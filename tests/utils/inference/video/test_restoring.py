@@ -13,7 +13,8 @@ from typing import Any, cast
 import av
 import numpy as np
 import pytest
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from models.network import DerainingNetwork
 from tests.utils.inference.video.videos import (
@@ -758,3 +759,66 @@ def test_what_frames_carry_and_the_result_does_not_is_reported(tmp_path: Path) -
     source = write(tmp_path / "a", Kind(".mp4", options=options), scene(2, 32, 48))
     (note,) = restore(source, tmp_path / "out.mp4")
     assert note == f"{source}: not kept: the arrangement of the stereoscopic views."
+
+
+class Darker(DerainingNetwork):
+    """Its result is half its input, as its only weight says; it is interrupted once."""
+
+    def __init__(self, frames_before_interrupt: int = -1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5), requires_grad=False)
+        self.num_left, self.num_frames = frames_before_interrupt, 0
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        if self.num_left == 0:
+            raise KeyboardInterrupt
+        self.num_left -= 1
+        self.num_frames += 1
+        return (self.weight * rainy,)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"strength": 0.75}, "strength: 1.0, now 0.75"),
+        ({"weight": 0.25}, "(network)"),
+        ({"crf": 14}, "crf: 12, now 14"),
+        ({"codec": "hevc"}, "codec: h264, now hevc"),
+        ({"temporal": True}, "temporal: False, now True"),
+        ({"tile": 64}, "tile: 96x128, now 64x64"),
+        ({"source": 7}, "(input)"),
+        ({"memory": 2**31}, None),  # the same tile, hence the same pixels
+        ({"notify": "another"}, None),
+    ],
+    ids=lambda value: next(iter(value), None) if isinstance(value, dict) else "",
+)
+def test_finished_frames_are_used_only_where_the_pixels_are_the_same(
+    change: dict[str, Any], named: str | None, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "a", Kind(".mkv"), scene(6, 96, 128))
+    target, notes = tmp_path / "out.mp4", []
+
+    def run(network: Darker, options: VideoOptions, **changed: Any) -> int:
+        restorer = Restorer(network, **{"notify": notes.append, **changed})
+        assert restore_video(source, target, restorer, options, notes.append) == []
+        return network.num_frames
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Darker(frames_before_interrupt=4), VideoOptions())
+    assert "finished frames are kept" in notes.pop() and not target.exists()
+    changed = dict(change)
+    if changed.pop("source", None):
+        os.utime(source, (7, 7))
+    if changed.pop("notify", None):
+        changed["notify"] = lambda sentence: None
+    network = Darker()
+    network.weight *= changed.pop("weight", 0.5) / 0.5
+    of_video = {name: changed.pop(name) for name in list(changed) if name in vars(VideoOptions())}
+    num_restored = run(network, VideoOptions(**of_video), **changed)
+    if named:
+        assert named in notes[0] and "removing 4 frames" in notes[0]
+        assert num_restored >= 6
+    else:
+        assert notes == [f"{target}: continuing after 4 frames of an earlier run."]
+        assert num_restored == 2
+    assert len(read(target).frames) == 6

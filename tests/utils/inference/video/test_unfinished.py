@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ unfinished.PIECE = 4
 with VideoReader(source) as reader:
     kept = unfinished.UnfinishedVideo(
         target, {}, reader.picture, reader.times, VideoOptions(), print
-    )
+    ).__enter__()
     for number, frame in enumerate(reader.frames(kept.num_finished), kept.num_finished):
         if number == stop:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -51,6 +52,7 @@ with VideoReader(source) as reader:
 
     kept.remove = remove_and_die
     kept.finish(source, reader.start, reader.last_duration)
+    kept.__exit__(None, None, None)
 """
 
 
@@ -92,7 +94,8 @@ def test_a_run_that_is_killed_while_it_cleans_up_leaves_nothing_to_go_on_with(
     source = write(tmp_path / "a", Kind(".mp4"), scene(10, 32, 48))
     target = tmp_path / "out" / "a.mp4"
     run(source, target, removals=removed)
-    assert len(read(target).frames) == 10 and len(list(target.parent.iterdir())) == 2
+    assert len(read(target).frames) == 10
+    assert len(list(target.parent.iterdir())) == 3  # beside it the folder and the lock
     errors, _ = run(source, target)
     assert errors == ""
     assert len(read(target).frames) == 10
@@ -131,9 +134,11 @@ def test_a_run_with_other_settings_begins_anew_and_reports_it_first(tmp_path: Pa
                 said.append(sentence)
 
             options = VideoOptions(crf=crf)
-            return UnfinishedVideo(
-                tmp_path / "b.mp4", settings, reader.picture, reader.times, options, notify
-            )
+            target = tmp_path / "b.mp4"
+            with UnfinishedVideo(
+                target, settings, reader.picture, reader.times, options, notify
+            ) as unfinished:
+                return unfinished
 
         first = begin(strength=1.0, weights="a" * 64)
         assert not first.folder.exists()  # until something is finished
@@ -174,3 +179,51 @@ def test_frames_too_small_for_a_codec_are_refused_before_the_first(tmp_path: Pat
                     UnfinishedVideo(*arguments)
             else:
                 UnfinishedVideo(*arguments)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from utils.files import FileLock
+
+lock = FileLock(Path(sys.argv[1]))
+print("has it" if lock.acquire() else f"held by {lock.holder}", flush=True)
+sys.stdin.read()
+"""
+
+
+def hold(lock: Path) -> subprocess.Popen[str]:
+    """A process that takes a lock, or says who has it, and ends with its input."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_runs_do_not_mix_their_frames(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", Kind(".mp4"), scene(2, 32, 48))
+    with VideoReader(source) as reader:
+        target = tmp_path / "out" / "a.mp4"
+        mine = UnfinishedVideo(target, {}, reader.picture, reader.times, VideoOptions(), print)
+        with mine:  # the other one is second
+            (lock,) = target.parent.iterdir()
+            with hold(lock) as other:
+                answer = other.communicate("")[0]
+            assert answer.startswith(f"held by process {os.getpid()} on ")
+        assert list(target.parent.iterdir()) == []
+        with hold(lock) as other:  # the other one is first
+            assert other.stdout.readline() == "has it\n"
+            left = target.parent / ".partial-a-abcdefgh.mp4"
+            left.touch()
+            with pytest.raises(
+                UserError, match=rf"a\.mp4 is being written by process {other.pid} on"
+            ):
+                mine.__enter__()
+            assert left.exists()  # which belongs to the other one
+            other.communicate("")
+        with mine:
+            assert not left.exists()
+        assert list(target.parent.iterdir()) == []
