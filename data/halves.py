@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data.known_sets import KNOWN_SETS, known_set
 from utils.errors import UserError
 from utils.images import read_rgb
 from utils.wording import plural
@@ -27,15 +28,10 @@ LOOKED_AT = 20  # images, spread over the set
 MARGIN = 1.02
 SHARE = 0.75  # of the images that must have a say
 
-# Known sets by folders on the way to their files (in small letters) and their rainy half.
+# Folders of a known set's archive (in small letters) and its rainy half.
 KNOWN_HALVES = {
-    "did-mdn": "left",
-    "did-mdn-training": "left",
-    "did-mdn-test": "left",
-    "rain_heavy": "left",
-    "rain_medium": "left",
-    "rain_light": "left",
-    "rain800": "right",
+    **dict.fromkeys(("did-mdn-training", "did-mdn-test"), "left"),
+    **dict.fromkeys(("rain_heavy", "rain_medium", "rain_light"), "left"),
 }
 
 
@@ -78,9 +74,7 @@ def rainy_half(paths: Sequence[Path], stated: str = "auto") -> str:
     ratios = [_roughness_of_halves(read_rgb(path)) for path in _spread(paths, LOOKED_AT)]
     left = sum(ratio > MARGIN for ratio in ratios)
     right = sum(ratio < 1 / MARGIN for ratio in ratios)
-    known = next(
-        (KNOWN_HALVES[part] for part in _folders_above(paths[0]) if part in KNOWN_HALVES), ""
-    )
+    known = next(filter(None, map(_known_half, paths[0].absolute().parents)), "")
     seen = ""
     if left + right >= SHARE * len(ratios) and not (left and right):
         seen = "left" if left else "right"
@@ -102,9 +96,9 @@ def _how_to_say() -> str:
     return "say which it is by DATA.RAINY_HALF or --rainy-half, left or right"
 
 
-def _folders_above(path: Path) -> list[str]:
-    """The names of the folders of a file, the nearest first."""
-    return [folder.name.casefold() for folder in path.absolute().parents]
+def _known_half(folder: Path) -> str:
+    name = known_set(folder.name)
+    return KNOWN_SETS[name].rainy_half if name else KNOWN_HALVES.get(folder.name.casefold(), "")
 
 
 def _spread(paths: Sequence[Path], most: int) -> Sequence[Path]:

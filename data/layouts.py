@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from natsort import natsorted, ns
-
 from data.halves import are_side_by_side, rainy_half, roughness
+from data.known_sets import known_set
 from data.listed import ListedPair, is_list_of_pairs, read_list
 from data.names import Pattern, composed, has_word
 from utils.errors import UserError
+from utils.folders import FolderContent, dead_link_sentence, scan_folder
 from utils.images import SUFFIXES, read_rgb
 from utils.wording import plural
 
@@ -181,58 +181,43 @@ class Folder:
         return self.path.name
 
     @cached_property
-    def _entries(self) -> tuple[list[str], list[str], list[str]]:
-        images, folders, texts = [], [], []
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                name = entry.name
-                suffix = os.path.splitext(name)[1].lower()
-                if name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(name)
-                elif entry.is_file():
-                    if suffix in SUFFIXES:
-                        images.append(name)
-                    elif suffix == ".txt":
-                        texts.append(name)
-                elif entry.is_symlink() and (suffix in SUFFIXES or not suffix):
-                    raise UserError(
-                        f"{entry.path} is a link to {os.readlink(entry.path)}, which does not "
-                        "exist; mend the link or remove it."
-                    )
-        return images, folders, texts
+    def _content(self) -> FolderContent:
+        content = scan_folder(self.path)
+        for link in content.dead_links:
+            if link.suffix.lower() in SUFFIXES or not link.suffix:  # of an image or a folder
+                raise UserError(dead_link_sentence(link))
+        return content
 
     @cached_property
     def images(self) -> list[Path]:
         """The images directly in the folder."""
-        return [self.path / name for name in natsorted(self._entries[0], alg=ns.IGNORECASE)]
+        return [path for path in self._content.files if path.suffix.lower() in SUFFIXES]
 
     @cached_property
     def folders(self) -> list[Folder]:
         """The folders in it that hold images at any depth."""
         above = (*self.above, os.path.realpath(self.path))
         found = [
-            Folder(self.path / name, above)
-            for name in natsorted(self._entries[1], alg=ns.IGNORECASE)
-            if os.path.realpath(self.path / name) not in above
+            Folder(path, above)
+            for path in self._content.folders
+            if os.path.realpath(path) not in above
         ]
         return [folder for folder in found if folder.holds_images]
 
     @property
     def folder_names(self) -> list[str]:
         """The names of all visible folders in it, empty ones too."""
-        return natsorted(self._entries[1], alg=ns.IGNORECASE)
+        return [path.name for path in self._content.folders]
 
     @cached_property
     def lists(self) -> list[Path]:
         """The text files directly in it that list pairs."""
-        texts = [self.path / name for name in natsorted(self._entries[2], alg=ns.IGNORECASE)]
+        texts = (path for path in self._content.files if path.suffix.lower() == ".txt")
         return [path for path in texts if is_list_of_pairs(path)]
 
     @cached_property
     def holds_images(self) -> bool:
-        return bool(self._entries[0]) or bool(self.folders)
+        return bool(self.images) or bool(self.folders)
 
     def named(self, *, everything: bool = False) -> dict[str, Path]:
         """The images by name: the direct ones, or without any those of the folders below.
@@ -267,7 +252,12 @@ class Meaning(NamedTuple):
 
 
 def meaning(name: str) -> Meaning:
-    """Read a folder's name by the words of the tables; any case, with fillers and other words."""
+    """Read a folder's name by the words of the tables; any case, with fillers and other words.
+
+    The name of a known set says nothing: GT-RAIN, HQ-RAIN.
+    """
+    if known_set(name):
+        return Meaning("")
     spaced = _spaced(name)
     for role, rank, words in (
         ("clean", 0, CLEAN_FOLDERS),
@@ -341,10 +331,12 @@ def _spaced(name: str) -> str:
     return " ".join(re.split(r"[\W_]+", composed(name).casefold())).strip()
 
 
-def _is_set(folder: Folder) -> bool:
-    """Whether a folder holds both sides itself, so that it is not a side."""
+def _is_set(folder: Folder, depth: int = 2) -> bool:
+    """Whether a folder, or its train/ or test/, holds both sides: then it is not a side itself."""
     roles = {meaning(child.name).role for child in folder.folders}
-    return {"rainy", "clean"} <= roles
+    if {"rainy", "clean"} <= roles:
+        return True
+    return depth > 1 and any(_is_set(child, depth - 1) for child in folder.folders)
 
 
 def _read_kinds(tree: Folder, kinds: Sequence[Kind]) -> Sides:
@@ -422,7 +414,7 @@ def _recognise(tree: Folder, layout: str, match: str) -> Sides | None:
 
 def _refuse_a_side(tree: Folder) -> None:
     """Raise NoPairsError for a folder whose partner lies beside it."""
-    if not meaning(tree.name).role:
+    if not meaning(tree.name).role or _is_set(tree):
         return
     parent = Folder(tree.path.absolute().parent)
     for kind in _kinds(parent):

@@ -225,6 +225,21 @@ def test_two_folders_of_clean_images_are_refused(tmp_path: Path) -> None:
         find_pairs(tmp_path)
 
 
+def test_the_names_of_known_sets_are_not_those_of_sides(tmp_path: Path) -> None:
+    """HQ-RAIN, GT-RAIN and Outdoor-Rain beside each other, and another set of words of a side."""
+    for name, split in (("HQ-RAIN", "test"), ("Outdoor-Rain", "."), ("My clean rain", "train")):
+        folder = Archive(numbered(f"{split}/input/{{}}.png", f"{split}/target/{{}}.png")).write(
+            tmp_path / name
+        )
+        assert len(find_pairs(folder / split).pairs) == len(find_pairs(folder).pairs) == 3
+    scene = Archive([("s1/s1-R-001.png", "s1/s1-C-000.png")]).write(tmp_path / "GT-RAIN")
+    assert len(find_pairs(scene).pairs) == 1
+    assert set_folders(tmp_path) == (None, None)
+    assert set_folders(tmp_path / "HQ-RAIN") == (
+        tmp_path / "HQ-RAIN" / "test" / "input", tmp_path / "HQ-RAIN" / "test" / "target",
+    )  # fmt: skip
+
+
 def test_folders_without_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"The folder .* holds no image \(\.png, "):
         images_by_name(tmp_path)
