@@ -228,7 +228,7 @@ def restoring_options(args: argparse.Namespace) -> RestoringOptions:
 def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
     network: DerainingNetwork | ForeignNetwork
     if args.model == "spandrel":
-        network = load_foreign(args.weights)
+        network = load_foreign(args.weights, notify=say)
     elif args.model:
         network = load_published(args.model, args.weights, parse_options(args.options), notify=say)
     elif args.weights:

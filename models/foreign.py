@@ -1,31 +1,30 @@
-"""Networks of others, so that their rows can stand beside ours: whatever spandrel recognises.
+"""Networks of other projects, so that their rows can stand beside ours: what spandrel recognises.
 
-spandrel (https://github.com/chaiNNer-org/spandrel) tells an architecture from the names in a file
-of weights; spandrel_extra_arches adds Restormer, MPRNet and others. Both are optional.
+spandrel (https://github.com/chaiNNer-org/spandrel) recognises an architecture by the names in its
+state dict; spandrel_extra_arches adds Restormer, MPRNet and others. Both are optional. spandrel's
+own loader would execute TorchScript archives, so it gets nothing but tensors that were read here.
 """
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from utils.checkpoints import require_file
+from models.published.reader import read_state_dict
 from utils.errors import UserError
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
 INSTALL = "pip install spandrel spandrel_extra_arches"
-# Of its own formats spandrel reads these without executing anything.
-SUFFIXES = (".pth", ".ckpt", ".safetensors")
 
 
 class ForeignNetwork(nn.Module):
-    """A network of spandrel with what restoring needs to know of it."""
+    """A network of spandrel, with what the restorer needs to know about it."""
 
     tile_step = 32
     released_window = None
@@ -43,17 +42,23 @@ class ForeignNetwork(nn.Module):
         self.restore = torch.compile(self.restore)  # type: ignore[method-assign]
 
     def restore(self, rainy: Tensor) -> Tensor:
-        """(B, 3, H, W), RGB in [0, 1], to the same, one image at a time as spandrel takes them."""
+        """(B, 3, H, W), RGB in [0, 1], to the same; one image at a time, as spandrel requires."""
         return torch.cat([self.descriptor(image) for image in rainy.split(1)])
 
 
-def load_foreign(path: str | Path) -> ForeignNetwork:
-    """The network that a weights file of others holds, in eval mode on the CPU.
+def load_foreign(path: str | Path, notify: Callable[[str], None] = print) -> ForeignNetwork:
+    """The network in another project's weights file, in eval mode on the CPU.
 
-    Raises UserError where spandrel is missing or does not know the file, and for networks that do
-    not map RGB images to RGB images of the same size.
+    ``path`` is a .safetensors file or one that ``torch.save`` wrote, under any suffix. ``notify``
+    gets a sentence where something in the file was left out or chosen.
+
+    Raises UserError for a file that is missing, damaged or could execute code, if spandrel is not
+    installed or does not recognise the network, and for networks that do not map RGB images to RGB
+    images of the same size.
     """
-    path = Path(path)
+    found = read_state_dict(Path(path))
+    if found.note:
+        notify(found.note)
     try:
         import spandrel
     except ImportError as error:
@@ -64,20 +69,17 @@ def load_foreign(path: str | Path) -> ForeignNetwork:
         spandrel_extra_arches.install(ignore_duplicates=True)
         missing = ""
     except ImportError:
-        missing = " (spandrel_extra_arches, which knows more, is not installed)"
-    require_file(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"{path} is no weights file for spandrel; take one of {' '.join(SUFFIXES)}."
-        )
+        missing = " (spandrel_extra_arches, which knows more networks, is not installed)"
+    entries = spandrel.canonicalize_state_dict(found.entries)
     try:
-        descriptor = spandrel.ModelLoader("cpu").load_from_file(path)
+        descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(entries)
     except spandrel.UnsupportedModelError as error:
-        raise UserError(f"spandrel does not know the network in {path}{missing}.") from error
-    # All that its readers raise on damaged files.
-    except (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError,
-            TypeError, ValueError, pickle.UnpicklingError) as error:  # fmt: skip
-        raise UserError(f"{path} is truncated or no weights file: {error}") from error
+        raise UserError(f"spandrel does not recognise the network in {path}{missing}.") from error
+    # What its architectures raise where names look right but shapes do not.
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"spandrel cannot build the network in {path}: {reason}") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or (
         (descriptor.input_channels, descriptor.output_channels, descriptor.scale) != (3, 3, 1)
     ):

@@ -136,66 +136,14 @@ def test_an_authors_checkpoint_gives_the_same_image(
         run(*arguments, "--output", tmp_path / "out")
 
 
-@pytest.mark.extras
-@pytest.mark.parametrize("name", ["NAFNet", "Restormer", "MPRNet"])
-def test_networks_that_spandrel_recognises(
-    run: Callable[..., int], tmp_path: Path, name: str
-) -> None:
-    """Restored by the command as by the network itself; odd sizes too, which it pads."""
-    pytest.importorskip("spandrel")
-    extra = "spandrel" if name == "NAFNet" else "spandrel_extra_arches"
-    architecture = pytest.importorskip(f"{extra}.architectures.{name}")
-    torch.manual_seed(0)
-    small = {
-        "NAFNet": {"enc_blk_nums": [1], "dec_blk_nums": [1]},
-        "Restormer": {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1},
-        "MPRNet": {"n_feat": 8, "scale_unetfeats": 4, "scale_orsnetfeats": 4, "num_cab": 2},
-    }
-    network = getattr(architecture, name)(**small[name]).eval()
-    torch.save({"state_dict": network.state_dict()}, tmp_path / "theirs.pth")
-    image = smooth_image(1, 64, 96)
-    images.write_png(tmp_path / "a.png", image)
-    images.write_png(tmp_path / "odd.png", smooth_image(2, 67, 85))
-    arguments = ("--weights", tmp_path / "theirs.pth", "--model", "spandrel")
-    inputs = ("--input", tmp_path / "a.png", tmp_path / "odd.png", "--output", tmp_path / "out")
-    assert run(*arguments, *inputs) == 0
-    with torch.inference_mode():
-        rainy = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
-        restored = network(rainy)
-    restored = restored[0] if isinstance(restored, (list, tuple)) else restored
-    expected = images.to_uint8(restored[0].permute(1, 2, 0).numpy())
-    np.testing.assert_allclose(pixels_of(tmp_path / "out" / "a.png"), expected, atol=1)
-    assert pixels_of(tmp_path / "out" / "odd.png").shape == (67, 85, 3)
-
-
-@pytest.mark.extras
-def test_what_spandrel_does_not_know_is_a_sentence(
-    run: Callable[..., int], weights: Path, tmp_path: Path
-) -> None:
-    spandrel = pytest.importorskip("spandrel")
-    assert spandrel.MAIN_REGISTRY
-    images.write_png(tmp_path / "a.png", smooth_image(1, 8, 8))
-    arguments = ("--model", "spandrel", "--input", tmp_path / "a.png", "--output", tmp_path / "out")
-    torch.save({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "theirs.pth")
-    (tmp_path / "broken.pth").write_bytes(b"nothing")
-    torch.save({}, tmp_path / "other.bin")
-    for name, sentence in (
-        ("theirs.pth", "does not know the network"),
-        ("broken.pth", "truncated or no weights file"),
-        ("absent.pth", "There is no file"),
-        ("other.bin", "take one of .pth"),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            run(*arguments, "--weights", tmp_path / name)
-
-
-def test_without_spandrel_its_packages_are_named(
-    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_model_spandrel_reads_files_of_other_projects(
+    run: Callable[..., int], tmp_path: Path
 ) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 8, 8))
-    monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(UserError, match="pip install spandrel spandrel_extra_arches"):
-        run("--input", tmp_path / "a.png", "--output", tmp_path / "out", "--model", "spandrel")
+    torch.save({"epoch": 3}, tmp_path / "theirs.pth.tar")
+    arguments = ("--input", tmp_path / "a.png", "--weights", tmp_path / "theirs.pth.tar")
+    with pytest.raises(UserError, match=r"theirs\.pth\.tar holds no named tensors"):
+        run(*arguments, "--model", "spandrel")
 
 
 def test_without_weights_the_shipped_network_is_taken(
