@@ -40,6 +40,7 @@ from tools.streak_index import (
 )
 from utils.errors import UserError, run_main
 from utils.images import images_by_stem, write_png
+from utils.wording import plural
 
 # The scene behind the rain is a median over (along, across) this many pixels.
 MEDIAN = (7, 25)
@@ -98,8 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_png(options.output / f"{stem}_{number}.png", gray)
         count += len(found.windows)
     if not count:
-        raise UserError(f"None of the {len(photos)} photographs in {options.input} gave a crop.")
-    print(f"{count} crops of {len(photos)} photographs in {options.output}")
+        raise UserError(
+            f"None of the {plural(len(photos), 'photograph')} in {options.input} gave a crop."
+        )
+    print(f"{plural(count, 'crop')} of {plural(len(photos), 'photograph')} in {options.output}")
     if options.sheet:
         write_png(options.sheet, draw_sheet([found for found in harvests.values() if found]))
 

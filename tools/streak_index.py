@@ -17,6 +17,12 @@ is not the aim for a single photograph; compare the means of many.
 
 shows what the figures say where the truth is known: drawn rain, part of which is taken away again,
 and the rainy photographs blurred.
+
+    python tools/streak_index.py --weights W.safetensors --clean PHOTOS --layers LAYERS
+
+shows which streaks a network removes: four layers at a time are enlarged, blurred, made fainter and
+laid over the middle of each photograph. A figure is the share of the gradients across minus those
+along that goes again.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -33,9 +40,11 @@ from scipy.ndimage import median_filter
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from data.rain import lay_over, random_fine_rain, random_rain, streak_layer
-from data.synthesis import read_photo
+from data.synthesis import find_layers, read_layers, read_photo
+from models import load_weights
 from utils.errors import UserError, run_main
 from utils.images import images_by_stem
+from utils.inference.restorer import Restorer
 from utils.markdown import markdown_table
 
 # Sigma of the step filters across the streaks, pixels: streaks of about 2, 4 and 8 pixels.
@@ -50,6 +59,12 @@ LARGEST_STEP = 24.0
 LONGEST = 81
 # Side of the squares whose median step counts: a single edge in one of them does not matter.
 CELL = 24
+# What the table of removed streaks tries: how many times as large as in the layers, sigma of the
+# blur in pixels, and strength; on the middle square of each photograph.
+REMOVAL_SCALES = (1.0, 2.0, 3.0)
+REMOVAL_BLURS = (0.0, 1.5)
+REMOVAL_GAINS = (0.12, 0.3, 0.8)
+REMOVAL_SIDE = 256
 # Directions that are tried for the rain, degrees from the vertical.
 ANGLES = tuple(range(-45, 46, 5))
 
@@ -62,13 +77,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--input", type=Path, help="folder of rainy photographs")
     parser.add_argument("--results", type=Path, nargs="+", help="folders of restored images")
     parser.add_argument("--calibrate", type=Path, metavar="CLEAN", help="clean photographs")
+    parser.add_argument("--weights", type=Path, help="a network whose limits are to be seen")
+    parser.add_argument("--clean", type=Path, help="clean photographs for it")
+    parser.add_argument("--layers", type=Path, help="rain for it: pairs, or gray images of rain")
     options = parser.parse_args(arguments)
-    if options.calibrate and not options.input and not options.results:
+    given = {name for name, value in vars(options).items() if value is not None}
+    if given == {"calibrate"}:
         print(calibration_table(options.calibrate))
-    elif options.input and options.results and not options.calibrate:
+    elif given == {"input", "results"}:
         print(results_table(options.input, options.results))
+    elif given == {"weights", "clean", "layers"}:
+        network = load_weights(options.weights)
+        print(removal_table(Restorer(network), options.clean, options.layers))
     else:
-        raise UserError("Give --input and --results, or --calibrate alone.")
+        raise UserError(
+            "Give --input and --results, --calibrate alone, or --weights, --clean and --layers."
+        )
 
 
 HEADINGS = ("streaks: fine", "medium", "wide", "mean", "texture", "colour")
@@ -114,6 +138,59 @@ def calibration_table(folder: Path) -> str:
         for name, image in changed.items():
             rows.setdefault(name, []).append(compare_photos(rainy, image, rain.angle))
     return _table(rows)
+
+
+def removal_table(
+    restore: Callable[[np.ndarray], np.ndarray], clean_folder: Path, layer_folder: Path
+) -> str:
+    """Which share of the streaks of each scale, blur and strength ``restore`` removes."""
+    layers = read_layers(find_layers(layer_folder, [], "--layers"))
+    photos = [read_photo(path) for path in images_by_stem(clean_folder).values()]
+    rows = []
+    for scale, blur in product(REMOVAL_SCALES, REMOVAL_BLURS):
+        shares = []
+        for gain in REMOVAL_GAINS:
+            excess = []
+            for number, photo in enumerate(photos):
+                clean = middle(photo, REMOVAL_SIDE)
+                rng = np.random.default_rng(number)  # the same layers in all cells of the table
+                layer = gain * enlarged_layer(layers, clean.shape[0], clean.shape[1], scale, rng)
+                if blur:
+                    layer = cv2.GaussianBlur(layer, (0, 0), blur)
+                rainy = lay_over(clean, layer)
+                excess.append([raw_excess(image) for image in (clean, rainy, restore(rainy))])
+            dry, before, after = np.mean(excess, axis=0)
+            shares.append(f"{(before - after) / (before - dry):.0%}")
+        rows.append([f"{scale:g}, {blur:g}", *shares])
+    return markdown_table(["scale, blur", *(f"gain {gain:g}" for gain in REMOVAL_GAINS)], rows)
+
+
+def enlarged_layer(
+    layers: Sequence[np.ndarray], height: int, width: int, scale: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Four of the layers laid over one another, ``scale`` times as large, (height, width)."""
+    total = np.zeros((height, width), np.float32)
+    for which in rng.integers(len(layers), size=4):
+        layer = layers[which]
+        enlarged = cv2.resize(layer, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        missing = [
+            (0, max(wanted - given, 0))
+            for wanted, given in zip(total.shape, enlarged.shape, strict=True)
+        ]
+        total += np.pad(enlarged, missing, mode="symmetric")[:height, :width]
+    return total
+
+
+def middle(image: np.ndarray, side: int) -> np.ndarray:
+    """The middle square of an image, or what there is of it."""
+    top, left = (max(size - side, 0) // 2 for size in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+def raw_excess(image: np.ndarray) -> float:
+    """Mean step to the next pixel in a row minus that in a column, gray levels."""
+    gray = to_gray(image)
+    return float(np.abs(np.diff(gray, axis=1)).mean() - np.abs(np.diff(gray, axis=0)).mean())
 
 
 def compare_photos(rainy: np.ndarray, restored: np.ndarray, angle: float) -> list[float]:
