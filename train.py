@@ -8,6 +8,10 @@ curves.png, TensorBoard events, sample pictures, latest.pth (to go on with --res
 from __future__ import annotations
 
 import utils.training.launcher  # noqa: F401  (before PyTorch, as it says itself)
+from utils.training.stopping import end_at_signals
+
+if __name__ == "__main__":
+    end_at_signals()
 
 # isort: split
 import argparse
@@ -33,7 +37,7 @@ from utils.inference.restorer import Restorer
 from utils.metrics import score
 from utils.training.build import Run, Start, build_run, note_other_recipe
 from utils.training.checks import check_all_are_trained, refuse_step
-from utils.training.distributed import destroy_distributed, init_distributed
+from utils.training.distributed import destroy_distributed, init_distributed, mistakes_said_once
 from utils.training.dry_run import dry_run
 from utils.training.logs import summary
 from utils.training.optim import gradient_norm
@@ -47,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a deraining network.",
         epilog="All settings with their defaults are listed in configs/__init__.py. "
-        "A run that SIGINT, SIGTERM or SIGUSR1 ends is saved and exits with status "
+        "A run that SIGINT, SIGTERM, SIGUSR1 or SIGHUP ends is saved and exits with status "
         f"{EXIT_STOPPED}: the same command with --resume goes on. Mistakes exit with 1.",
     )
     default = Path(__file__).with_name("training.yml")
@@ -77,11 +81,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int | None:
     args = parse_arguments()
-    cfg = load_config(args.config, args.settings)
-    if args.dry_run:  # writes nothing
-        cfg = load_config(args.config, [*args.settings, "DATA.CACHE", ""])
+    not_written = ["DATA.CACHE", ""] if args.dry_run else []  # a dry run writes nothing
+    with mistakes_said_once():
+        cfg = load_config(args.config, [*args.settings, *not_written])
     start = Start(args.resume, args.resume_from, args.accept_changed_data, args.dry_run)
-    processes = init_distributed(cfg.RUN.BACKEND)
+    processes = init_distributed(cfg.RUN.BACKEND, cfg.RUN.TIMEOUT)
     if processes.is_main:
         note_other_recipe(cfg, args.config, args.settings)
     folder = RunFolder(Path(cfg.RUN.FOLDER) / cfg.RUN.NAME)
@@ -90,7 +94,8 @@ def main() -> int | None:
         try:
             run = build_run(cfg, start, folder, processes, stop)
             if args.dry_run:
-                dry_run(run, train_one_step)
+                with stop.interruptible():
+                    dry_run(run, train_one_step)
             else:
                 train(run, args.stop_after_epoch)
         except RunStopped:
@@ -267,6 +272,7 @@ def validate(run: Run) -> Record:
     if not sets:
         return {}
     save(run)
+    run.processes.share_buffers(network)
     network.eval()
     restorer = Restorer(network, device=run.processes.device)  # as test.py with its defaults
     scores = {name: score_set(run, restorer, name) for name in sets}

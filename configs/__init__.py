@@ -31,6 +31,7 @@ def default_config() -> CfgNode:
     c.RUN.FOLDER = "runs"
     c.RUN.SEED = 0  # decides weights, order and augmentation; on a CPU to the last bit
     c.RUN.DETERMINISTIC = False  # the same bits on CUDA too, more slowly; no autotuner of cuDNN
+    c.RUN.TIMEOUT = 10.0  # minutes that processes wait for one that is missing
     c.RUN.BACKEND = "auto"  # of several processes: NCCL on CUDA; or gloo, which can share a GPU
 
     c.MODEL = CfgNode()

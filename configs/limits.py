@@ -20,6 +20,7 @@ NO_LIMIT = float("inf")
 # Setting -> the least and the largest value, of a number or of each element of a list.
 RANGES: dict[str, tuple[float, float]] = {
     "RUN.SEED": (0, 2**32 - 1),
+    "RUN.TIMEOUT": (POSITIVE, 24 * 60),
     "DATA.REPEAT": (1, NO_LIMIT),
     "DATA.WORKERS": (0, NO_LIMIT),
     "DATA.SYNTHESIS.HOLD_OUT": (0, NO_LIMIT),
@@ -116,6 +117,11 @@ def check_values(cfg: CfgNode) -> None:
             "where the cosine is to end; raise the one or lower the other."
         )
     Tile.parse(cfg.TEST.TILE)
+    if cfg.SCHEDULE.NAME == "warmup_cosine" and cfg.SCHEDULE.WARMUP_EPOCHS >= cfg.OPTIM.EPOCHS:
+        raise UserError(
+            f"SCHEDULE.WARMUP_EPOCHS is {cfg.SCHEDULE.WARMUP_EPOCHS}; it must be below "
+            f"OPTIM.EPOCHS, {cfg.OPTIM.EPOCHS}."
+        )
     if not cfg.RUN.NAME:
         raise UserError("RUN.NAME is empty; it names the run's folder.")
 

@@ -169,6 +169,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def seal_of(path: Path) -> str:
+    """The sum over a whole checkpoint that ``write_checkpoint`` put at its end, in hexadecimal."""
+    with path.open("rb") as file:
+        file.seek(-SEAL_LENGTH, os.SEEK_END)
+        return file.read().hex()
+
+
 def _seal(path: Path) -> None:
     """Append a sum over the whole file, as the comment that every zip archive may end with."""
     with path.open("r+b") as file:

@@ -18,6 +18,7 @@ from data.loaders import Loaders, build_loaders
 from losses import build_criterion
 from losses.criteria import Criterion
 from models import NETWORKS, build_model, load_initial
+from utils.checkpoints import seal_of
 from utils.console import say
 from utils.devices import bf16_warning
 from utils.files import write_text
@@ -27,9 +28,10 @@ from utils.training.distributed import Processes
 from utils.training.ema import ModelEma
 from utils.training.graphs import GraphedCompute, check_graph
 from utils.training.logs import RunLog
-from utils.training.optim import build_optimizer, checkpoint_blocks, set_backends
+from utils.training.optim import build_optimizer, checkpoint_blocks, has_batch_norm, set_backends
 from utils.training.plan import Pace, RunPlan
 from utils.training.run_folder import RunFolder
+from utils.training.same_start import data_facts, program_facts
 from utils.training.schedule import Schedule
 from utils.training.state import TrainingState, read_state, seed_everything
 from utils.training.stopping import StopSignal
@@ -69,22 +71,30 @@ def build_run(
 
     Called by all processes together: a UserError of one ends them all.
     """
+    processes.check_same(program_facts(cfg))
     checkpoint = None
-    with processes.all_or_none():
+    with processes.all_or_none(stop):
         if processes.is_main and not start.dry_run:
             checkpoint = folder.checkpoint_to_resume(start.resume, start.resume_from)
     checkpoint = processes.gather(checkpoint)[0]
-    with processes.all_or_none():
+    with processes.all_or_none(stop):
         # Remembers which images were found sound; a dry run writes nothing.
         index = None if start.dry_run else Path(cfg.RUN.FOLDER) / ".checked"
         loaders, criterion, schedule, state = _build_parts(
             cfg, processes, index, checkpoint is not None
         )
+    facts = data_facts(state.plan.num_samples, state.files)
+    with processes.all_or_none(stop):
+        if processes.is_main and not start.dry_run:
+            folder.lock(is_new=checkpoint is None)
+        if checkpoint is not None:
+            facts |= _take_up(state, folder, processes, checkpoint, start.accept_changed_data)
+    processes.check_same(facts)
     model = processes.in_step(state.network)
     log = None
-    with processes.all_or_none():
-        if not start.dry_run:
-            log = _begin(state, folder, processes, checkpoint, start.accept_changed_data)
+    with processes.all_or_none(stop):
+        if processes.is_main and not start.dry_run:
+            log = _open_log(state, folder)
     return Run(
         cfg=cfg,
         folder=folder,
@@ -138,8 +148,13 @@ def _build_parts(
         left = load_initial(network, node.NAME, node.INIT, node.INIT_PARTIAL, node.OPTIONS)
         if left and processes.is_main:
             say(f"note: MODEL.INIT gave {left}")
-    if processes.world_size > 1 and device.type == "cuda":  # PyTorch has it for GPUs only
+    if processes.world_size > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    elif processes.world_size > 1 and processes.is_main and has_batch_norm(network):
+        say(
+            "note: PyTorch joins the statistics of batch norms over GPUs only; here each process "
+            "normalises its share of a batch alone, and process 0's running averages are kept"
+        )
     network.to(device)
     if cfg.OPTIM.CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)
@@ -151,7 +166,7 @@ def _build_parts(
     optimizer = build_optimizer(cfg, network)
     plan = RunPlan(cfg, loaders.sampler.num_samples)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")
-    files = _stamp_data(loaders) if processes.is_main else {}  # for the one that writes them
+    files = _identify_data(loaders)
     state = TrainingState(cfg, network, ema, optimizer, scaler, plan, files)
     # Before a checkpoint is loaded: the base learning rate is this run's, not the saved one.
     schedule = Schedule(optimizer, cfg.SCHEDULE, cfg.OPTIM.EPOCHS, plan.total_steps)
@@ -169,7 +184,7 @@ def _check_outputs(cfg: CfgNode, criterion: Criterion) -> None:
     criterion.check(network(rainy), rainy)
 
 
-def _stamp_data(loaders: Loaders) -> dict[str, FileStamps]:
+def _identify_data(loaders: Loaders) -> dict[str, FileStamps]:
     """Names, sizes and times of all files, by TRAIN, LAYERS and the validation sets' names."""
     sets = {"TRAIN": loaders.train_pairs, **{n: s.pairs for n, s in loaders.validation.items()}}
     if loaders.layer_pairs:
@@ -180,38 +195,41 @@ def _stamp_data(loaders: Loaders) -> dict[str, FileStamps]:
     }
 
 
-def _begin(
+def _take_up(
     state: TrainingState,
     folder: RunFolder,
     processes: Processes,
-    checkpoint: Path | None,
+    checkpoint: Path,
     accept_changed_data: bool,
-) -> RunLog | None:
-    """Lock the run's folder, load ``checkpoint`` if there is one, open the main process's log."""
+) -> dict[str, object]:
+    """Load ``checkpoint``; returns what all processes must have found in it."""
+    saved = read_state(checkpoint)
+    state.load(saved, checkpoint)
+    progress = state.progress
     if processes.is_main:
-        folder.lock(is_new=checkpoint is None)
-    if checkpoint is not None:
-        saved = read_state(checkpoint)
-        state.load(saved, checkpoint)
-        if processes.is_main:
-            changes = check_same_files(
-                checkpoint.parent, saved["data"], state.files, accept_changed_data
+        changes = check_same_files(
+            checkpoint.parent, saved["data"], state.files, accept_changed_data
+        )
+        state.check_same_epoch(saved, checkpoint, same_files=not changes)
+        if changes:
+            say(f"note: going on with changed data: {changes}")
+        for line in changed_settings(CfgNode.load_cfg(saved["config"]), state.cfg):
+            say(f"changed setting {line}")
+        progress.kept = folder.take_best(checkpoint.parent, progress.best_psnr, progress.kept)
+        if progress.best_epoch and not folder.best.exists():
+            say(
+                f"note: the weights of the best epoch, {progress.best_epoch}, were not found "
+                f"in {folder.path} or beside {checkpoint}; only better ones will be kept"
             )
-            state.check_same_epoch(saved, checkpoint, same_files=not changes)
-            if changes:
-                say(f"note: going on with changed data: {changes}")
-            for line in changed_settings(CfgNode.load_cfg(saved["config"]), state.cfg):
-                say(f"changed setting {line}")
-            progress = state.progress
-            progress.kept = folder.take_best(checkpoint.parent, progress.best_psnr, progress.kept)
-            if progress.best_epoch and not folder.best.exists():
-                say(
-                    f"note: the weights of the best epoch, {progress.best_epoch}, were not found "
-                    f"in {folder.path} or beside {checkpoint}; only better ones will be kept"
-                )
-            say(f"resuming {checkpoint} in epoch {progress.epoch}")
-    if not processes.is_main:
-        return None
+        say(f"resuming {checkpoint} in epoch {progress.epoch}")
+    return {
+        "the number of steps done": progress.step,
+        f"the digest of {checkpoint}": seal_of(checkpoint)[:12],
+    }
+
+
+def _open_log(state: TrainingState, folder: RunFolder) -> RunLog:
+    """Begin to write into the run's folder."""
     write_text(folder.config, state.cfg.dump())
     write_list(folder.path, state.files)
     return RunLog(folder.path, state.cfg, state.progress.history, state.progress.step)

@@ -92,6 +92,11 @@ def _untracked_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, num_batches
 
 
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether the network keeps running statistics of its batches."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
 def gradient_norm(network: nn.Module) -> Tensor:
     """The norm of all gradients together, (). Stays on the device; nothing waits for it."""
     return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])

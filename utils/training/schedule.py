@@ -73,11 +73,6 @@ def _warmup_cosine(optimizer: Optimizer, node: CfgNode, epochs: int) -> LRSchedu
     """
     base = optimizer.param_groups[0]["lr"]
     warmup = node.WARMUP_EPOCHS
-    if not 0 <= warmup < epochs:
-        raise UserError(
-            f"SCHEDULE.WARMUP_EPOCHS is {warmup}; it must be at least 0 and below OPTIM.EPOCHS, "
-            f"{epochs}."
-        )
 
     def factor(epoch: int) -> float:
         cosine = (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) / 2

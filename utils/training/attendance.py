@@ -1,0 +1,94 @@
+"""Which of several processes have come how far, so that a hang names the one that is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import threading
+import time
+
+import torch.distributed as dist
+
+
+class Attendance:
+    """Counts where each process stands, in the store in which they have met.
+
+    A collective operation waits for all processes. The one that has waited for ``timeout`` minutes
+    says which are missing and ends with status 1, since PyTorch's own time-out does not know them
+    and ends with a traceback. A process is missing that has arrived at fewer places than this one.
+    """
+
+    def __init__(self, rank: int, world_size: int, timeout: float) -> None:
+        self._rank = rank
+        self._world_size = world_size
+        self._seconds = 60 * timeout
+        self._count = 0
+        self._is_patient = False
+        self._since = time.monotonic()
+        # torchrun's store outlives the processes that it starts again.
+        self._attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._own, self._watcher = self._connect(), self._connect()  # one for each thread
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def arrive(self, *, patient: bool = False) -> None:
+        """This process is about to wait for the others.
+
+        Where this is ``patient``, as they may do longer work before, it only says whom it misses.
+        """
+        self._count += 1
+        self._is_patient = patient
+        self._since = time.monotonic()
+        self._own.set(f"{self._attempt}/{self._rank}", str(self._count))
+
+    def missing(self) -> list[int]:
+        """The processes that have not come as far as this one."""
+        return [
+            rank
+            for rank in range(self._world_size)
+            if rank != self._rank and self._count_of(rank) < self._count
+        ]
+
+    def _connect(self) -> dist.Store:
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            wait_for_workers=False,
+            timeout=datetime.timedelta(seconds=60),
+        )
+        return dist.PrefixStore("attendance", store)
+
+    def _count_of(self, rank: int) -> int:
+        key = f"{self._attempt}/{rank}"
+        return int(self._watcher.get(key)) if self._watcher.check([key]) else 0
+
+    def _watch(self) -> None:
+        noted = 0  # the place for which a patient wait has been noted
+        while True:
+            time.sleep(min(1.0, self._seconds / 4))
+            place, waited = self._count, time.monotonic() - self._since
+            if waited < self._seconds or noted == place:
+                continue
+            try:
+                missing = self.missing()
+            except RuntimeError:  # the process with the store has ended, and so will this one
+                return
+            if not missing or place != self._count:
+                continue  # this process works, and may itself be waited for
+            noted = place
+            who = f"process{'es' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+            is_or_are = "are" if len(missing) > 1 else "is"
+            if self._is_patient:
+                self._say(f"note: process {self._rank} waits for {who}, still preparing")
+                continue
+            self._say(
+                f"error: {who[0].upper()}{who[1:]} {is_or_are} missing: process {self._rank} has "
+                f"waited for {waited / 60:.2g} minutes (RUN.TIMEOUT). Look at what {who} last "
+                "printed; --resume goes on from the last checkpoint."
+            )
+            os._exit(1)  # the main thread waits in a call that nothing interrupts
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # nobody may read any more
+            os.write(2, f"{line}\n".encode())
