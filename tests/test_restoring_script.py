@@ -119,6 +119,31 @@ def test_options_reach_the_restorer(run: Callable[..., int], weights: Path, tmp_
     assert len({restored.tobytes() for restored in seen[:-1]}) == 6
 
 
+def test_memory_is_given_in_gib(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = ["test.py", "--input", str(tmp_path), "--memory", "1.75", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    options = script.restoring_options(script.parse_arguments())
+    assert options.memory == 1_879_048_192  # 1.75 * 1024**3
+    monkeypatch.setattr(sys, "argv", arguments[:3])
+    assert script.restoring_options(script.parse_arguments()).memory is None
+
+
+def test_wrong_options_are_refused_before_the_weights_are_read(
+    script: ModuleType, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    images.write_png(tmp_path / "a.png", smooth_image(1, 8, 8))
+    for option, value, sentence in (
+        ("--strength", 1.5, "The strength is 1.5; it may be 0 to 1"),
+        ("--overlap", -1, "may not be negative"),
+        ("--precision", "fp16", "fp16 is for GPUs"),
+    ):
+        arguments = ("--input", tmp_path / "a.png", "--weights", tmp_path / "absent.safetensors")
+        with pytest.raises(UserError, match=sentence):
+            run(*arguments, "--device", "cpu", option, value)
+
+
 def test_an_authors_checkpoint_gives_the_same_image(
     run: Callable[..., int], script: ModuleType, tmp_path: Path
 ) -> None:

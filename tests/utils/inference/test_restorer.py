@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.helpers import smooth_image
 from utils.errors import UserError
+from utils.inference.options import RestoringOptions
 from utils.inference.restorer import CPU_TILE_PIXELS, Restorer
 from utils.inference.tiling import Grid, blended_spans, window_spans
 
@@ -462,3 +464,93 @@ def test_a_cpu_without_memory_takes_smaller_tiles() -> None:
                 raise RuntimeError("another error")
 
         Restorer(Failing())(image)
+
+
+class Normed(nn.Module):
+    """Batch norms in training mode would take, and change, the statistics of the image."""
+
+    size_multiple = min_size = tile_step = 1
+    released_window = best_tile = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.frozen = nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()
+        self.norm.running_mean.fill_(0.25)
+
+    def restore(self, rainy: Tensor) -> Tensor:
+        return self.frozen(self.norm(rainy))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_evaluates_and_keeps_its_mode(training: bool) -> None:
+    network = Normed().train(training)
+    network.frozen.eval()
+    image = np.full((8, 8, 3), 0.75, np.float32)
+    restored = Restorer(network)(image)
+    np.testing.assert_allclose(restored, np.full_like(image, 0.5), atol=1e-4)  # 0.75 - 0.25
+    assert [module.training for module in network.modules()] == [training, training, False]
+    assert network.norm.running_mean.tolist() == [0.25] * 3
+    with pytest.raises(UserError):
+        Restorer(network)(image * np.nan)
+    assert network.training == training
+
+
+def test_options_by_name_or_as_one_object() -> None:
+    image = smooth_image(2, 150, 170)
+    options = RestoringOptions(tile="96x64", overlap=20, strength=0.75)
+    expected = Restorer(Blur(), options)(image)
+    named = Restorer(Blur(), tile="96x64", overlap=20, strength=0.75)
+    np.testing.assert_array_equal(named(image), expected)
+    assert named.options.tile.height == 96 and named.options.device == torch.device("cpu")
+    changed = Restorer(Blur(), options, strength=0)
+    np.testing.assert_array_equal(changed(image), image)
+    with pytest.raises(TypeError, match="tiles"):
+        Restorer(Blur(), tiles=96)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    image = smooth_image(2, 150, 170)
+    options = {"tile": 96, "overlap": 20, "ensemble": 8, "strength": 0.75, "memory": 2**30}
+    types = (np.int64, np.int32, np.int16, np.float32, np.float64)
+    given = {name: kind(value) for (name, value), kind in zip(options.items(), types, strict=True)}
+    np.testing.assert_array_equal(
+        Restorer(Blur(), **given)(image), Restorer(Blur(), **options)(image)
+    )
+
+
+def test_a_restorer_can_be_pickled() -> None:
+    """As processes of torch.multiprocessing and joblib do."""
+    image = smooth_image(2, 150, 170)
+    restorer = Restorer(Blur(), tile=96)
+    expected = restorer(image)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(restorer))(image), expected)
+
+
+def test_tiles_are_blended_before_they_are_clipped() -> None:
+    """Clipped first, 1.5 of one tile and 0.3 of the other would be 0.65 in the middle, not 0.9."""
+
+    class Bright(Identity):
+        tile_step = 16
+
+        def restore(self, rainy: Tensor) -> Tensor:
+            super().restore(rainy)
+            return torch.full_like(rainy, 1.5 if rainy.max() > 0.5 else 0.3)
+
+    image = np.zeros((64, 96, 3), np.float32)
+    image[:, 64:] = 1  # seen by the second tile alone
+    restored = Restorer(Bright(), tile=64, overlap=32)(image)
+    weight = 0.5 - 0.5 * np.cos(np.pi * (np.arange(32) + 0.5) / 32)  # of the second tile
+    expected = np.minimum(0.3 * (1 - weight) + 1.5 * weight, 1)
+    np.testing.assert_allclose(restored[7, :32, 1], 0.3, atol=1e-6)
+    np.testing.assert_allclose(restored[7, 32:64, 1], expected, atol=1e-6)
+    np.testing.assert_allclose(restored[7, 64:, 1], 1)
+
+
+def test_the_memory_of_four_gib() -> None:
+    """Half a GiB for the process, five images, and twice the bytes of what Blur keeps."""
+    told = []
+    plan = Restorer(Blur(), notify=told.append)._memory
+    assert plan.bytes_per_pixel == 2 * 24  # the image and its result, three float32 channels each
+    assert plan.pixels(0) == (4 * 1024**3 - 1024**3 / 2) / 48
+    assert plan.pixels(10**8) == (4 * 1024**3 - 1024**3 / 2 - 5 * 10**8) / 48
+    assert Restorer(Blur(), memory=3 * 1024**3)._memory.pixels(0) == 2.5 * 1024**3 / 48
