@@ -1,15 +1,21 @@
-"""Derain images and videos.
+"""Derain images and videos, or restore and score whole test sets.
 
     python test.py --input photo.jpg
     python test.py --input photo.heic --output derained.jpg --quality 90
     python test.py --weights runs/dmsr/best.safetensors --input FOLDER --output results/dmsr
     python test.py --weights model_best.pth --model nerd_rain --input FOLDER --output results/nerd
+    python test.py --config runs/dmsr/config.yml --config runs/nerd_rain/config.yml
 
 Weights are a file of this project, which names its own network, or the authors' checkpoint
 together with --model; --model spandrel reads those of many other networks. Without --weights the
 network that ships with the project is used. Every image becomes a PNG of the same size, name,
 channels and depth, with its colour profile and EXIF; every video becomes an MP4 with its sound.
 The exit status is 1 if a file could not be restored.
+
+With --config, the best weights of each run (or --weights, one for each --config) restore the sets
+of its TEST.SETS into results/METHOD/SET/, and one table of methods and sets is printed and written
+beside the published rows, with a page to look at. KEY VALUE pairs at the end change settings of all
+of them. Results that are finished already are kept. torchrun shares the images among processes.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import math
 import os
 import shutil
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,27 +47,69 @@ from utils.inference.restorer import Restorer
 from utils.inference.restoring import restore_images
 from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
 from utils.inference.video import CODECS, DEFAULT_CRF, VideoOptions
+from utils.training.distributed import Processes, destroy_distributed, init_distributed
 from utils.wording import plural
 
+# Options that go with --config too, and those that it takes as settings.
+WITH_CONFIG = ("config", "settings", "weights", "device", "memory", "compile")
+TEST_SETTINGS = ("output", "tile", "overlap", "ensemble", "precision")
 
-def main() -> int:
-    args = parse_arguments()
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse_arguments(arguments)
     options = restoring_options(args)  # wrong ones are refused before anything is loaded
     keep_freed_memory()
-    if args.weights:
-        args.weights = local_weights(args.weights)
+    args.weights = [local_weights(path) for path in args.weights]
+    processes = init_distributed("gloo")  # whose messages are texts; GPUs may be shared
+    if processes.world_size > 1 and options.device.type == "cuda" and options.device.index is None:
+        options = replace(options, device=processes.device)
+    try:
+        if args.config:
+            return restore_and_score(args, options, processes)
+        return restore_files(args, options, processes)
+    finally:
+        destroy_distributed()
+
+
+def restore_and_score(
+    args: argparse.Namespace, options: RestoringOptions, processes: Processes
+) -> int:
+    """What --config asks for."""
+    from utils.inference.benchmark import Method, run_benchmark  # a photograph needs none of it
+
+    def make_restorer(network: DerainingNetwork, method: Method) -> Restorer:
+        prepare_network(network, options.device, compiled=args.compile)
+        return Restorer(
+            network,
+            options,
+            tile=method.tile,
+            overlap=method.overlap,
+            ensemble=method.ensemble,
+            precision=method.precision,
+        )
+
+    return run_benchmark(args.config, args.settings, args.weights, make_restorer, processes)
+
+
+def restore_files(args: argparse.Namespace, options: RestoringOptions, processes: Processes) -> int:
+    """What --input asks for; each process restores its share."""
+    args.weights = args.weights[0] if args.weights else None
     plan = plan_files(args.input, args.output, suffix=args.suffix, recursive=args.recursive)
-    say(*plan.notes)
+    if processes.is_main:
+        say(*plan.notes)
     jobs = [replace(job, half=args.half) for job in plan.jobs]
+    jobs = jobs[processes.rank :: processes.world_size]
     if args.skip_existing:
         jobs = leave_out_existing(jobs)
     check_output(jobs)
     if num_there := sum(job.target.exists() for job in jobs):
         say(f"{plural(num_there, 'result')} in {args.output} will be replaced.")
     remove_unfinished(*(job.target for job in jobs if not job.is_video))
-    restorer = Restorer(load_network(args), options)
+    network = load_network(args)
+    prepare_network(network, options.device, compiled=args.compile)
+    restorer = Restorer(network, options)
 
-    problems = Problems(plan.problems)
+    problems = Problems(plan.problems if processes.is_main else ())
     try:
         with library_lines_apart():
             images = [job for job in jobs if not job.is_video]
@@ -68,19 +117,19 @@ def main() -> int:
             restore_videos([job for job in jobs if job.is_video], restorer, problems, args)
     finally:  # also after Ctrl-C
         problems.tell_again(len(jobs) + len(plan.problems))
-    if jobs and not problems.sentences:
-        say(f"Look at {jobs[0].target if len(jobs) == 1 else args.output}.")
-    return 1 if problems.sentences else 0
+    if any(processes.gather(bool(problems.sentences))):
+        return 1
+    if plan.jobs and processes.is_main:
+        say(f"Look at {plan.jobs[0].target if len(plan.jobs) == 1 else args.output}.")
+    return 0
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     files = parser.add_argument_group("files")
-    files.add_argument(
-        "--input", type=Path, required=True, nargs="+", help="images, videos, or folders of them"
-    )
+    files.add_argument("--input", type=Path, nargs="+", help="images, videos, or folders of them")
     files.add_argument(
         "--output",
         type=Path,
@@ -114,9 +163,31 @@ def parse_arguments() -> argparse.Namespace:
         "--skip-existing", action="store_true", help="skip files whose result exists"
     )
 
+    benchmark = parser.add_argument_group("test sets")
+    benchmark.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.yml",
+        help="restore and score the TEST.SETS of a recipe or a run's config.yml; may be repeated",
+    )
+    benchmark.add_argument(
+        "settings",
+        nargs="*",
+        default=[],
+        metavar="KEY VALUE",
+        help="settings for all of them, such as TEST.SETS datasets/val (configs/__init__.py)",
+    )
+
     network = parser.add_argument_group("network")
     network.add_argument(
-        "--weights", type=Path, metavar="FILE", help="default: the network that ships"
+        "--weights",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="default: the network that ships; with --config the best weights of its run",
     )
     network.add_argument(
         "--model",
@@ -190,8 +261,22 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help=f"compression, 0 to 51; 6 more halve the file size (default: {DEFAULT_CRF})",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
+    if args.config:
+        nothing = parser.parse_args([])
+        for dest, value in vars(nothing).items():
+            if getattr(args, dest) != value and dest not in WITH_CONFIG:
+                setting = f"TEST.{dest.upper()}" if dest in TEST_SETTINGS else ""
+                option = f"--{dest.replace('_', '-')}"
+                hint = f"write {setting} VALUE at the end" if setting else "it is for --input"
+                parser.error(f"{option} does not go with --config; {hint}")
+    elif not args.input:
+        parser.error("--input or --config is needed")
+    elif args.settings:
+        parser.error(f"{args.settings[0]} is a setting; settings belong to --config")
+    if len(args.weights) > 1 and not args.config:
+        parser.error("several --weights belong to several --config")
     if args.options and args.model in (None, "spandrel"):
         parser.error("--options are those of an authors' checkpoint; name its network by --model")
     if args.model and not args.weights:
@@ -201,7 +286,7 @@ def parse_arguments() -> argparse.Namespace:
     if args.format and names_a_file(args.output):
         parser.error("--format is for a folder of results; the suffix of a file decides its format")
     args.suffix = f".{args.format or 'png'}"
-    ending = args.output.suffix.lower() if len(args.input) == 1 else args.suffix
+    ending = args.output.suffix.lower() if len(args.input or ()) == 1 else args.suffix
     if args.quality and not {args.suffix, ending} & {".jpg", ".jpeg", ".webp"}:
         parser.error("--quality is for --format jpg or webp")
     args.quality = args.quality or DEFAULT_QUALITY
@@ -241,18 +326,27 @@ def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
             f"There is no --weights, and the network that ships with the project is missing "
             f"({SHIPPED_WEIGHTS}); train one with train.py or name a file."
         )
+    return network
+
+
+def prepare_network(
+    network: DerainingNetwork | ForeignNetwork, device: torch.device, *, compiled: bool
+) -> None:
+    """Put a network onto its device; ``compiled`` makes it faster there, after a slow start.
+
+    Raises UserError where the device has no room and where there is no compiler.
+    """
     try:
-        network.to(args.device)
+        network.to(device)
     except torch.OutOfMemoryError as error:
-        raise UserError(f"{args.device} has no memory left for the weights.") from error
-    if args.compile:
+        raise UserError(f"{device} has no memory left for the weights.") from error
+    if compiled:
         compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++", "cl")
         if not any(map(shutil.which, compilers)):
             raise UserError("--compile needs a C++ compiler such as g++, and there is none.")
         # Spectra are computed as before; nothing that a user could change.
         warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
         network.compile_restoring()
-    return network
 
 
 def leave_out_existing(jobs: list[RestoringJob]) -> list[RestoringJob]:

@@ -20,8 +20,8 @@ ALLOWED = {
     "data": {"utils"},
     "tools": {"models", "data", "losses", "utils", "configs"},
 }
-# What builds a run joins the packages, as the scripts do; it is train.py's alone.
-COMPOSING = {"utils.training.build", "utils.training.dry_run"}
+# What builds a run or a benchmark joins the packages, as the scripts do; no other file needs it.
+COMPOSING = {"utils.training.build", "utils.training.dry_run", "utils.inference.benchmark"}
 
 
 def imported(path: Path) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.wording import did_you_mean, plural, size_text
+from utils.wording import did_you_mean, listed, plural, size_text
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,11 @@ from utils.wording import did_you_mean, plural, size_text
 )
 def test_only_one_is_singular(number: int, text: str):
     assert plural(number, "image") == text
+
+
+def test_a_list_reads_like_a_sentence():
+    assert listed([]) == "" and listed(["a"]) == "a" and listed(["a", "b"]) == "a and b"
+    assert listed(["a", "b", "c"]) == "a, b and c"
 
 
 def test_a_size_has_the_width_first():

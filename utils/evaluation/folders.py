@@ -139,24 +139,25 @@ def find_sets(
     """
     found: dict[str, tuple[Path, tuple[Path | None, Path | None]]] = {}
 
-    def add(folder: Path) -> bool:
-        """Whether ``folder`` is a data set."""
+    def add(folder: Path) -> None:
         for split in splits(folder):
             folders = find_folders(split)
-            if not (folders[1] if side == "target" else folders[0]):
-                continue
-            first, _ = found.setdefault(folder.name, (split, folders))
-            if first.resolve() != split.resolve():
-                notes.append(f"{folder.name} is {first}; {split} is left out.")
-            return True
-        return False
+            if folders[1] if side == "target" else folders[0]:
+                first, _ = found.setdefault(folder.name, (split, folders))
+                if first.resolve() != split.resolve():
+                    notes.append(f"{folder.name} is {first}; {split} is left out.")
+                return
 
+    nested = []
     for root in roots:
-        containers = [folder for folder in _folders(root) if not add(folder)]
-        for container in containers:
-            if (container / "test").is_dir():
-                for folder in _folders(container / "test"):
-                    add(folder)
+        for folder in _folders(root):
+            tests = _folders(folder / "test") if (folder / "test").is_dir() else []
+            test_sets = [test_set for test_set in tests if find_folders(test_set)[1]]
+            nested += test_sets
+            if not test_sets:
+                add(folder)
+    for folder in nested:
+        add(folder)
     return {name: folders for name, (_, folders) in found.items()}
 
 

@@ -16,7 +16,7 @@ from utils.evaluation.published import PublishedScore, facts, published_scores
 from utils.evaluation.quality import PSNR, Metric
 from utils.evaluation.scoring import NIQE, JobResult
 from utils.metrics import PROTOCOLS
-from utils.wording import plural
+from utils.wording import listed, plural
 
 MEAN = "Mean"  # heading of the column over all data sets
 EACH_SET = "the training part of each data set"
@@ -168,7 +168,7 @@ def notes(table: Table) -> list[str]:
         mean = "The mean over data sets is unweighted"
         mixed = list(dict.fromkeys(column.protocol for column in table.columns))
         if len(mixed) > 1:
-            mean += f" and mixes the protocols {' and '.join(mixed)}, as the papers' own do"
+            mean += f" and mixes the protocols {listed(mixed)}, as the papers' own do"
         sentences.append(f"{mean}.")
     if any(column.published_images for column in table.columns) and sources(table):
         sentences.append("Published scores of other images than these are not ranked.")
@@ -198,8 +198,7 @@ def _directions(metrics: tuple[Metric, ...]) -> str:
             if metric.higher_is_better == higher
         ]
         if names:
-            listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-            parts.append(f"{listed}, {word} is better")
+            parts.append(f"{listed(names)}, {word} is better")
     return "; ".join(parts)
 
 

@@ -23,8 +23,8 @@ class Method:
 
     ``model`` and ``model_options`` are the network of the settings. Results go to
     ``output``/SET/, the table and the page to ``scores``; ``sets`` holds the folder of each set by
-    its name. ``protocol`` is "" where each set has its own; ``match`` is a pattern for the names of
-    pairs (``data.names.pair_names``).
+    its name. ``protocol`` is "" where each set has its own; ``match`` and ``rainy_half`` are
+    DATA.MATCH and DATA.RAINY_HALF.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Method:
     ensemble: int
     precision: str
     match: str
+    rainy_half: str
 
     def fingerprint(self) -> str:
         """A text that differs where the content of the weights or any option differs."""
@@ -114,6 +115,7 @@ def _read_method(path: Path, cfg: CfgNode, weights: Path | None) -> Method:
         ensemble=node.ENSEMBLE,
         precision=node.PRECISION,
         match=cfg.DATA.MATCH,
+        rainy_half=cfg.DATA.RAINY_HALF,
     )
 
 

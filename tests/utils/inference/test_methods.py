@@ -36,7 +36,7 @@ def test_everything_of_a_method_comes_from_its_settings() -> None:
     path = write_run(
         "mine",
         "MODEL: {NAME: dmsr_s}",
-        "DATA: {VAL: datasets/val, MATCH: '(\\d+)'}",
+        "DATA: {VAL: datasets/val, MATCH: '(\\d+)', RAINY_HALF: left}",
         "TEST: {SETS: [a/Rain12/test, [b, wet]], OUTPUT: out, SCORES: tables, PROTOCOL: did,",
         "       TILE: 64x96, OVERLAP: 0, ENSEMBLE: 8, PRECISION: bf16}",
     )
@@ -55,6 +55,7 @@ def test_everything_of_a_method_comes_from_its_settings() -> None:
         ensemble=8,
         precision="bf16",
         match=r"(\d+)",
+        rainy_half="left",
     )
     (method,) = read([path], ("TEST.SETS", "", "TEST.OVERLAP", "-1", "TEST.METHOD", "ours"))
     assert method.sets == {"val": Path("datasets/val")} and method.overlap is None

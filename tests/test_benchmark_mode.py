@@ -1,0 +1,304 @@
+"""test.py --config: several networks on several sets in one command, one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import test as script
+from models import build_model, load_weights
+from tests.helpers import ROOT, smooth_image, streaked
+from tests.ranks import FORK
+from utils.checkpoints import Weights, write_weights
+from utils.errors import UserError
+from utils.images import read_rgb
+from utils.inference.finished import LIST_NAME
+from utils.inference.restorer import Restorer
+from utils.metrics import score
+
+# Set -> its folder, the names of its rainy and clean files (None: side by side), its protocol, the
+# number of rainy images per clean one.
+SETS = {
+    "Rain100H": ("Rain13K/test/Rain100H", "input/{}.png", "target/{}.png", "rain13k", 1),
+    "Rain200L": ("Rain200L/test", "rain/X2/norain-{}x2.png", "norain/norain-{}.png", "rain13k", 1),
+    "DDN-Data": ("DDN-Data/test", "rainy_image/{}_{}.png", "ground_truth/{}.png", "did", 2),
+    "Rain1200": ("Rain1200/test", "{}.png", None, "rgb", 1),
+    "HQ-RAIN": ("HQ-RAIN", "test/input/{}.png", "test/target/{}.png", "hq_rain", 1),
+    "mine": ("mine", "val/input/{}.png", "val/target/{}.png", "rain13k", 1),
+}
+NETWORKS = ("dmsr_s", "dcsfn_t", "nerd_rain_t")
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image[..., ::-1])
+
+
+def write_set(root: Path, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A tiny copy of a set; its (rainy, clean) images by the name of the rainy file."""
+    folder, rainy_name, clean_name, _, variants = SETS[name]
+    pairs = {}
+    for number in (2, 10):
+        clean = smooth_image(zlib.crc32(name.encode()) + number, 24, 32)
+        for variant in range(1, variants + 1):
+            rainy = streaked(clean, 100 * variant + number)
+            file = rainy_name.format(number, variant)
+            if clean_name is None:
+                write(root / folder / file, np.hstack([clean, rainy]))
+            else:
+                write(root / folder / file, rainy)
+                write(root / folder / clean_name.format(number), clean)
+            pairs[Path(file).stem] = rainy, clean
+    return pairs
+
+
+def write_run(name: str, network: str, seed: int = 0, **test_settings: object) -> Path:
+    """A run's folder as train.py leaves it, with random weights; returns its config.yml."""
+    folder = Path("runs") / name
+    torch.manual_seed(seed)
+    state = build_model(network).state_dict()
+    write_weights(folder / "best.safetensors", Weights(network, {}, state, {}))
+    settings = {"RUN": {"NAME": name}, "MODEL": {"NAME": network}, "TEST": test_settings}
+    (folder / "config.yml").write_text(json.dumps(settings))  # JSON is YAML
+    return folder / "config.yml"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def read_table(folder: str = "evaluation") -> dict:
+    return json.loads((Path(folder) / "table.json").read_text(encoding="utf-8"))
+
+
+def run(*arguments: object) -> int:
+    return script.main([str(argument) for argument in arguments] + ["--device", "cpu"])
+
+
+def test_six_sets_and_three_networks_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = {name: write_set(Path("datasets"), name) for name in SETS}
+    folders = [f"datasets/{SETS[name][0]}" for name in SETS]
+    configs = [write_run(f"my_{network}", network, SETS=folders) for network in NETWORKS]
+    arguments = [part for config in configs for part in ("--config", config)]
+    assert run(*arguments) == 0
+
+    # Every cell, from the network, the arrays that were drawn, and the protocol's own function.
+    content = read_table()
+    assert {c["dataset"]: (c["protocol"], c["num_images"]) for c in content["columns"]} == {
+        name: (protocol, 2 * variants) for name, (_, _, _, protocol, variants) in SETS.items()
+    }
+    rows = {row["method"]: row["scores"] for row in content["rows"] if row["kind"] != "published"}
+    assert list(rows) == ["rainy input", *(f"my_{network}" for network in NETWORKS)]
+    for method, scores in rows.items():
+        restore = None
+        if method != "rainy input":
+            restore = Restorer(load_weights(f"runs/{method}/best.safetensors"))
+        means = []
+        for name, (_, _, _, protocol, _) in SETS.items():
+            found = []
+            for stem, (rainy, clean) in pairs[name].items():
+                restored = restore(rainy) if restore else rainy
+                if restore:
+                    (result,) = (Path("results") / method / name).rglob(f"{stem}.png")
+                    np.testing.assert_array_equal(read_rgb(result), restored)
+                found.append(score(restored, clean, protocol))
+            means.append(np.mean(found, axis=0))
+            cell = scores[name]
+            assert (cell["psnr"], cell["ssim"]) == pytest.approx(tuple(means[-1]), abs=1e-9)
+            assert cell["num_images"] == len(found) and cell["complete"]
+        mean = scores["Mean"]["psnr"], scores["Mean"]["ssim"]
+        assert mean == pytest.approx(tuple(np.mean(means, axis=0)), abs=1e-9)
+    published = {row["source"] for row in content["rows"] if row["kind"] == "published"}
+    assert "DMSR paper Table 1, trained on Rain13K" in published
+    assert content["provenance"]["weights"]["my_dmsr_s"]["weights"].endswith("best.safetensors")
+    assert {"table.md", "table.tex", "images.csv", "statistics.md", "report.html"} <= {
+        path.name for path in Path("evaluation").iterdir()
+    }
+    out = capsys.readouterr().out
+    assert "HQ-RAIN PSNR" in out and "my_nerd_rain_t" in out and "written to evaluation/" in out
+
+    # evaluate.py gives the same table from the folders
+    done = subprocess.run(
+        [sys.executable, ROOT / "evaluate.py", "--benchmark", "results", "--datasets", "datasets",
+         "--output", "again"], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = {row["method"]: row["scores"] for row in read_table("again")["rows"]}
+    for method, scores in rows.items():
+        for name in SETS:
+            assert again[method][name]["psnr"] == scores[name]["psnr"], (method, name)
+
+
+def test_finished_results_are_kept_by_content(capsys: pytest.CaptureFixture[str]) -> None:
+    write_set(Path("datasets"), "mine")
+    config = write_run("ours", "dmsr_s", SETS="datasets/mine", SCORES="scores")
+    results = {name: Path("results/ours/mine") / f"{name}.png" for name in ("2", "10")}
+
+    def restored() -> set[str]:
+        """Which results the next call makes."""
+        before = {name: os.stat(path).st_mtime_ns for name, path in results.items()}
+        assert run("--config", config) == 0
+        return {name for name, path in results.items() if os.stat(path).st_mtime_ns != before[name]}
+
+    assert run("--config", config) == 0
+    first = {name: path.read_bytes() for name, path in results.items()}
+    assert restored() == set()
+    assert "results/ours/mine: 2 of 2 are finished" in capsys.readouterr().err
+
+    os.utime("datasets/mine/val/input/2.png", ns=(0, 0))  # the same content
+    os.utime("runs/ours/best.safetensors", ns=(0, 0))
+    assert restored() == set()
+    rainy = Path("datasets/mine/val/input/2.png")
+    before = rainy.read_bytes()
+    write(rainy, streaked(smooth_image(1, 24, 32), 5))
+    assert restored() == {"2"}
+    assert "1 result of other weights, options or inputs" in capsys.readouterr().err
+    rainy.write_bytes(before)
+    results["10"].write_bytes(first["2"])  # somebody's own hand
+    assert restored() == {"2", "10"}
+    assert {name: path.read_bytes() for name, path in results.items()} == first
+    write_run("ours", "dmsr_s", seed=1, SETS="datasets/mine", SCORES="scores")
+    assert restored() == {"2", "10"}
+    assert run("--config", config, "TEST.TILE", "64", "TEST.OVERLAP", "4") == 0
+    assert restored() == {"2", "10"}
+
+    # a killed run leaves half a line and no second result
+    finished = Path("results/ours/mine") / LIST_NAME
+    lines = finished.read_bytes().splitlines(keepends=True)
+    finished.write_bytes(lines[-2] + lines[-1][:20])
+    assert restored() == {json.loads(lines[-1])[0].removesuffix(".png")}
+    assert restored() == set()
+
+
+def test_a_set_that_is_missing_is_named_and_the_others_are_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_set(Path("datasets"), "mine")
+    sets = ["datasets/nowhere", "datasets/mine", "datasets/real"]
+    write(Path("datasets/real/1.png"), smooth_image(3, 24, 32))
+    config = write_run("ours", "dmsr_s", SETS=sets)
+    assert run("--config", config) == 1
+    captured = capsys.readouterr()
+    first, *_ = captured.err.splitlines()
+    assert first.startswith("nowhere is left out: there are no rainy images in datasets/nowhere,")
+    assert "datasets/nowhere/val" in first
+    assert "error: nowhere is left out" in captured.err
+    assert "error: real has no clean images, so its results are not scored" in captured.err
+    assert Path("results/ours/real/1.png").is_file()
+    assert [column["dataset"] for column in read_table()["columns"]] == ["mine"]
+    assert read_table()["rows"][1]["scores"]["mine"]["num_images"] == 2
+    with pytest.raises(UserError, match="nowhere is left out"):
+        run("--config", config, "TEST.SETS", "datasets/nowhere")
+
+
+def test_a_broken_image_is_named_and_the_table_incomplete(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_set(Path("datasets"), "mine")
+    Path("datasets/mine/val/input/2.png").write_bytes(b"no image")
+    config = write_run("ours", "dmsr_s", SETS="datasets/mine")
+    assert run("--config", config) == 1
+    assert "datasets/mine/val/input/2.png" in capsys.readouterr().err
+    assert read_table()["complete"] is False
+    with open("evaluation/images.csv", encoding="utf-8", newline="") as file:
+        problems = {(r["method"], r["image"]): bool(r["problem"]) for r in csv.DictReader(file)}
+    assert problems == {
+        ("rainy input", "2"): True, ("rainy input", "10"): False,
+        ("ours", "2"): True, ("ours", "10"): False,
+    }  # fmt: skip
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    write_set(Path("datasets"), "mine")
+    config = write_run("ours", "dmsr_s", SETS="datasets/mine")
+    other = write_run("other", "dcsfn_t").with_name("best.safetensors")
+    with pytest.raises(UserError, match=r"other/best\.safetensors holds another network.*dmsr_s"):
+        run("--config", config, "--weights", other)
+    with pytest.raises(UserError, match=r"another network.*'width': 8"):
+        run("--config", config, "MODEL.OPTIONS.width", "8")
+    # the authors' own file
+    network = load_weights(config.with_name("best.safetensors"))
+    from models.published import to_published
+
+    torch.save(to_published(network), "theirs.pth")
+    assert run("--config", config, "--weights", "theirs.pth", "TEST.METHOD", "theirs") == 0
+    assert run("--config", config) == 0
+    for name in ("2.png", "10.png"):
+        ours, theirs = (Path("results") / m / "mine" / name for m in ("ours", "theirs"))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["--config", "a.yml", "--tile", "64"], "write TEST.TILE VALUE at the end"),
+        (["--config", "a.yml", "--output", "x"], "write TEST.OUTPUT VALUE at the end"),
+        (["--config", "a.yml", "--input", "x"], "--input does not go with --config"),
+        (["--config", "a.yml", "--model", "dmsr"], "--model does not go with --config"),
+        (["TEST.TILE", "64"], "--input or --config is needed"),
+        (["--input", "x", "--weights", "a", "--weights", "b"], "several --weights"),
+        ([], "--input or --config is needed"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            script.main(arguments)
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def run_two(*arguments: object) -> None:
+    """test.py on two processes, told apart by the variables that torchrun sets."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        variables = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        processes.append(FORK.Process(target=run_rank, args=(variables, arguments)))
+        processes[-1].start()
+    for process in processes:
+        process.join(60)
+        process.kill()  # one that hangs
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def run_rank(variables: dict[str, object], arguments: tuple[object, ...]) -> None:
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    sys.exit(run(*arguments))
+
+
+def test_two_processes_give_the_files_of_one() -> None:
+    """torchrun shares the images of test sets and of folders."""
+    for name in ("Rain1200", "DDN-Data"):
+        write_set(Path("datasets"), name)
+    folders = [f"datasets/{SETS[name][0]}" for name in ("Rain1200", "DDN-Data")]
+    config = write_run("ours", "dmsr_s", SETS=folders, OUTPUT="alone", SCORES="scores_alone")
+    rainy = "datasets/DDN-Data/test/rainy_image"
+    weights = config.with_name("best.safetensors")
+    assert run("--config", config) == 0
+    assert run("--weights", weights, "--input", rainy, "--output", "folder_alone") == 0
+
+    run_two("--config", config, "TEST.OUTPUT", "shared", "TEST.SCORES", "scores_shared")
+    run_two("--weights", weights, "--input", rainy, "--output", "folder_shared")
+    for one, two, count in (("alone/ours", "shared/ours", 6), ("folder_alone", "folder_shared", 4)):
+        files = [path.relative_to(one) for path in Path(one).rglob("*.png")]
+        assert len(files) == count
+        assert sorted(files) == sorted(p.relative_to(two) for p in Path(two).rglob("*.png"))
+        for file in files:
+            assert (Path(one) / file).read_bytes() == (Path(two) / file).read_bytes()
+    assert read_table("scores_alone")["rows"] == read_table("scores_shared")["rows"]
+    # each process restored its share
+    finished = (Path("shared/ours/DDN-Data") / LIST_NAME).read_text().strip().splitlines()
+    assert sorted(json.loads(line)[0] for line in finished) == [
+        "10_1.png", "10_2.png", "2_1.png", "2_2.png",
+    ]  # fmt: skip
