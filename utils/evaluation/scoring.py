@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,6 +62,11 @@ class ImageResult:
     reused: bool = False  # the scores are those of an earlier run
     # Where ``clean`` holds both images side by side: the half with the rainy one, left or right.
     rainy_half: str = ""
+    # Objects that a detector sees: counts for images.csv, and boxes for the page, each left, top,
+    # right, bottom, name, score in percent.
+    counts: dict[str, int] = field(default_factory=dict)
+    boxes: list[list[Any]] = field(default_factory=list)
+    true_boxes: list[list[Any]] = field(default_factory=list)
 
     def rainy_part(self, image: np.ndarray) -> np.ndarray:
         """The rainy half of a file that holds both images."""
@@ -210,6 +216,12 @@ def _single_score(
     scorer: Scorer, restored: np.ndarray, clean: np.ndarray | None
 ) -> tuple[float, ...]:
     return (scorer.score(restored, clean),)
+
+
+def decoded_pair(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None]:
+    """The result and the clean image of one image, as uint8, (H, W, 3) RGB or (H, W) each."""
+    paths = [path for path in (image.restored, image.clean) if path is not None]
+    return _decode_pair(image, paths, [read_bytes(path) for path in paths])
 
 
 def _decode_pair(
