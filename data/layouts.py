@@ -416,10 +416,12 @@ def _refuse_a_side(tree: Folder) -> None:
     """Raise NoPairsError for a folder whose partner lies beside it."""
     if not meaning(tree.name).role or _is_set(tree):
         return
-    parent = Folder(tree.path.absolute().parent)
-    for kind in _kinds(parent):
-        sides = [side.path for side in (kind.rainy, kind.clean) if side]
-        if len(sides) == 2 and tree.path.absolute() in sides:
+    path = tree.path.absolute()
+    for kind in _kinds(Folder(path.parent)):
+        sides = [side for side in (kind.rainy, kind.clean) if side]
+        stems = {meaning(side.name).stem for side in sides}
+        # of one stem: clean/ beside real_rain/ is not its partner
+        if len(sides) == 2 and len(stems) == 1 and path in [side.path for side in sides]:
             raise NoPairsError(
                 f"{tree.path} holds one side of the pairs; name {tree.path.parent} instead."
             )
