@@ -154,10 +154,10 @@ def removal_table(
             for number, photo in enumerate(photos):
                 clean = middle(photo, REMOVAL_SIDE)
                 rng = np.random.default_rng(number)  # the same layers in all cells of the table
-                layer = gain * enlarged_layer(layers, clean.shape[0], clean.shape[1], scale, rng)
+                layer = enlarged_layer(layers, clean.shape[0], clean.shape[1], scale, rng)
                 if blur:
                     layer = cv2.GaussianBlur(layer, (0, 0), blur)
-                rainy = lay_over(clean, layer)
+                rainy = lay_over(clean, np.float32(gain) * layer)
                 excess.append([raw_excess(image) for image in (clean, rainy, restore(rainy))])
             dry, before, after = np.mean(excess, axis=0)
             shares.append(f"{(before - after) / (before - dry):.0%}")
@@ -286,7 +286,8 @@ def turn_upright(gray: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray
         int(np.ceil(width * cosine + height * sine)),
         int(np.ceil(height * cosine + width * sine)),
     )
-    turn = np.asarray(cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1))
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    turn = np.asarray(cv2.getRotationMatrix2D(centre, angle, 1), np.float64)
     turn[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
     return (
         cv2.warpAffine(gray, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101),
