@@ -25,6 +25,7 @@ from utils.tiff import (
     SEPARATE_PLANES,
     TIFF_BEGINNINGS,
     TIFFFILE_ERRORS,
+    main_page,
 )
 
 # What a broken file makes decoders raise; damage of a certain kind may reach any of these.
@@ -77,7 +78,7 @@ def png_damage(encoded: bytes) -> str:
 
 
 def tiff_damage(encoded: bytes) -> str:
-    """What is wrong with the compressed data of a TIFF's first page.
+    """What is wrong with the compressed data of a TIFF's main page.
 
     libtiff never looks at the checksums of Deflate, and OpenCV ignores most of its errors.
     """
@@ -85,7 +86,7 @@ def tiff_damage(encoded: bytes) -> str:
         return ""
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-            page: Any = file.pages.first
+            number, page = main_page(file)
             compression, tables = int(page.compression), page.jpegtables or b""
             places = zip(page.dataoffsets, page.databytecounts, strict=True)
             segments = [encoded[place : place + size] for place, size in places]
@@ -99,7 +100,7 @@ def tiff_damage(encoded: bytes) -> str:
         return next(filter(None, map(jpeg_damage, whole)), "")
     if compression == PACKBITS and length not in (None, sum(map(_packbits_length, segments))):
         return "its PackBits data are broken"
-    if compression == LZW and not _pillow_decodes(encoded):
+    if compression == LZW and not _pillow_decodes(encoded, number):
         return "its LZW data are broken"
     return ""
 
@@ -134,10 +135,11 @@ def _packbits_length(segment: bytes) -> int:
     return length
 
 
-def _pillow_decodes(encoded: bytes) -> bool:
+def _pillow_decodes(encoded: bytes, page: int) -> bool:
     """Whether libtiff decodes a TIFF without an error; also where Pillow does not know its kind."""
     try:
         with Image.open(io.BytesIO(encoded), formats=["TIFF"]) as image:
+            image.seek(page)
             image.load()
     except UnidentifiedImageError:
         return True

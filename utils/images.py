@@ -111,6 +111,11 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
         raise UserError(unreadable(path)) from error
     if layout and (layout.unusual or layout.separate):
         raise UserError(layout.refusal(path))
+    if layout and layout.page:
+        raise UserError(
+            f"{path} is a TIFF whose first page is a reduced image; store page {layout.page + 1} "
+            "alone."
+        )
     refuse_damage(path, encoded)
     image = None
     # A PNG without its end would make libpng print a line of its own.

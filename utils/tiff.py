@@ -7,15 +7,17 @@ import logging
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tifffile
 
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 # Numbers of the TIFF standard.
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 LAB_KINDS = (8, 9, 10)
 SEPARATE_PLANES = 2
-ASSOCIATED_ALPHA = 1
+ASSOCIATED_ALPHA, ALPHA = 1, 2  # kinds of extra samples, others are no transparency
+REDUCED = 1  # bit of a page's kind: it shows another page, smaller
 UNCOMPRESSED, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
 
 # What a broken TIFF makes tifffile raise.
@@ -30,15 +32,22 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """What decides which library reads a TIFF; the numbers are those of the TIFF standard."""
+    """What decides which library reads a TIFF; the numbers are those of the TIFF standard.
 
+    ``page`` is the place of the first page that is not a reduced picture of another one, the page
+    that the rest describes; it is 0 where all are.
+    """
+
+    page: int
     width: int
     height: int
     bits: int
+    is_float: bool
+    compression: int
     photometric: int
     samples: int  # per pixel
     planes: int
-    alpha: int  # the kind of the first extra sample
+    extras: tuple[int, ...]  # the kinds of the samples after the colours
 
     @property
     def separate(self) -> bool:
@@ -53,6 +62,16 @@ class TiffLayout:
         if self.photometric == WHITE_IS_ZERO:
             return self.samples > 1
         return self.photometric not in (BLACK_IS_ZERO, RGB)
+
+    @property
+    def num_colours(self) -> int:
+        """Samples per pixel without the extra ones."""
+        return self.samples - len(self.extras)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the first extra sample is transparency."""
+        return self.extras[:1] in ((ASSOCIATED_ALPHA,), (ALPHA,))
 
     def refusal(self, path: Path) -> str:
         try:
@@ -71,13 +90,23 @@ def tiff_layout(encoded: bytes) -> TiffLayout | None:
     if not encoded.startswith(TIFF_BEGINNINGS):
         return None
     with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-        page = file.pages.first
+        number, page = main_page(file)
         return TiffLayout(
+            page=number,
             width=int(page.imagewidth),
             height=int(page.imagelength),
             bits=int(page.bitspersample),
+            is_float=int(page.sampleformat) == 3,
+            compression=int(page.compression),
             photometric=int(page.photometric),
             samples=int(page.samplesperpixel),
             planes=int(page.planarconfig),
-            alpha=int(next(iter(page.extrasamples), 0)),
+            extras=tuple(map(int, page.extrasamples)),
         )
+
+
+def main_page(file: tifffile.TiffFile) -> tuple[int, Any]:
+    """The first page that is not reduced, with its place; the first of all where all are."""
+    pages: Any = file.pages  # found one after the other, as far as they are asked for
+    whole = ((number, page) for number, page in enumerate(pages) if not page.subfiletype & REDUCED)
+    return next(whole, (0, pages.first))

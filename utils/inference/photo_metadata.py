@@ -16,8 +16,8 @@ import tifffile
 from PIL import ExifTags, Image
 
 from utils.damage import DECODER_ERRORS, jpeg_damage
-from utils.png import PNG_BEGINNING
-from utils.tiff import TIFF_BEGINNINGS
+from utils.png import PNG_BEGINNING, read_chunks
+from utils.tiff import TiffLayout
 
 # The entries of EXIF that describe the photograph; others tell where a file keeps its pixels.
 EXIF_KEPT = {
@@ -30,6 +30,10 @@ EXIF_DROPPED = {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, 0xA
 # Colours by the number of ITU-T H.273 that HEIC, AVIF and PNG name them by; 1 is sRGB's.
 PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 HDR_CURVES = {16: "PQ", 18: "HLG"}
+# What PNG's gAMA and cHRM hold for sRGB: white, red, green and blue as x and y.
+SRGB_GAMMA = 2.2
+SRGB_CHROMATICITIES = np.array([0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06])
+XMP_TAG = 700  # of TIFF
 MAX_EXIF = 65_000  # bytes; JPEG has room for 65,533
 
 
@@ -84,23 +88,36 @@ def kept_dpi(dpi: Any, turned: bool) -> tuple[float, float] | None:
 
 
 def notes_about(
-    path: Path, encoded: bytes, header: Image.Image | None, exif: Image.Exif, profile: bytes | None
+    path: Path,
+    encoded: bytes,
+    header: Image.Image | None,
+    layout: TiffLayout | None,
+    exif: Image.Exif,
+    profile: bytes | None,
 ) -> tuple[str, ...]:
-    """Sentences about what of the file was not taken as it is."""
-    notes = [*_page_notes(path, encoded, header)]
+    """Sentences about everything in a file that was not taken as it is."""
+    notes = [*_page_notes(path, encoded, header, layout)]
     if header is None and encoded.startswith(PNG_BEGINNING):
         notes.append(f"{path} has metadata that cannot be read; they are left out.")
     if damage := jpeg_damage(encoded):
         notes.append(f"{path} is damaged, so a part of the picture may be wrong ({damage}).")
     if header is not None and header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
-        notes.append(f"{path} holds {bits} bits a channel; they were reduced to 8.")
+        notes.append(f"{path} holds {bits} bits per channel; they were reduced to 8.")
+    if layout and layout.samples > (kept := layout.num_colours + layout.has_alpha):
+        notes.append(f"{path} has {layout.samples} channels; only the first {kept} were taken.")
     if not profile:
         notes += gamut_notes(path, encoded, exif)
-    return tuple(notes)
+    xmp = exif.get(XMP_TAG) if header is None else header.info.get("xmp")
+    return (*notes, *xmp_notes(path, xmp))
+
+
+def xmp_notes(path: Path, xmp: object) -> list[str]:
+    """A sentence where there is XMP: it describes the input's file, turned and uncropped."""
+    return [f"{path} has XMP metadata; they are left out."] if xmp else []
 
 
 def _avif_bits(encoded: bytes) -> int:
-    """Bits a channel by the box of the codec's configuration."""
+    """Bits per channel by the box of the codec's configuration."""
     place = encoded.find(b"av1C")
     flags = encoded[place + 6] if 0 <= place < len(encoded) - 6 else 0
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
@@ -108,39 +125,71 @@ def _avif_bits(encoded: bytes) -> int:
 
 def gamut_notes(path: Path, encoded: bytes, exif: Image.Exif) -> list[str]:
     """A sentence where a file without a profile says otherwise that its colours are not sRGB's."""
-    named, curve = "", 0
+    named = ""
     if encoded[4:8] == b"ftyp" and (place := encoded.find(b"colrnclx")) >= 0:
-        primaries, curve = struct.unpack_from(">HH", encoded, place + 8)
-        named = PRIMARIES.get(primaries, "")
-    elif encoded.startswith(PNG_BEGINNING) and b"cICP" in encoded[: encoded.find(b"IDAT")]:
-        primaries, curve = encoded[encoded.find(b"cICP") + 4 :][:2]
-        named = PRIMARIES.get(primaries, "")
+        named = _named_colours(*struct.unpack_from(">HH", encoded, place + 8))
+    elif encoded.startswith(PNG_BEGINNING):
+        named = _png_colours(encoded)
     with contextlib.suppress(*DECODER_ERRORS):  # a damaged block
         if exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
             named = "Adobe RGB"
-    named = " ".join(word for word in (named, HDR_CURVES.get(curve)) if word)
     if not named:
         return []
     return [
-        f"{path} has no profile, but says that its colours are {named}; viewers will take those of "
-        "the result for sRGB."
+        f"{path} has no profile, but says that its colours are {named}; viewers will show the "
+        "result as sRGB."
     ]
 
 
-def _page_notes(path: Path, encoded: bytes, header: Image.Image | None) -> tuple[str, ...]:
+def _named_colours(primaries: int, curve: int) -> str:
+    """Names of the colours that are not sRGB's, by their numbers in ITU-T H.273."""
+    return " ".join(filter(None, (PRIMARIES.get(primaries), HDR_CURVES.get(curve))))
+
+
+def _png_colours(encoded: bytes) -> str:
+    """How the colours of a PNG differ from sRGB's by its chunks, of which the first here counts."""
+    chunks: dict[bytes, bytes] = {}
+    for chunk in read_chunks(encoded):
+        if chunk.kind == b"IDAT":
+            break
+        if chunk.is_sound:
+            chunks.setdefault(chunk.kind, chunk.data)
+    if b"cICP" in chunks:
+        return _named_colours(*chunks[b"cICP"][:2])
+    if b"iCCP" in chunks or b"sRGB" in chunks:
+        return ""
+    differences = []
+    if gamma := int.from_bytes(chunks.get(b"gAMA", b""), "big"):
+        exponent = 100_000 / gamma
+        if abs(exponent / SRGB_GAMMA - 1) > 0.03:
+            differences.append(f"of gamma {exponent:.2g}")
+    if len(chunks.get(b"cHRM", b"")) == 32:
+        stored = np.frombuffer(chunks[b"cHRM"], ">u4") / 100_000
+        if np.abs(stored - SRGB_CHROMATICITIES).max() > 0.005:
+            differences.append("of other primaries")
+    return " and ".join(differences)
+
+
+def _page_notes(
+    path: Path, encoded: bytes, header: Image.Image | None, layout: TiffLayout | None
+) -> tuple[str, ...]:
     """A sentence where a file holds more than the one image that is read."""
-    is_tiff = encoded.startswith(TIFF_BEGINNINGS)
-    kind = "pages" if is_tiff else "frames"
+    is_mpo = header is not None and header.format == "MPO"  # a phone's other lens, or gain maps
+    kind = "pages" if layout else "images" if is_mpo else "frames"
     try:
-        if header is None and is_tiff:
+        if header is None and layout:
             count = _num_tiff_pages(encoded)
         else:
             count = getattr(header, "n_frames", 1)
     except DECODER_ERRORS:
-        return (f"{path} holds damaged {kind} behind the first; only that was taken.",)
-    # The further images of an MPO are those of a phone's other lens.
-    if count < 2 or (header is not None and header.format == "MPO"):
+        return (f"{path} holds damaged {kind} after the first; only that one was taken.",)
+    if count < 2:
         return ()
+    if layout and layout.page:
+        return (
+            f"{path} holds {count} pages, of which the first is a reduced image; page "
+            f"{layout.page + 1} was taken.",
+        )
     return (f"{path} holds {count} {kind}; only the first was taken.",)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 from utils.damage import DECODER_ERRORS
@@ -34,11 +35,17 @@ from utils.inference.photo_metadata import (
     kept_exif,
     notes_about,
     tiff_dpi,
+    xmp_notes,
 )
+from utils.png import read_chunks
 from utils.tiff import (
     ASSOCIATED_ALPHA,
-    TIFF_BEGINNINGS,
+    SEPARATE_PLANES,
     TIFFFILE_ERRORS,
+    UNCOMPRESSED,
+    YCBCR,
+    TiffLayout,
+    main_page,
     tiff_layout,
 )
 
@@ -113,10 +120,10 @@ def num_pixels(path: Path) -> int:
     try:
         if _is_heif(encoded):
             width, height = _open_heif(path, encoded).size
-        elif (header := _open(encoded)) is not None:
-            width, height = header.size
         elif layout := tiff_layout(encoded):
             width, height = layout.width, layout.height
+        elif (header := _open(encoded)) is not None:
+            width, height = header.size
         else:
             raise UserError(unreadable(path))
     except DECODER_ERRORS as error:
@@ -127,28 +134,32 @@ def num_pixels(path: Path) -> int:
 def _read_other(path: Path, encoded: bytes) -> Photo:
     """Any format but HEIF, by Pillow or, where it is deeper than 8 bits, by OpenCV."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF blocks and the like
+        warnings.simplefilter("ignore")  # about damaged EXIF blocks and the like
+        layout = tiff_layout(encoded)
         header = _open(encoded)
         if header is not None:
+            if layout:
+                header.seek(layout.page)
             _check_size(path, header, encoded)
             if header.format == "PNG" and not _loads(header):
                 header = None  # OpenCV refuses damaged pixels, but not text that is too long
-        is_tiff = encoded.startswith(TIFF_BEGINNINGS)
         exif = Image.Exif()
         with contextlib.suppress(*DECODER_ERRORS):
             if header is not None:
                 exif = header.getexif()
-            elif is_tiff:
+            elif layout:
                 exif.load(encoded)
         turned = exif_orientation(exif) > 4
         # The decoders turn TIFFs upright themselves, and Pillow forgets the block meanwhile.
-        orientation = 1 if is_tiff else exif_orientation(exif)
+        orientation = 1 if layout else exif_orientation(exif)
         exif_block = kept_exif(exif)
-        dpi = tiff_dpi(exif) if is_tiff else header and header.info.get("dpi")
+        dpi = tiff_dpi(exif) if layout else header and header.info.get("dpi")
         if header is None:  # OpenCV knows some that Pillow does not, such as float TIFFs
-            pixels, profile = _decode_deep(path, encoded), exif.get(ExifTags.Base.InterColorProfile)
-        elif _is_deep(header, encoded):
-            pixels, profile = _decode_deep(path, encoded), header.info.get("icc_profile")
+            profile = exif.get(ExifTags.Base.InterColorProfile)
+        else:
+            profile = header.info.get("icc_profile")
+        if header is None or _is_deep(header, encoded, layout):
+            pixels = _decode_deep(path, encoded, layout)
         else:
             pixels, profile = _decode_8_bit(header)
         return Photo(
@@ -156,7 +167,7 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
             fitting_profile(profile, pixels),
             exif_block,
             kept_dpi(dpi, turned),
-            notes_about(path, encoded, header, exif, profile),
+            notes_about(path, encoded, header, layout, exif, profile),
         )
 
 
@@ -186,12 +197,13 @@ def _check_size(path: Path, header: Image.Image, encoded: bytes) -> None:
         )
 
 
-def _is_deep(header: Image.Image, encoded: bytes) -> bool:
-    """Whether the file has more than 8 bits a channel, of which Pillow may drop some."""
+def _is_deep(header: Image.Image, encoded: bytes, layout: TiffLayout | None) -> bool:
+    """Whether a file is not for Pillow, which drops bits above 8 and mixes up raw YCbCr."""
     if header.format == "PNG":
         return encoded[24] == 16
-    if header.format == "TIFF":
-        return max(header.tag_v2.get(258, (1,))) > 8  # type: ignore[attr-defined]
+    if layout:
+        is_raw = layout.compression == UNCOMPRESSED
+        return layout.bits > 8 or (layout.photometric == YCBCR and is_raw)
     if header.format == "PPM" and _netpbm_white(encoded) > 255:
         return True
     return header.mode.startswith(("I", "F"))
@@ -204,11 +216,9 @@ def _netpbm_white(encoded: bytes) -> int:
     return int(re.sub(rb"#[^\n]*", b"", encoded[:4096]).split(maxsplit=4)[3])
 
 
-def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
-    """Pixels with 16 bits or floats; those of a TIFF are upright."""
-    layout = tiff_layout(encoded)
-    # OpenCV mixes separate channels up and drops the alpha of gray.
-    if layout and layout.bits > 8 and (layout.separate or layout.samples == 2):
+def _decode_deep(path: Path, encoded: bytes, layout: TiffLayout | None) -> np.ndarray:
+    """Pixels of 16 bits or floats, (H, W), (H, W, 3) or (H, W, 4); upright if of a TIFF."""
+    if layout and _is_for_tifffile(layout):
         if layout.unusual:
             raise UserError(layout.refusal(path))
         pixels = _by_tifffile(path, encoded, layout.refusal(path))
@@ -216,36 +226,63 @@ def _decode_deep(path: Path, encoded: bytes) -> np.ndarray:
         pixels = decode_bytes(path, encoded, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 3 and pixels.shape[2] in (3, 4):  # OpenCV's order is BGR
             pixels = np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
-    if pixels.ndim == 3 and pixels.shape[2] == 2:  # gray and alpha
-        pixels = pixels[..., [0, 0, 0, 1]]
+    if layout and pixels.ndim == 3:
+        pixels = pixels[..., : layout.num_colours + layout.has_alpha]
+    if pixels.ndim == 3 and pixels.shape[2] in (1, 2):  # gray, gray and alpha
+        pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., [0, 0, 0, 1]]
     if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
         raise UserError(f"{path} has {pixels.shape[2]} channels; 1 to 4 are read.")
-    if layout and layout.alpha == ASSOCIATED_ALPHA and pixels.ndim == 3:
+    if layout and layout.extras[:1] == (ASSOCIATED_ALPHA,) and pixels.ndim == 3:
         pixels = _without_alpha_in_colours(pixels)
+    if pixels.ndim == 2 and (key := _transparent_gray(encoded)) is not None:
+        alpha = np.where(pixels == key, 0, 65535).astype(np.uint16)
+        pixels = np.dstack([pixels, pixels, pixels, alpha])
     white = _netpbm_white(encoded)
     if white > 255:
         pixels = np.rint(pixels * (65535 / white)).clip(0, 65535).astype(np.uint16)
     return pixels
 
 
-def _by_tifffile(path: Path, encoded: bytes, refusal: str) -> np.ndarray:
-    """The pixels of a TIFF, upright, (H, W, C)."""
-    import tifffile
+def _is_for_tifffile(layout: TiffLayout) -> bool:
+    """Whether OpenCV fails: it mixes separate channels up, drops the alpha of gray, refuses five
+    channels and half floats, and reads the first page alone.
+    """
+    if layout.bits <= 8:
+        return False
+    is_half = layout.is_float and layout.bits == 16
+    return (
+        layout.separate or layout.samples == 2 or layout.samples > 4 or is_half or layout.page > 0
+    )
 
+
+def _transparent_gray(encoded: bytes) -> int | None:
+    """The value that a PNG of 16-bit gray calls transparent, which OpenCV does not look at."""
+    for chunk in read_chunks(encoded):
+        if chunk.kind == b"tRNS" and encoded[24:26] == b"\x10\0":
+            return int.from_bytes(chunk.data[:2], "big")
+        if chunk.kind == b"IDAT":
+            break
+    return None
+
+
+def _by_tifffile(path: Path, encoded: bytes, refusal: str) -> np.ndarray:
+    """The main page of a TIFF, upright, (H, W) or (H, W, C); half floats become float32."""
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-            page = file.pages.first
+            _, page = main_page(file)
             if page.nbytes > MAX_DEFLATE * len(encoded):
                 raise UserError(unreadable(path))
             pixels, orientation = page.asarray(), page.tags.valueof(274, default=1)
-            separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+            separate = page.planarconfig == SEPARATE_PLANES and page.samplesperpixel > 1
     except zlib.error as error:
         raise UserError(unreadable(path)) from error
     except TIFFFILE_ERRORS as error:  # LZW among others
         raise UserError(refusal) from error
+    if pixels.dtype == np.float16:
+        pixels = pixels.astype(np.float32)
     if pixels.dtype not in TYPES:
-        raise UserError(f"{path} holds {pixels.dtype} values; 8, 16 bits and float32 are read.")
-    if pixels.ndim != 3:  # volumes
+        raise UserError(f"{path} holds {pixels.dtype} values; 8, 16 bits and floats are read.")
+    if pixels.ndim not in (2, 3):  # volumes
         raise UserError(refusal)
     return _upright(np.moveaxis(pixels, 0, -1) if separate else pixels, orientation)
 
@@ -306,7 +343,7 @@ def _read_heif(path: Path, encoded: bytes) -> Photo:
         exif = Image.Exif()
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # gray and alpha
         pixels = pixels[..., [0, 0, 0, 1]]
-    notes = []
+    notes = xmp_notes(path, info.get("xmp"))
     if len(image) > 1:
         notes.append(f"{path} holds {len(image)} images; only the main one was taken.")
     if not info.get("icc_profile"):
@@ -328,7 +365,7 @@ def _checked(path: Path, photo: Photo) -> Photo:
         return photo
     if not np.isfinite(pixels).all():
         raise UserError(
-            f"{path} holds values that are not numbers or infinite; a float image may hold 0 to 1."
+            f"{path} holds values that are NaN or infinite; a float image may hold 0 to 1."
         )
     low, high = float(pixels.min()), float(pixels.max())
     if low >= 0 and high <= 1:

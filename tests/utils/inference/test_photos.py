@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import struct
 import zlib
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 from utils.errors import UserError
 from utils.images import read_rgb
 from utils.inference.photo_output import write_photo
-from utils.inference.photos import Photo, read_photo
+from utils.inference.photos import Photo, num_pixels, read_photo
+from utils.png import write_chunk
 
 
 @pytest.fixture
@@ -435,7 +437,9 @@ def test_avif_of_more_than_8_bits_is_told(tmp_path: Path) -> None:
         cv2.imwrite(str(path), image, [cv2.IMWRITE_AVIF_DEPTH, bits])
         photo = read_photo(path)
         assert photo.pixels.dtype == np.uint8 and np.abs(photo.pixels.astype(int) - 128).max() <= 2
-        expected = (f"{path} holds {bits} bits a channel; they were reduced to 8." for bits in told)
+        expected = (
+            f"{path} holds {bits} bits per channel; they were reduced to 8." for bits in told
+        )
         assert photo.notes == tuple(expected)
 
 
@@ -499,7 +503,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
     image = np.full((4, 4, 3), 0.5, np.float32)
     image[1, 2, 0] = value
     cv2.imwrite(str(tmp_path / "a.tif"), image)
-    with pytest.raises(UserError, match=r"a\.tif holds values that are not numbers or infinite"):
+    with pytest.raises(UserError, match=r"a\.tif holds values that are NaN or infinite"):
         read_photo(tmp_path / "a.tif")
 
 
@@ -566,6 +570,168 @@ def test_webp_at_100_loses_nothing(tmp_path: Path, rgb: np.ndarray) -> None:
     rgba = np.dstack([rgb, rgb[..., 0]])
     write_photo(tmp_path / "a.webp", Photo(rgba), quality=100)
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.webp"), rgba)
+
+
+def png_with(image: np.ndarray, kind: bytes, data: bytes) -> bytes:
+    """A PNG with another chunk behind its first."""
+    encoded = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1].tobytes()
+    return encoded[:33] + write_chunk(kind, data) + encoded[33:]
+
+
+SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # white, red, green, blue
+ADOBE = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "named"),
+    [
+        (b"gAMA", struct.pack(">I", 45455), None),
+        (b"gAMA", struct.pack(">I", 100_000), "of gamma 1"),
+        (b"gAMA", struct.pack(">I", 55556), "of gamma 1.8"),
+        (b"cHRM", struct.pack(">8I", *SRGB), None),
+        (b"cHRM", struct.pack(">8I", *ADOBE), "of other primaries"),
+    ],
+)
+def test_png_colours_without_a_profile_are_reported(
+    tmp_path: Path, rgb: np.ndarray, kind: bytes, data: bytes, named: str | None
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_with(rgb, kind, data))
+    sentence = (
+        f"{path} has no profile, but says that its colours are {named}; viewers will show the "
+        "result as sRGB."
+    )
+    assert read_photo(path).notes == ((sentence,) if named else ())
+    content = path.read_bytes()  # a chunk that comes first in rank settles it
+    path.write_bytes(content[:33] + write_chunk(b"sRGB", b"\0") + content[33:])
+    assert read_photo(path).notes == ()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_xmp_is_left_out_and_reported(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+    path, packet = tmp_path / f"a{suffix}", b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
+    if suffix == ".png":
+        path.write_bytes(png_with(rgb, b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + packet))
+    elif suffix == ".tif":
+        tag = (700, "B", len(packet), packet, True)
+        tifffile.imwrite(path, rgb.astype(np.uint16), photometric="rgb", extratags=[tag])
+    else:
+        Image.fromarray(rgb).save(path, xmp=packet)
+    photo = read_photo(path)
+    assert photo.notes == (f"{path} has XMP metadata; they are left out.",)
+    write_photo(tmp_path / "b.png", photo)
+    assert b"xmp" not in (tmp_path / "b.png").read_bytes()
+
+
+def test_further_images_of_a_phone_are_reported(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = tmp_path / "a.jpg"
+    other = Image.fromarray(255 - rgb)
+    Image.fromarray(rgb).save(path, "MPO", save_all=True, append_images=[other], quality=100)
+    photo = read_photo(path)
+    np.testing.assert_allclose(photo.pixels, Image.open(path).convert("RGB"), atol=1)
+    assert photo.notes == (f"{path} holds 2 images; only the first was taken.",)
+
+
+def test_transparency_of_16_bit_gray(tmp_path: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 65536, (5, 7)).astype(np.uint16)
+    gray[1, 2:4] = 0x1234
+    (tmp_path / "a.png").write_bytes(png_with(gray, b"tRNS", b"\x12\x34"))
+    expected = np.dstack([gray] * 3 + [np.full((5, 7), 65535, np.uint16)])
+    expected[1, 2:4, 3] = 0
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("extras", "kept"),
+    [
+        (["unspecified"], 3),
+        (["unspecified", "unspecified"], 3),
+        (["unassalpha", "unspecified"], 4),
+        (["unassalpha"], 4),
+    ],
+)
+def test_channels_besides_colours_and_alpha_are_left_out_and_reported(
+    tmp_path: Path, dtype: type, extras: list[str], kept: int
+) -> None:
+    shape = (5, 7, 3 + len(extras))
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extrasamples=extras)
+    photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels, image[..., :kept])
+    note = f"{tmp_path / 'a.tif'} has {shape[2]} channels; only the first {kept} were taken."
+    assert photo.notes == ((note,) if kept < shape[2] else ())
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_ycbcr_tiffs_without_compression(tmp_path: Path, orientation: int) -> None:
+    """ITU-R BT.601 in full range, by its formulas."""
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 10, 3)).astype(np.float64)
+    y = rgb @ (0.299, 0.587, 0.114)
+    cb, cr = 128 + (rgb[..., 2] - y) / 1.772, 128 + (rgb[..., 0] - y) / 1.402
+    stored = np.rint(np.dstack([y, cb, cr])).clip(0, 255).astype(np.uint8)
+    tag = (ExifTags.Base.Orientation, "H", 1, orientation, True)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="ycbcr", extratags=[tag])
+    expected = np.rot90(rgb, -1) if orientation == 6 else rgb
+    np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), expected, atol=2)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_half_floats(tmp_path: Path, shape: tuple[int, ...], compression: str | None) -> None:
+    image = np.random.default_rng(0).random(shape).astype(np.float16)
+    kind = "rgb" if len(shape) == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric=kind, compression=compression)
+    read = pixels_of(tmp_path / "a.tif")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, image.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiffs_that_begin_with_a_reduced_page(tmp_path: Path, dtype: type) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (12, 20, 3))
+    image = (values / 255).astype(dtype) if dtype == np.float32 else values.astype(dtype)
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(image[::4, ::4], photometric="rgb", subfiletype=1)
+        file.write(image, photometric="rgb", compression="zlib")
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.pixels, image)
+    assert num_pixels(path) == 12 * 20
+    note = "holds 2 pages, of which the first is a reduced image; page 2 was taken."
+    assert photo.notes == (f"{path} {note}",)
+    with pytest.raises(UserError, match=r"first page is a reduced image; store page 2 alone"):
+        read_rgb(path)
+
+
+def test_the_resolution_is_turned_with_the_photo(tmp_path: Path, rgb: np.ndarray) -> None:
+    for suffix in (".jpg", ".tif"):
+        path = tmp_path / f"a{suffix}"
+        Image.fromarray(rgb).save(path, exif=exif(6), dpi=(72, 300))
+        assert read_photo(path).dpi == pytest.approx((300, 72), abs=0.1)
+        Image.fromarray(rgb).save(path, exif=exif(3), dpi=(72, 300))
+        assert read_photo(path).dpi == pytest.approx((72, 300), abs=0.1)
+
+
+def test_16_bits_are_rounded_to_8(tmp_path: Path) -> None:
+    """Half of a step of 257 decides: 128 becomes 0, 129 becomes 1."""
+    values = np.array([[0, 128, 129, 385, 386, 65406, 65407, 65535]], np.uint16)
+    write_photo(tmp_path / "a.webp", Photo(values), quality=100)
+    stored = np.asarray(Image.open(tmp_path / "a.webp"))[0, :, 0]
+    assert stored.tolist() == [0, 0, 1, 1, 2, 254, 255, 255]
+
+
+@pytest.mark.parametrize(("quality", "kept"), [(95, True), (90, True), (89, False)])
+def test_jpeg_keeps_all_colours_from_quality_90_on(
+    tmp_path: Path, quality: int, kept: bool
+) -> None:
+    """Red and green stripes of one pixel are a brown area where colours are halved."""
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = (200, 20, 20)
+    stripes[:, 1::2] = (20, 120, 20)
+    write_photo(tmp_path / "a.jpg", Photo(stripes), quality)
+    difference = pixels_of(tmp_path / "a.jpg")[:, ::2, 0].astype(int) - 200
+    assert (np.abs(difference).mean() < 8) == kept
 
 
 def test_what_a_format_cannot_hold_is_a_sentence(tmp_path: Path) -> None:
@@ -684,4 +850,4 @@ def test_damage_behind_the_first_page_is_told(tmp_path: Path) -> None:
     photo = read_photo(path)
     assert (photo.pixels == 77).all()
     (note,) = photo.notes
-    assert note == f"{path} holds damaged pages behind the first; only that was taken."
+    assert note == f"{path} holds damaged pages after the first; only that one was taken."
