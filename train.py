@@ -20,6 +20,7 @@ import itertools
 import math
 import statistics
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from configs import load_config
-from data.datasets import Prefetcher
+from data.datasets import Prefetcher, to_unit_range
 from utils.console import say
 from utils.devices import PRECISIONS, peak_memory
 from utils.errors import run_main
@@ -40,10 +41,18 @@ from utils.training.checks import check_all_are_trained, refuse_step
 from utils.training.distributed import destroy_distributed, init_distributed, mistakes_said_once
 from utils.training.dry_run import dry_run
 from utils.training.logs import summary
-from utils.training.optim import gradient_norm
+from utils.training.optim import autotuner_off
 from utils.training.plan import is_every
 from utils.training.run_folder import RunFolder
 from utils.training.state import Record
+from utils.training.steps import (
+    StepValues,
+    TakenStep,
+    gradient_norms,
+    steps_ahead,
+    take_guarded_step,
+    to_host,
+)
 from utils.training.stopping import EXIT_STOPPED, RunStopped, StopSignal, explained_failures
 
 
@@ -95,7 +104,7 @@ def main() -> int | None:
             run = build_run(cfg, start, folder, processes, stop)
             if args.dry_run:
                 with stop.interruptible():
-                    dry_run(run, train_one_step)
+                    dry_run(run, finish_one_step)
             else:
                 train(run, args.stop_after_epoch)
         except RunStopped:
@@ -157,6 +166,8 @@ def train_one_epoch(run: Run) -> None:
         first_step=progress.step_in_epoch,
     )
     micro_batches = Prefetcher(iter(run.loaders.train))
+    unread: deque[TakenStep] = deque()
+    values: dict[str, float] = {}  # of the last step that was read
     state.network.train()
     run.pace.start()
     with tqdm(
@@ -171,18 +182,27 @@ def train_one_epoch(run: Run) -> None:
             if is_every(cfg.VALIDATION.EVERY_STEPS, progress.step, progress.validated_step):
                 validate_within_epoch(run, progress.step_in_epoch / steps)
             lr = run.schedule.set(progress.epoch, progress.step)
-            values, is_stopped = train_one_step(run, micro_batches)
-            progress.add_step(values)
+            unread.append(train_one_step(run, micro_batches))
+            progress.count_step()
             state.ema.update(progress.step)
             run.pace.count(stage)
+            is_logged = is_every(cfg.LOG.EVERY_STEPS, progress.step)
+            is_saved = is_every(cfg.CHECKPOINT.EVERY_STEPS, progress.step)
+            is_validated = is_every(cfg.VALIDATION.EVERY_STEPS, progress.step)
+            # Equal on all processes: a step that is refused is refused by all of them.
+            is_due = is_logged or is_saved or is_validated or progress.step_in_epoch == steps
+            is_stopped = False
+            while len(unread) > (0 if is_due or is_stopped else steps_ahead(device)):
+                values, is_stopped = read_step(run, unread.popleft())
             hours = run.pace.hours_left(progress.epoch, progress.step_in_epoch)
-            bar.set_postfix_str(f"loss {values['loss']:.4f}, {hours:.1f} h left", refresh=False)
+            if values:
+                bar.set_postfix_str(f"loss {values['loss']:.4f}, {hours:.1f} h left", refresh=False)
             bar.update()
-            if run.log and is_every(cfg.LOG.EVERY_STEPS, progress.step):
+            if run.log and is_logged:
                 record = {"kind": "step", "epoch": progress.epoch, "step": progress.step, "lr": lr}
                 record |= {"images_per_second": run.pace.images_per_second(), "hours_left": hours}
                 run.log.add(record | values | {"memory_gib": peak_memory(device) / 2**30})
-            if is_stopped or is_every(cfg.CHECKPOINT.EVERY_STEPS, progress.step):
+            if is_stopped or is_saved:
                 save(run)
             if is_stopped:
                 run.processes.barrier()  # the others would be killed with the first one to end
@@ -202,12 +222,8 @@ def forward_backward(run: Run, rainy: Tensor, clean: Tensor) -> dict[str, Tensor
     return {"loss": loss.detach()} | parts
 
 
-def train_one_step(run: Run, micro_batches: Prefetcher) -> tuple[dict[str, float], bool]:
-    """One step over ACCUMULATE micro-batches: its values, and whether a signal asks for the end.
-
-    The values are loss, its parts and the gradient norm, means over all processes. The host waits
-    for the device once, after the gradients.
-    """
+def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
+    """One step over ACCUMULATE micro-batches. Only ``read_step`` waits for the device."""
     optim, state, device = run.cfg.OPTIM, run.state, run.processes.device
     layout = torch.channels_last if optim.CHANNELS_LAST else torch.preserve_format
     compute = partial(forward_backward, run)
@@ -215,38 +231,58 @@ def train_one_step(run: Run, micro_batches: Prefetcher) -> tuple[dict[str, float
     indices = []
     for number in range(1, optim.ACCUMULATE + 1):
         rainy, clean, which = next(micro_batches)
-        indices += which.tolist()
-        rainy = rainy.to(device, non_blocking=True, memory_format=layout)
-        clean = clean.to(device, non_blocking=True)
+        indices += which
+        rainy, clean = (to_unit_range(x.to(device, non_blocking=True)) for x in (rainy, clean))
         exchange: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if number < optim.ACCUMULATE and isinstance(run.model, DistributedDataParallel):
             exchange = run.model.no_sync()  # only a step's last micro-batch exchanges gradients
         with exchange:
-            losses.append(run.graphs(compute, rainy, clean))
+            losses.append(run.graphs(compute, rainy.to(memory_format=layout), clean))
     micro_batches.fetch()  # while the device computes
     if run.processes.world_size > 1:
         check_all_are_trained(state.network)
     state.scaler.unscale_(state.optimizer)
-    norm = gradient_norm(state.network)
+    parameters = list(state.network.parameters())
+    norms = gradient_norms(parameters)
+    norm = torch.linalg.vector_norm(norms)
     # A signal may reach the processes at different steps; they stop together.
-    is_stopped = torch.tensor([float(bool(run.stop.received))]).to(device, non_blocking=True)
+    is_stopped = torch.full((1,), float(bool(run.stop.received)), device=device)
     sums = torch.stack([torch.stack([*values.values()]) for values in losses])
-    means = torch.cat([sums.mean(0), norm.reshape(1), is_stopped])
-    *numbers, stopped = run.processes.mean_tensor(means).tolist()
-    values = dict(zip((*losses[0], "grad_norm"), numbers, strict=True))
-    # In fp16 an overflow of the gradients is expected now and then; the scaler skips that step.
-    is_finite = math.isfinite(values["grad_norm"]) or state.scaler.is_enabled()
-    if not (math.isfinite(values["loss"]) and is_finite):
-        where = f"step {state.progress.step + 1} (epoch {state.progress.epoch})"
-        everywhere = [i for share in run.processes.gather(indices) for i in share]
-        images = [run.loaders.train_pairs[i].rainy for i in everywhere]
-        refuse_step(where, values, state.network, images, run.cfg, run.folder.resume_hint())
-    if optim.CLIP_NORM:  # not before: a norm that is not finite would spoil all gradients
-        nn.utils.clip_grads_with_norm_(state.network.parameters(), optim.CLIP_NORM, norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
+    results = run.processes.mean_tensor(torch.cat([sums.mean(0), norm.reshape(1), is_stopped]))
+    host_results, is_copied = to_host(results)
+    taken = TakenStep(
+        number=state.progress.step + 1,
+        epoch=state.progress.epoch,
+        indices=indices,
+        names=(*losses[0], "grad_norm"),
+        results=host_results,
+        gradient_norms=norms,
+        has_gradient=[parameter.grad is not None for parameter in parameters],
+        is_copied=is_copied,
+    )
+    if optim.CLIP_NORM:
+        nn.utils.clip_grads_with_norm_(parameters, optim.CLIP_NORM, norm)
+    take_guarded_step(state.optimizer, state.scaler, results.isfinite().all())
     state.optimizer.zero_grad(set_to_none=True)
-    return values, stopped > 0
+    return taken
+
+
+def read_step(run: Run, taken: TakenStep) -> StepValues:
+    """Wait for a step's values and add them to the epoch's; refuse values that are not finite."""
+    read, state = taken.read(), run.state
+    if not taken.is_sound(read.values, is_scaled=state.scaler.is_enabled()):
+        where = f"step {taken.number} (epoch {taken.epoch})"
+        everywhere = [i for share in run.processes.gather(taken.indices) for i in share]
+        images = [run.loaders.train_pairs[i].rainy for i in everywhere]
+        norms = taken.norms_by_name(state.network)
+        refuse_step(where, read.values, norms, images, run.cfg, run.folder.resume_hint())
+    state.progress.add_values(read.values)
+    return read
+
+
+def finish_one_step(run: Run, micro_batches: Prefetcher) -> StepValues:
+    """One step and its values, for whoever measures what a step takes."""
+    return read_step(run, train_one_step(run, micro_batches))
 
 
 def validate_within_epoch(run: Run, fraction: float) -> None:
@@ -275,7 +311,8 @@ def validate(run: Run) -> Record:
     run.processes.share_buffers(network)
     network.eval()
     restorer = Restorer(network, device=run.processes.device)  # as test.py with its defaults
-    scores = {name: score_set(run, restorer, name) for name in sets}
+    with autotuner_off():  # sizes differ from image to image
+        scores = {name: score_set(run, restorer, name) for name in sets}
     deciding = scores.values() if decides == "mean" else [scores[decides]]
     psnr, ssim = (statistics.mean(values) for values in zip(*deciding, strict=True))
     record = {"psnr": psnr, "ssim": ssim}

@@ -110,7 +110,7 @@ def default_config() -> CfgNode:
     c.OPTIM.EMA = 0.0  # decay of the averaged weights a step, 0 = off
     c.OPTIM.PRECISION = "float32"  # or bf16, fp16: autocast; Fourier parts stay float32
     c.OPTIM.TF32 = False  # faster, coarser float32 products on CUDA
-    c.OPTIM.CHANNELS_LAST = False
+    c.OPTIM.CHANNELS_LAST = False  # weights in memory pixel by pixel; on CUDA always
     c.OPTIM.COMPILE = False  # torch.compile: the network, of NeRD-Rain the layer norms alone
     c.OPTIM.CUDA_GRAPH = False  # replay a step's kernels: for one GPU that waits for Python
     c.OPTIM.GRADIENT_CHECKPOINTING = False  # compute blocks twice to keep less of them in memory

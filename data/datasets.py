@@ -62,8 +62,8 @@ def pair_of(shares: Sequence[Share], epoch: int, number: int) -> int:
 class TrainingPatches(Dataset[tuple[Tensor, Tensor, int]]):
     """Augmented patches: ``dataset[Draw(...)]`` is (rainy, clean, index of the pair).
 
-    The patches are (3, patch, patch); uint8 where no augmentation needs floats, else float32 in
-    [0, 1]. ``PatchLoader`` makes floats of both.
+    The patches are (3, patch, patch); uint8 unless an augmentation needs floats, else float32 in
+    [0, 1]. ``to_unit_range`` makes floats of both.
     """
 
     def __init__(
@@ -101,16 +101,18 @@ def to_bytes(image: np.ndarray) -> Tensor:
 
 
 Patch = tuple[Tensor, Tensor, int]  # rainy, clean, the number of the pair
-Batch = tuple[Tensor, Tensor, Tensor]  # rainy and clean, (B, 3, H, W) in [0, 1]; pair numbers (B,)
+# Rainy and clean, (B, 3, H, W) each, for ``to_unit_range``; the pairs that they show.
+Batch = tuple[Tensor, Tensor, list[int]]
 Arrays = tuple[np.ndarray, np.ndarray, list[int]]  # a micro-batch on its way between processes
 
 
 class PatchLoader(DataLoader[Patch]):
-    """Loads micro-batches (rainy, clean, indices): two (B, 3, H, W) float32 in [0, 1], and (B,).
+    """Loads micro-batches (rainy, clean, indices), as ``Batch`` describes them.
 
-    From a loader process they come as bytes through its pipe, uint8 where they can. PyTorch's own
-    way, float tensors in shared memory, costs three files, three connections and four times the
-    bytes a micro-batch: more than cutting small patches itself.
+    The images are uint8 if no augmentation needs floats, so a quarter of the bytes travels to the
+    device, which makes floats of them by ``to_unit_range``. From a loader process they come through
+    its pipe. PyTorch's own way, tensors in shared memory, costs three files and three connections
+    per micro-batch: more than cutting small patches.
     """
 
     def __init__(self, dataset: Dataset[Patch], sampler: BatchSampler, num_workers: int) -> None:
@@ -127,7 +129,7 @@ class PatchLoader(DataLoader[Patch]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # PyTorch names its own class
         for rainy, clean, indices in super().__iter__():
-            yield _to_floats(rainy), _to_floats(clean), torch.tensor(indices)
+            yield _pinned(rainy), _pinned(clean), indices
 
 
 class Prefetcher(Iterator[Batch]):
@@ -155,11 +157,15 @@ def _stack(patches: list[Patch]) -> Arrays:
     return torch.stack(rainy).numpy(), torch.stack(clean).numpy(), list(indices)
 
 
-def _to_floats(images: np.ndarray) -> Tensor:
-    """(B, 3, H, W) as float32, uint8 values divided by 255; pinned where there is CUDA."""
-    floats = torch.empty(images.shape, pin_memory=torch.cuda.is_available())
-    floats.copy_(torch.from_numpy(images))
-    return floats.div_(255) if images.dtype == np.uint8 else floats
+def _pinned(images: np.ndarray) -> Tensor:
+    """As a tensor; in page-locked memory if there is CUDA, which copies from there by itself."""
+    tensor = torch.from_numpy(images)
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1] on their device; uint8 values are divided by 255."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 class DecodedPairs(Dataset[tuple[np.ndarray, np.ndarray]]):

@@ -78,6 +78,13 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
+def tf32_note(device: torch.device) -> str:
+    """A sentence for a user who asks for TF32 on a device that does not have it, else ""."""
+    if device.type == "cuda":
+        return ""
+    return f"note: OPTIM.TF32 has no effect on {device}; products are computed in float32."
+
+
 def _device(text: str) -> torch.device:
     try:
         return find_device(text)

@@ -62,7 +62,7 @@ def load(photos: Path, *settings: object, **processes: int) -> Loaders:
 
 def epoch(loaders: Loaders, number: int, step: int = 0) -> list[tuple[Tensor, ...]]:
     loaders.sampler.set_epoch(number, patch=32, batch_size=2, first_step=step)
-    return list(loaders.train)
+    return [(rainy, clean) for rainy, clean, _ in loaders.train]
 
 
 def same(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> bool:

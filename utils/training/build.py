@@ -20,7 +20,7 @@ from losses.criteria import Criterion
 from models import NETWORKS, build_model, load_initial
 from utils.checkpoints import seal_of
 from utils.console import say
-from utils.devices import bf16_warning
+from utils.devices import bf16_warning, tf32_note
 from utils.files import write_text
 from utils.training.checks import check_best, check_patches
 from utils.training.data_identity import FileStamps, check_same_files, identify_files, write_list
@@ -134,6 +134,8 @@ def _build_parts(
     device = processes.device
     if cfg.OPTIM.PRECISION == "bf16" and processes.is_main and (warning := bf16_warning(device)):
         say(warning)
+    if cfg.OPTIM.TF32 and processes.is_main and (note := tf32_note(device)):
+        say(note)
     check_graph(cfg, device, processes.world_size)
     set_backends(cfg)
     seed_everything(cfg.RUN.SEED)
@@ -156,7 +158,9 @@ def _build_parts(
             "normalises its share of a batch alone, and process 0's running averages are kept"
         )
     network.to(device)
-    if cfg.OPTIM.CHANNELS_LAST:
+    # On CUDA the layout of the features, which the networks choose, decides that of the weights:
+    # cuDNN would otherwise convert them at every use.
+    if cfg.OPTIM.CHANNELS_LAST or device.type == "cuda":
         network.to(memory_format=torch.channels_last)
     ema = ModelEma(network, cfg.OPTIM.EMA)
     if cfg.OPTIM.GRADIENT_CHECKPOINTING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn, Protocol
@@ -52,14 +53,15 @@ def check_all_are_trained(network: nn.Module) -> None:
 def refuse_step(
     where: str,
     values: dict[str, float],
-    network: nn.Module,
+    gradient_norms: dict[str, float],
     images: Sequence[Path],
     cfg: CfgNode,
     resume_hint: str,
 ) -> NoReturn:
-    """Stop at a value that is not finite, before it reaches the weights.
+    """Stop at a step whose loss or gradient norm is not finite.
 
-    ``images`` are those of the step on all processes; ``where`` names the step.
+    ``where`` names the step, ``gradient_norms`` are by parameter, ``images`` those of all
+    processes.
     """
     optim = cfg.OPTIM
     advice = ["a lower OPTIM.LR"]
@@ -67,20 +69,19 @@ def refuse_step(
     advice += ["OPTIM.PRECISION float32"] if optim.PRECISION != "float32" else []
     raise UserError(
         f"In {where} the loss is {values['loss']:g} and the gradient norm "
-        f"{values['grad_norm']:g}; {gradient_report(network)}. The images are "
+        f"{values['grad_norm']:g}; {gradient_report(gradient_norms)}. The images are "
         f"{', '.join(map(str, images))}. Try {' or '.join(advice)}. {resume_hint}"
     )
 
 
-def gradient_report(network: nn.Module) -> str:
-    """In words, which gradients are not finite, or else which is the largest."""
-    gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
-    bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-    if len(bad) == len(gradients):
-        return "no gradient is finite, so none of them tells where it began"
+def gradient_report(norms: dict[str, float]) -> str:
+    """In words, which gradient norms are not finite, or else which is the largest."""
+    bad = [name for name, norm in norms.items() if not math.isfinite(norm)]
+    if len(bad) == len(norms):
+        return "no gradient norm is finite, so they do not show where it began"
     if bad:
-        first = f"the first that of {bad[0]}"
-        return f"{len(bad)} of {len(gradients)} gradients are not finite, {first}"
-    largest = {name: gradient.abs().max().item() for name, gradient in gradients.items()}
-    worst = max(largest, key=largest.__getitem__)
-    return f"the largest gradient, {largest[worst]:.3g}, is that of {worst}"
+        return (
+            f"{len(bad)} of {len(norms)} gradient norms are not finite, the first that of {bad[0]}"
+        )
+    worst = max(norms, key=norms.__getitem__)
+    return f"the largest gradient norm, {norms[worst]:.3g}, is that of {worst}"

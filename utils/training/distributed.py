@@ -82,7 +82,10 @@ class Processes:
         # Of 1x1 kernels, whose strides of height and width mean nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self._arrive()
-        model = DistributedDataParallel(network, device_ids=device_ids)
+        # As views, gradients need no copy of their own beside the buckets that are sent.
+        model = DistributedDataParallel(
+            network, device_ids=device_ids, gradient_as_bucket_view=True
+        )
         # Gradients are exchanged within backward(), where a process may wait for the others too.
         model.register_forward_pre_hook(lambda *_: self._arrive())
         return model

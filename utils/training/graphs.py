@@ -18,7 +18,7 @@ WARM_UPS = 3  # runs before the recording, in which libraries choose their kerne
 
 
 def check_graph(cfg: CfgNode, device: torch.device, world_size: int) -> None:
-    """Raise UserError where OPTIM.CUDA_GRAPH is on and cannot be had."""
+    """Raise UserError if OPTIM.CUDA_GRAPH is on and not possible."""
     if not cfg.OPTIM.CUDA_GRAPH:
         return
     needs = {
@@ -41,11 +41,19 @@ class Recording:
     values: dict[str, Tensor]
     gradients: list[Tensor | None]
 
+    def fits(self, rainy: Tensor, clean: Tensor) -> bool:
+        """Whether a replay computes what these images need: other kernels serve other kinds."""
+        return _kind(self.rainy) == _kind(rainy) and _kind(self.clean) == _kind(clean)
+
+
+def _kind(images: Tensor) -> tuple[object, ...]:
+    return images.shape, images.stride(), images.dtype, images.device
+
 
 class GraphedCompute:
-    """A computation, recorded when its images get another shape, else replayed.
+    """A computation, recorded for images of a new shape, type, layout or device, else replayed.
 
-    A replay launches all kernels of a step at once. Networks of many small ones, such as
+    A replay launches all kernels of a step at once. Networks with many small ones, such as
     NeRD-Rain, otherwise wait for Python most of the time. Unless ``enabled``, it is a plain call.
     """
 
@@ -58,7 +66,7 @@ class GraphedCompute:
         """What ``compute`` returns; valid until the next call, as the gradients are."""
         if not self.enabled:
             return compute(rainy, clean)
-        if self.recording is None or self.recording.rainy.shape != rainy.shape:
+        if self.recording is None or not self.recording.fits(rainy, clean):
             self.recording = None  # frees its memory
             self.recording = self._record(compute, rainy, clean)
         recording = self.recording
@@ -72,7 +80,7 @@ class GraphedCompute:
     def _record(self, compute: Compute, rainy: Tensor, clean: Tensor) -> Recording:
         rainy, clean = rainy.clone(), clean.clone()
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        # Everything happens beside the default stream: a graph may not wait for what began there.
+        # On a stream of its own: a graph may not wait for work of the default stream.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

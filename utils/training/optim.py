@@ -29,6 +29,29 @@ def set_backends(cfg: CfgNode) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
 
 
+@contextlib.contextmanager
+def autotuner_off() -> Iterator[None]:
+    """Without cuDNN's autotuner, which would try all kernels for each new size of an image."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the moments of each parameter out in memory as the parameter itself.
+
+    Fused optimisers pair their elements by address: moments from a checkpoint of a run with or
+    without channels_last would be those of other weights.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(moment)
+
+
 def build_optimizer(cfg: CfgNode, network: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that the OPTIM settings name.
 
@@ -95,8 +118,3 @@ def _untracked_statistics(module: nn.Module) -> Iterator[None]:
 def has_batch_norm(network: nn.Module) -> bool:
     """Whether the network keeps running statistics of its batches."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-
-
-def gradient_norm(network: nn.Module) -> Tensor:
-    """The norm of all gradients together, (). Stays on the device; nothing waits for it."""
-    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])

@@ -18,6 +18,7 @@ from utils.checkpoints import Weights, read_checkpoint, write_checkpoint
 from utils.errors import UserError
 from utils.training.data_identity import FileStamps, digest
 from utils.training.ema import ModelEma
+from utils.training.optim import match_layout
 from utils.training.plan import RunPlan
 
 # One line of log.jsonl: "kind" (step, validation, epoch), epoch, step, and the values of that kind.
@@ -40,10 +41,13 @@ class Progress:
     # PSNR and name of the best files, known to the main process.
     kept: list[tuple[float, str]] = field(default_factory=list)
 
-    def add_step(self, values: dict[str, float]) -> None:
-        """Count a step of the epoch under way and add its values to the sums."""
+    def count_step(self) -> None:
+        """A step of the epoch under way is taken."""
         self.step += 1
         self.step_in_epoch += 1
+
+    def add_values(self, values: dict[str, float]) -> None:
+        """Add the values of one of the steps taken to the sums."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
@@ -128,6 +132,7 @@ class TrainingState:
             # Settings are those of this run and device, not of the one that saved.
             saved.update({key: own_group[key] for key in own_group if key != "params"})
         self.optimizer.load_state_dict(checkpoint["optimizer"])
+        match_layout(self.optimizer)
         if self.scaler.is_enabled() and checkpoint["scaler"]:
             self.scaler.load_state_dict(checkpoint["scaler"])
         set_random_states(checkpoint["random"])

@@ -1,4 +1,4 @@
-"""Where a step's CUDA graph cannot be had; what it computes is tested in tests/test_cuda.py."""
+"""When a CUDA graph is refused or recorded anew; tests/test_cuda.py tests what it computes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from configs import load_config
 from tests.helpers import ROOT
 from utils.errors import UserError
-from utils.training.graphs import check_graph
+from utils.training.graphs import Recording, check_graph
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -31,3 +31,16 @@ def test_a_graph_that_cannot_be_had_is_refused(device, world_size, accumulate, w
                 check_graph(cfg, device, world_size)
         else:
             check_graph(cfg, device, world_size)
+
+
+def test_a_graph_serves_images_of_its_own_kind_only() -> None:
+    images = torch.zeros(2, 3, 8, 12)
+    recording = Recording(None, images, images, {}, [])
+    assert recording.fits(torch.ones(2, 3, 8, 12), torch.ones(2, 3, 8, 12))
+    for other in (
+        torch.zeros(2, 3, 12, 8),
+        images.bfloat16(),
+        images.contiguous(memory_format=torch.channels_last),
+        images.to("meta"),
+    ):
+        assert not recording.fits(other, images) and not recording.fits(images, other)
