@@ -43,6 +43,7 @@ from utils.inference.memory import keep_freed_memory
 from utils.inference.options import RestoringOptions
 from utils.inference.photo_output import DEFAULT_QUALITY, FORMATS
 from utils.inference.plan import RestoringJob, check_output, names_a_file, plan_files
+from utils.inference.precision import AUTO_PRECISION, faster_hint, fastest_precision
 from utils.inference.restorer import Restorer
 from utils.inference.restoring import restore_images
 from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
@@ -107,16 +108,25 @@ def restore_files(args: argparse.Namespace, options: RestoringOptions, processes
     remove_unfinished(*(job.target for job in jobs if not job.is_video))
     network = load_network(args)
     prepare_network(network, options.device, compiled=args.compile)
-    restorer = Restorer(network, options)
+    images = [job for job in jobs if not job.is_video]
+    videos = [job for job in jobs if job.is_video]
+    # Photographs by the network that ships may be restored in bf16, videos when asked for.
+    is_auto = args.precision == AUTO_PRECISION or not (args.precision or args.weights)
+    image_options = options
+    if is_auto and any(processes.gather(bool(images) or bool(args.precision))):
+        image_options = replace(options, precision=try_precisions(network, options, processes))
+    hint = faster_hint(options.device, image_options.precision)
+    image_options = replace(image_options, progress=TileBar(hint))
 
     problems = Problems(plan.problems if processes.is_main else ())
     try:
         with library_lines_apart():
-            images = [job for job in jobs if not job.is_video]
-            restore_images(images, restorer, problems, quality=args.quality)
-            restore_videos([job for job in jobs if job.is_video], restorer, problems, args)
+            restore_images(images, Restorer(network, image_options), problems, quality=args.quality)
+            if videos:
+                video_options = image_options if args.precision else options
+                restore_videos(videos, Restorer(network, video_options), problems, args)
     finally:  # also after Ctrl-C
-        problems.tell_again(len(jobs) + len(plan.problems))
+        problems.repeat(len(jobs) + len(plan.problems))
     if any(processes.gather(bool(problems.sentences))):
         return 1
     if plan.jobs and processes.is_main:
@@ -243,9 +253,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     restoring.add_argument(
         "--precision",
-        choices=tuple(PRECISIONS),
-        default="float32",
-        help="bf16 is faster; fp16 is for GPUs without bf16 (default: float32)",
+        choices=(AUTO_PRECISION, *PRECISIONS),
+        help="auto: bf16 where the device computes it natively and a trial of a second is at least "
+        "1.2 times as fast; fp16 is for GPUs without bf16 (default: auto for images with the "
+        "network that ships, else float32)",
     )
 
     videos = parser.add_argument_group("videos")
@@ -303,7 +314,7 @@ def restoring_options(args: argparse.Namespace) -> RestoringOptions:
         overlap=args.overlap,
         ensemble=args.ensemble,
         strength=args.strength,
-        precision=args.precision,
+        precision="float32" if args.precision in (None, AUTO_PRECISION) else args.precision,
         memory=None if args.memory is None else int(args.memory * 2**30),
         notify=say,
         progress=TileBar(),
@@ -349,6 +360,14 @@ def prepare_network(
         network.compile_restoring()
 
 
+def try_precisions(
+    network: DerainingNetwork | ForeignNetwork, options: RestoringOptions, processes: Processes
+) -> str:
+    """The fastest precision, the same for all processes: the first one decides."""
+    notify = say if processes.is_main else lambda sentence: None
+    return processes.gather(fastest_precision(network, options.device, notify))[0]
+
+
 def leave_out_existing(jobs: list[RestoringJob]) -> list[RestoringJob]:
     """The jobs without those whose result is there."""
     left = [job for job in jobs if not os.path.isfile(job.target)]
@@ -360,8 +379,6 @@ def restore_videos(
     jobs: list[RestoringJob], restorer: Restorer, problems: Problems, args: argparse.Namespace
 ) -> None:
     """Restore video files one after the other; a file that cannot be restored is a problem."""
-    if not jobs:
-        return
     from utils.inference.video.restoring import restore_video  # FFmpeg is loaded for videos alone
 
     options = VideoOptions(args.video_codec, args.crf, args.temporal)

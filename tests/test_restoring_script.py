@@ -191,6 +191,35 @@ def test_without_weights_the_shipped_network_is_taken(
         script.main()
 
 
+def test_precision_is_tried_for_images_by_the_shipped_network_alone(
+    script: ModuleType,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The processor's answer is patched: without native bf16 nothing has to be measured."""
+    image = smooth_image(1, 64, 64)
+    images.write_png(tmp_path / "a.png", image)
+    video = write_video(tmp_path / "v.mkv", 1)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(script, "SHIPPED_WEIGHTS", weights)
+    for source, arguments, is_tried in (
+        (tmp_path / "a.png", [], True),
+        (tmp_path / "a.png", ["--precision", "float32"], False),
+        (tmp_path / "a.png", ["--precision", "auto", "--weights", weights], True),
+        (tmp_path / "a.png", ["--weights", weights], False),
+        (video, [], False),
+        (video, ["--precision", "auto"], True),
+    ):
+        given = ["--input", source, "--output", tmp_path / "out", "--device", "cpu", *arguments]
+        assert script.main(list(map(str, given))) == 0
+        told = capsys.readouterr().err
+        assert ("precision: float32, since this processor has no native bf16" in told) == is_tried
+
+
 def test_subfolders_keep_their_structure(run: Callable[..., int], tmp_path: Path) -> None:
     for name in ("a.png", "sub/a.png", "sub/deeper/b.png", ".hidden/c.png"):
         images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))

@@ -62,10 +62,27 @@ def bf16_warning(device: torch.device) -> str:
     x86 processors before AVX-512 take 20 times as long as in float32.
     """
     capability = torch.backends.cpu.get_cpu_capability()
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    if device.type != "cpu" or not is_x86 or capability.startswith("AVX512"):
+    if device.type != "cpu" or not _is_x86() or capability.startswith("AVX512"):
         return ""
     return f"note: this processor ({capability}) emulates bf16; float32 is many times as fast."
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether a device computes bfloat16 in instructions of its own.
+
+    Of x86 processors those with AVX512-BF16 or AMX do; others are taken to, such as ARM's.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if not _is_x86():
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Wording that all messages share: plurals, sizes of images, the nearest known name."""
+"""Wording that all messages share: plurals, times, sizes of images, the nearest known name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def plural(number: int, noun: str) -> str:
 def listed(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
+
+
+def duration(seconds: float) -> str:
+    """A time to wait as people say it: ``40 s``, ``3 min``, ``2 h 5 min``."""
+    if seconds < 59.5:
+        return f"{round(seconds)} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def size_text(image: np.ndarray) -> str:

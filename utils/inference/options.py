@@ -35,7 +35,7 @@ class RestoringOptions:
     memory: bytes that this process may use; by default 4 GiB, or on CUDA 90% of what is free.
     notify: receives a sentence when memory forces smaller tiles, when values outside [0, 1] are
         clipped, and when the processor emulates bf16.
-    progress: called with (tiles done, tiles of this image) after each tile.
+    progress: called with (tiles done, tiles of this image) before the first tile and after each.
 
     Raises UserError for values that are not allowed.
     """

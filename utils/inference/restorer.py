@@ -161,6 +161,7 @@ class Restorer:
         strip = torch.zeros(
             (grid.tile_height, columns[-1].stop, channels), device=self.device, dtype=torch.float32
         )
+        self.options.progress(0, grid.num_tiles)
         is_finite = torch.ones((), dtype=torch.bool, device=self.device)
         for i, row in enumerate(rows):
             needed = row_indices[row.start : row.stop]

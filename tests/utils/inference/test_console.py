@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from tests.helpers import ROOT
-from utils.inference.console import Problems
+from utils.inference.console import Problems, TileBar
+from utils.wording import duration
 
 NOISY = """
 import os, sys
@@ -18,7 +19,7 @@ from utils.inference.console import library_lines_apart, say
 with library_lines_apart():
     for i in tqdm(range(3)):
         os.write(2, b"libpng warning: iCCP\\n")  # as a library in C does
-        say(f"sentence {i} of \\udcff")  # a name that is no UTF-8
+        say(f"sentence {i} of \\udcff")  # a name that is not UTF-8
 os.write(2, b"the console again\\n")
 say("and Python's")
 """
@@ -40,8 +41,36 @@ def test_problems_are_told_at_once_and_again(capsys: pytest.CaptureFixture[str])
     problems = Problems(["a folder"])
     problems.add("a.png is broken")
     assert capsys.readouterr().err == "a folder\na.png is broken\n"
-    problems.tell_again(5)
+    problems.repeat(5)
     told = capsys.readouterr().err
     assert told == "2 of 5 could not be restored:\na folder\na.png is broken\n"
-    Problems().tell_again(5)
+    Problems().repeat(5)
     assert capsys.readouterr().err == ""
+
+
+def test_the_bar_says_from_the_first_tile_on_how_long_the_rest_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = iter([100.0, 137.5, 175.0, 0.0, 1.0, 2.0])  # seconds; two images of three and two tiles
+    bar = TileBar("note: a GPU is faster.", lambda: next(now))
+    bar(0, 3)
+    assert "left" not in capsys.readouterr().err
+    bar(1, 3)
+    told = capsys.readouterr().err
+    assert "1/3 tiles, 1 min left" in told  # 75 s, as one tile took 37.5
+    assert told.count("note: a GPU is faster.") == 1
+    bar(2, 3)
+    assert "2/3 tiles, 38 s left" in capsys.readouterr().err
+    bar.close()
+    bar(0, 2)
+    bar(1, 2)
+    assert "note" not in capsys.readouterr().err  # once is enough
+    bar(0, 1)
+    bar(1, 1)
+    assert capsys.readouterr().err.strip() in ("", "\r")
+
+
+def test_hours_and_minutes() -> None:
+    seconds = (0.4, 59.4, 59.6, 89, 91, 3570, 3600, 7510, 360_000)
+    told = ["0 s", "59 s", "1 min", "1 min", "2 min", "1 h 0 min", "1 h 0 min"]
+    assert [duration(number) for number in seconds] == [*told, "2 h 5 min", "100 h 0 min"]

@@ -189,7 +189,7 @@ def test_memory_is_bounded_by_the_tile() -> None:
     restorer = Restorer(network, tile=128, progress=lambda *step: done.append(step))
     restorer(smooth_image(0, 500, 900))
     assert set(network.sizes) == {(128, 128)}
-    assert done == [(i + 1, len(network.sizes)) for i in range(len(network.sizes))]
+    assert done == [(i, len(network.sizes)) for i in range(len(network.sizes) + 1)]
 
 
 def test_tiles_are_chosen_where_the_image_does_not_fit() -> None:
@@ -330,7 +330,7 @@ def test_tiles_in_batches_give_the_same_image() -> None:
     done = []
     batched = ThreeAtATime(Blur(), tile=96, progress=lambda *step: done.append(step))(image)
     np.testing.assert_array_equal(batched, Restorer(Blur(), tile=96)(image))
-    assert done[:3] == [(3, done[0][1]), (6, done[0][1]), (8, done[0][1])]
+    assert done[:4] == [(number, done[0][1]) for number in (0, 3, 6, 8)]
     assert done[-1][0] == done[-1][1]
 
 
