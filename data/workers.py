@@ -22,6 +22,7 @@ def prepare_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # OpenCV would start a thread for each core in every process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that is closed
     # PyTorch's own handler dies of any SIGTERM; ignoring it altogether would keep the loaders
     # alive when the trainer ends with an error. (macOS cannot tell who sent a signal.)
     if hasattr(signal, "sigtimedwait"):

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +48,19 @@ class Ended:
 
 
 def run_ranks(
-    folder: Path, world_size: int, *arguments: object, at: At | None = None, timeout: float = 180
+    folder: Path,
+    world_size: int,
+    *arguments: object,
+    at: At | None = None,
+    prepare: Callable[[int], None] = lambda rank: None,
+    hanging: Sequence[int] = (),
+    timeout: float = 180,
 ) -> Ended:
-    """``train.py ARGUMENTS`` on ``world_size`` processes; fails where one is left hanging."""
+    """``train.py ARGUMENTS`` on ``world_size`` processes; fails where one is left hanging.
+
+    Each calls ``prepare`` with its rank before it trains. The ranks ``hanging`` are expected to
+    hang: they are killed when the others have ended.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -60,26 +70,33 @@ def run_ranks(
     processes = [
         FORK.Process(
             target=_train,
-            args=([str(a) for a in arguments], {**environment, "RANK": rank}, output, at),
+            args=([str(a) for a in arguments], {**environment, "RANK": rank}, output, at, prepare),
         )
         for rank, output in enumerate(outputs)
     ]
     for process in processes:
         process.start()
     deadline = time.monotonic() + timeout
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-    hanging = [rank for rank, process in enumerate(processes) if process.is_alive()]
+    for rank, process in enumerate(processes):
+        if rank not in hanging:
+            process.join(max(0.0, deadline - time.monotonic()))
+    left = [rank for rank, process in enumerate(processes) if process.is_alive()]
     for process in processes:
         process.kill()
         process.join()
     texts = [path.read_text() for path in outputs]
-    if hanging:
-        pytest.fail(f"processes {hanging} of {world_size} hang:\n" + "\n".join(texts))
+    if left != list(hanging):
+        pytest.fail(f"processes {left} of {world_size} hang:\n" + "\n".join(texts))
     return Ended([process.exitcode for process in processes], texts)
 
 
-def _train(arguments: list[str], environment: dict, output: Path, at: At | None) -> None:
+def _train(
+    arguments: list[str],
+    environment: dict,
+    output: Path,
+    at: At | None,
+    prepare: Callable[[int], None],
+) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -94,6 +111,7 @@ def _train(arguments: list[str], environment: dict, output: Path, at: At | None)
         Criterion.forward = _after_signal(Criterion.forward, at, at.step)
         train.score = _after_signal(train.score, at, at.image)
     sys.argv = ["train.py", *arguments]
+    prepare(environment["RANK"])
 
     def main() -> int | None:
         status = train.main()

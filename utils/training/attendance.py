@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import os
 import threading
 import time
@@ -48,6 +49,11 @@ class Attendance:
             for rank in range(self._world_size)
             if rank != self._rank and self._count_of(rank) < self._count
         ]
+
+    def is_first_to_say(self, message: str) -> bool:
+        """Whether no other process has asked this before; all may meet the same mistake."""
+        key = hashlib.sha256(message.encode(errors="surrogateescape")).hexdigest()
+        return self._own.add(f"{self._attempt}/{key}", 1) == 1
 
     def _connect(self) -> dist.Store:
         store = dist.TCPStore(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -86,8 +87,8 @@ class Processes:
         model = DistributedDataParallel(
             network, device_ids=device_ids, gradient_as_bucket_view=True
         )
-        # Gradients are exchanged within backward(), where a process may wait for the others too.
-        model.register_forward_pre_hook(lambda *_: self._arrive())
+        # Without annotations: PyTorch compares them with its classes, and ours are strings.
+        model.register_comm_hook(None, lambda state, bucket: self._exchange(bucket))
         return model
 
     def share_buffers(self, network: nn.Module) -> None:
@@ -144,8 +145,8 @@ class Processes:
         """What the block does succeeds on all processes, or all of them end with status 1.
 
         The block itself must not call other methods of this class. A process that raises
-        UserError prints it at once; any other error is raised again when the others know of it.
-        A signal to one process raises RunStopped in all of them.
+        UserError prints it at once, unless another one has; any other error is raised again when
+        the others know of it. A signal to one process raises RunStopped in all of them.
         """
         if self.world_size == 1:
             with stop.interruptible():
@@ -157,7 +158,9 @@ class Processes:
                 yield
         except UserError as caught:
             error = caught
-            print(f"error: {last_words(caught)}", file=sys.stderr, flush=True)
+            message = f"error: {last_words(caught)}"
+            if self.attendance is None or self.attendance.is_first_to_say(message):
+                print(message, file=sys.stderr, flush=True)
         except Exception as caught:
             error = caught
         is_stopped = isinstance(error, RunStopped)
@@ -171,6 +174,10 @@ class Processes:
             sys.exit(1)
         if stopped:
             raise RunStopped
+
+    def _exchange(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        self._arrive()  # within backward(), where a process waits for the others too
+        return allreduce_hook(None, bucket)
 
     def _arrive(self, *, patient: bool = False) -> None:
         if self.attendance:
