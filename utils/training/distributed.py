@@ -177,7 +177,7 @@ class Processes:
 
     def _exchange(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
         self._arrive()  # within backward(), where a process waits for the others too
-        return allreduce_hook(None, bucket)
+        return allreduce_hook(None, bucket)  # type: ignore[arg-type]  # None: all processes
 
     def _arrive(self, *, patient: bool = False) -> None:
         if self.attendance:
