@@ -28,8 +28,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from data.halves import RAINY_HALF
 from data.results import pair_results, set_folders
 from utils.errors import UserError, run_main
 from utils.evaluation import formats
@@ -38,15 +40,24 @@ from utils.evaluation.folders import benchmark_jobs, single_jobs
 from utils.evaluation.leaderboard import write_leaderboard
 from utils.evaluation.outputs import TableOptions, write_evaluation
 from utils.evaluation.published import published_scores, read_published
-from utils.evaluation.quality import PERCEPTUAL, WITH_CLEAN, PyiqaScorer, Scorer
+from utils.evaluation.quality import (
+    OF_FOLDERS,
+    PERCEPTUAL,
+    WITH_CLEAN,
+    FolderScorer,
+    PyiqaScorer,
+    Scorer,
+    SetScorer,
+    SquaredErrorScorer,
+)
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import NIQE, score_jobs
 from utils.metrics import PROTOCOLS
 from utils.wording import plural
 
 
-def main() -> int:
-    args = parse_arguments()
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse_arguments(arguments)
     if args.leaderboard:
         return show_leaderboard(args.leaderboard)
     # first of all: it shows whether --output can be written
@@ -70,16 +81,23 @@ def main() -> int:
             print(f"note: {note}", file=sys.stderr)
     else:
         jobs = single_jobs(args.results, args.target, args.input, protocol, set_folders)
-    scorers = make_scorers(args)
-    paired = [pair_results(job, args.match) for job in jobs]
-    results = score_jobs(paired, cache, workers=args.workers, crop=args.crop, scorers=scorers)
+    scorers, set_scorers = make_scorers(args)
+    paired = [pair_results(job, args.match, args.rainy_half) for job in jobs]
+    results = score_jobs(
+        paired,
+        cache,
+        workers=args.workers,
+        crop=args.crop,
+        scorers=scorers,
+        set_scorers=set_scorers,
+    )
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
 
     options = TableOptions(
         published=bool(args.benchmark) and not args.no_published,
         more_published=more_published,
-        implementations=[scorer.name for scorer in scorers],
+        implementations=[one.name for one in scorers] + [one.name for one in set_scorers],
         facts=facts,
         weights=weights,
         baseline=args.baseline,
@@ -106,20 +124,33 @@ def show_leaderboard(root: Path) -> int:
     return 0
 
 
-def make_scorers(args: argparse.Namespace) -> list[Scorer]:
-    """What computes the metrics of --metrics; without clean images NIQE by default."""
+def make_scorers(args: argparse.Namespace) -> tuple[list[Scorer], list[SetScorer]]:
+    """What computes the metrics of --metrics, of images and of folders.
+
+    Without clean images NIQE by default. Raises UserError for a metric that is not known, or that
+    needs clean images where there are none.
+    """
     scorers: list[Scorer] = []
+    set_scorers: list[SetScorer] = []
     for key in args.metrics or (["niqe"] if args.no_reference else []):
         if key == "niqe":
             from utils.evaluation.niqe import Niqe  # imports torch, which few tables need
 
             scorers.append(Niqe(args.niqe_parameters, args.niqe_gray))
+        elif key == "mse":
+            scorers.append(SquaredErrorScorer())
         else:
-            scorers.append(PyiqaScorer(key))
-    return scorers
+            scorer = FolderScorer(key) if key in OF_FOLDERS else PyiqaScorer(key)
+            if args.no_reference and scorer.needs_clean:
+                raise UserError(f"{key} compares with clean images: not with --no-reference.")
+            if isinstance(scorer, FolderScorer):
+                set_scorers.append(scorer)
+            else:
+                scorers.append(scorer)
+    return scorers, set_scorers
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -145,6 +176,12 @@ def parse_arguments() -> argparse.Namespace:
         help="regular expression: what its groups hold is what the names of a pair share; "
         "'(\\d+)' pairs by the first number (default: recognised)",
     )
+    parser.add_argument(
+        "--rainy-half",
+        choices=RAINY_HALF,
+        default="auto",
+        help="of files with both images side by side (default: the images decide)",
+    )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these, in this order")
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these, in this order")
     parser.add_argument(
@@ -158,9 +195,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--metrics",
         nargs="+",
-        choices=list(PERCEPTUAL),
         metavar="NAME",
-        help=f"through pyiqa, beside PSNR and SSIM: {', '.join(PERCEPTUAL)}",
+        help=f"beside PSNR and SSIM: {', '.join(PERCEPTUAL)}, or any other metric of pyiqa",
     )
     parser.add_argument("--niqe-parameters", type=Path, metavar="FILE", help="a local .mat file")
     parser.add_argument(
@@ -204,7 +240,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="images at a time (default: one a core)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     if args.benchmark and not args.datasets:
         parser.error("--benchmark needs --datasets ROOT with the folders SET/target/")
@@ -212,8 +248,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--results needs --target FOLDER, or --no-reference for real rain")
     if args.no_reference and (args.target or args.protocol):
         parser.error("--no-reference takes no --target and no --protocol")
-    if args.no_reference and set(args.metrics or ()) & set(WITH_CLEAN):
-        parser.error(f"{' and '.join(WITH_CLEAN)} compare with clean images: not --no-reference")
+    if args.no_reference and (compared := set(args.metrics or ()) & set(WITH_CLEAN)):
+        parser.error(f"{min(compared)} compares with clean images: not with --no-reference")
     if args.results and (args.datasets or args.methods or args.sets):
         parser.error("--datasets, --methods and --sets belong to --benchmark")
     if args.benchmark and (args.target or args.input):

@@ -1,8 +1,9 @@
 """The figures of merit: PSNR and SSIM of ``utils.metrics``, and those that pyiqa computes.
 
-LPIPS (Zhang et al. 2018) and DISTS (Ding et al. 2020) compare with the clean image; NIQE, PIQE,
-BRISQUE, MUSIQ and MANIQA judge an image alone. pyiqa is an optional package; the weights of its
-networks are the user's to have, downloaded by pyiqa itself or put where it looks for them.
+pyiqa is an optional package. Any of its metrics can be named: those that compare with the clean
+image (LPIPS, Zhang et al. 2018; DISTS, Ding et al. 2020), those that judge an image alone (NIQE,
+MUSIQ), and those of whole folders (FID, Heusel et al. 2017). pyiqa downloads the weights of its
+networks, or finds them where the user put them.
 """
 
 from __future__ import annotations
@@ -12,16 +13,23 @@ import hashlib
 import importlib
 import io
 import logging
+import re
 import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 
 from utils.errors import UserError
-from utils.wording import size_text
+from utils.images import write_png
+from utils.wording import did_you_mean, size_text
+
+if TYPE_CHECKING:
+    from utils.evaluation.scoring import JobResult
 
 
 class Metric(NamedTuple):
@@ -36,28 +44,35 @@ class Metric(NamedTuple):
 PSNR = Metric("psnr", "PSNR", 2)
 SSIM = Metric("ssim", "SSIM", 4)
 
-# What --metrics takes; LPIPS with AlexNet, MUSIQ and MANIQA trained on KonIQ-10k, pyiqa's defaults.
+# The metrics that papers report beside PSNR and SSIM. LPIPS is that of AlexNet unless its key says
+# VGG; MUSIQ and MANIQA are trained on KonIQ-10k. These are pyiqa's defaults.
 PERCEPTUAL = {
     metric.key: metric
     for metric in (
         Metric("lpips", "LPIPS", 4, higher_is_better=False),
+        Metric("lpips-vgg", "LPIPS (VGG)", 4, higher_is_better=False),
         Metric("dists", "DISTS", 4, higher_is_better=False),
         Metric("niqe", "NIQE", 3, higher_is_better=False),
         Metric("piqe", "PIQE", 2, higher_is_better=False),
         Metric("brisque", "BRISQUE", 2, higher_is_better=False),
         Metric("musiq", "MUSIQ", 2),
         Metric("maniqa", "MANIQA", 4),
+        Metric("fid", "FID", 2, higher_is_better=False),
+        Metric("mse", "MSE", 2, higher_is_better=False),
     )
 }
-WITH_CLEAN = ("lpips", "dists")
+WITH_CLEAN = ("lpips", "lpips-vgg", "dists", "fid", "mse")
+OF_FOLDERS = ("fid", "sfid", "fid_dinov2", "inception_score")
+# Metrics of pyiqa that take more than images, or return more than one figure.
+NOT_OF_IMAGES = ("clipscore", "fgresq_pair", "compare2score")
 
-# Files that pyiqa loads: the key of its own list of addresses, and the backbone that torchvision
-# or timm brings.
+# Files that pyiqa loads for the metrics above: the key of its own list of addresses, and the
+# backbone that torchvision or timm brings.
 _WEIGHTS = {
     "lpips": ("0.1_alex", "AlexNet_Weights"),
+    "lpips-vgg": ("0.1_vgg", "VGG16_Weights"),
     "dists": ("url", "VGG16_Weights"),
     "niqe": ("url", ""),
-    "piqe": ("", ""),
     "brisque": ("url", ""),
     "musiq": ("koniq10k", ""),
     "maniqa": ("koniq", "timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"),
@@ -77,32 +92,48 @@ class Scorer(Protocol):
         """
 
 
+class SetScorer(Protocol):
+    """Computes metrics of all results of a job together. ``name`` is as for ``Scorer``."""
+
+    metrics: tuple[Metric, ...]
+    name: str
+
+    def score(self, result: JobResult) -> tuple[float, ...]:
+        """One value for each of ``metrics`` over ``result.scored``.
+
+        Raises UserError for a folder that it cannot judge.
+        """
+
+
+class SquaredErrorScorer:
+    """Mean squared error of the 8-bit colours, as 4K-Rain13k's paper reports it."""
+
+    metric = PERCEPTUAL["mse"]
+    name = "MSE of the 8-bit colours (0 to 255)"
+
+    def score(self, restored: np.ndarray, clean: np.ndarray | None) -> float:
+        """As ``Scorer.score``; where one image is gray, it stands for three equal channels."""
+        assert clean is not None
+        if restored.ndim != clean.ndim:
+            restored, clean = _as_rgb(restored), _as_rgb(clean)
+        return float(np.mean((restored.astype(np.float64) - clean) ** 2))
+
+
 class PyiqaScorer:
-    """One of ``PERCEPTUAL`` on the CPU."""
+    """One of pyiqa's metrics of images, on the CPU."""
 
     def __init__(self, key: str, **options: object) -> None:
         """Load pyiqa and the metric; ``options`` are pyiqa's own.
 
-        Raises UserError where pyiqa or a file of weights is missing.
+        Raises UserError where pyiqa or a file of weights is missing, and for an unknown metric.
         """
-        self.metric = PERCEPTUAL[key]
-        create = load_pyiqa()
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # its notes on every file it opens
-                self.model = create(key, device="cpu", **options)
-        except (OSError, RuntimeError) as error:  # what torch.hub and the hubs raise offline
-            given = "pretrained_model_path" in options
-            missing = [] if given else [file for file in weight_files(key) if not file[1].exists()]
-            if not missing:
-                raise
-            address, path = missing[0]
-            raise UserError(
-                f"{self.metric.name} needs {path.name}, which could not be downloaded; get it from "
-                f"{address} and put it into {path.parent}."
-            ) from error
+        self.metric = metric_of(key)
+        self.needs_clean = key in WITH_CLEAN or pyiqa_config(key).get("metric_mode") == "FR"
+        self.key = key
+        self.model = load_metric(key, **options)
         self.name = f"{self.metric.name} of pyiqa {version('pyiqa')}"
         if key != "niqe":
-            checksum = _checksum([path for _, path in weight_files(key)])
+            checksum = _checksum(self.model)
             self.name += f", weights {checksum}" if checksum else ""
         # Some of pyiqa's models keep intermediate results in themselves.
         self._alone = contextlib.nullcontext() if key == "niqe" else threading.Lock()
@@ -110,7 +141,7 @@ class PyiqaScorer:
     def score(self, restored: np.ndarray, clean: np.ndarray | None) -> float:
         """As ``Scorer.score``."""
         images = [restored]
-        if self.metric.key in WITH_CLEAN:
+        if self.needs_clean:
             assert clean is not None
             images.append(clean)
         try:
@@ -131,10 +162,69 @@ class PyiqaScorer:
         """(H, W) or (H, W, 3) uint8 as a tensor (1, C, H, W) in [0, 1]."""
         import torch
 
-        if image.ndim == 2 and self.metric.key not in ("niqe", "brisque"):
-            image = np.dstack([image] * 3)  # networks take colours
+        if self.key not in ("niqe", "brisque"):
+            image = _as_rgb(image)  # networks take colours
         planes = np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
         return torch.from_numpy(planes)[None].float() / 255
+
+
+class FolderScorer:
+    """One of ``OF_FOLDERS``: a distance from the clean images, or a figure of the results alone."""
+
+    def __init__(self, key: str, **options: object) -> None:
+        """As ``PyiqaScorer``."""
+        self.metrics: tuple[Metric, ...] = (metric_of(key),)
+        self.needs_clean = key != "inception_score"
+        self.model = load_metric(key, **options)
+        self.name = (
+            f"{self.metrics[0].name} of pyiqa {version('pyiqa')}, weights {_checksum(self.model)}, "
+            "over all images of a folder together"
+        )
+
+    def score(self, result: JobResult) -> tuple[float, ...]:
+        """As ``SetScorer.score``; halves of files count as the images that they are."""
+        from utils.evaluation.scoring import decoded_pair
+
+        if len(result.scored) < 2:
+            raise UserError(f"{self.metrics[0].name} needs at least two images")
+        with TemporaryDirectory() as name:
+            folders = [Path(name) / side for side in ("restored", "clean")]
+            for number, image in enumerate(result.scored):
+                for folder, pixels in zip(folders, decoded_pair(image), strict=True):
+                    if pixels is not None:
+                        write_png(folder / f"{number:06}.png", _as_rgb(pixels))
+            arguments = [str(folder) for folder in folders[: 1 + self.needs_clean]]
+            value = self.model(*arguments, num_workers=0, verbose=False)
+        return (float(value[0] if isinstance(value, tuple) else value),)
+
+
+def metric_of(key: str) -> Metric:
+    """How a metric of pyiqa is shown. Raises UserError where there is no such metric."""
+    if key in PERCEPTUAL:
+        return PERCEPTUAL[key]
+    config = pyiqa_config(key)
+    # 0.1234 for figures up to one or without a limit, 12.34 for those up to a hundred
+    largest = re.findall(r"[\d.]+", str(config.get("score_range", "")))[-1:]
+    decimals = 2 if largest and float(largest[0]) > 1 else 4
+    # PSNR and SSIM are called by the protocol's name already.
+    own, name = (f"pyiqa_{key}", f"{key} (pyiqa)") if key in ("psnr", "ssim") else (key, key)
+    return Metric(own, name, decimals, not config.get("lower_better", False))
+
+
+def pyiqa_config(key: str) -> dict[str, Any]:
+    """What pyiqa itself says of a metric. Raises UserError where there is no such metric."""
+    load_pyiqa()
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+    if key not in DEFAULT_CONFIGS:
+        known = [*PERCEPTUAL, *DEFAULT_CONFIGS]
+        raise UserError(
+            f"There is no metric {key}.{did_you_mean(key, known)} pyiqa {version('pyiqa')} has "
+            f"{', '.join(sorted(DEFAULT_CONFIGS))}."
+        )
+    if key in NOT_OF_IMAGES:
+        raise UserError(f"pyiqa's {key} does not give one figure for an image; take another.")
+    return DEFAULT_CONFIGS[key]
 
 
 def load_pyiqa() -> Callable[..., Any]:
@@ -152,12 +242,40 @@ def load_pyiqa() -> Callable[..., Any]:
     return pyiqa.create_metric
 
 
+def load_metric(key: str, **options: object) -> Any:
+    """A metric of pyiqa on the CPU. Raises UserError where its weights are missing."""
+    create = load_pyiqa()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # its notes on every file it opens
+            return create(key, device="cpu", **options)
+    except (OSError, RuntimeError) as error:  # what torch.hub and the hubs raise offline
+        given = "pretrained_model_path" in options
+        missing = [] if given else [file for file in weight_files(key) if not file[1].exists()]
+        name = metric_of(key).name
+        if missing:
+            address, path = missing[0]
+            raise UserError(
+                f"{name} needs {path.name}, which could not be downloaded; get it from {address} "
+                f"and put it into {path.parent}."
+            ) from error
+        if given or key in _WEIGHTS:
+            raise
+        raise UserError(f"{name} could not load its weights: {error}") from error
+
+
 def weight_files(key: str) -> list[tuple[str, Path]]:
-    """Addresses of the files that a metric's weights are in, and where pyiqa looks for them."""
+    """Addresses of the files with a metric's weights, and where pyiqa looks for them.
+
+    Those of ``PERCEPTUAL``; for other metrics none are known.
+    """
     import torch
     from pyiqa.utils.download_util import DEFAULT_CACHE_DIR
 
-    own, backbone = _WEIGHTS[key]
+    if key == "fid":
+        from pyiqa.archs.inception import FID_WEIGHTS_URL
+
+        return [(FID_WEIGHTS_URL, Path(DEFAULT_CACHE_DIR) / FID_WEIGHTS_URL.rsplit("/", 1)[-1])]
+    own, backbone = _WEIGHTS.get(key, ("", ""))
     files = []
     if backbone.startswith("timm/"):
         from huggingface_hub.constants import HF_HUB_CACHE
@@ -174,17 +292,23 @@ def weight_files(key: str) -> list[tuple[str, Path]]:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         files.append((address, folder / address.rsplit("/", 1)[-1]))
     if own:
-        addresses = importlib.import_module(f"pyiqa.archs.{key}_arch").default_model_urls
+        addresses = importlib.import_module(
+            f"pyiqa.archs.{key.partition('-')[0]}_arch"
+        ).default_model_urls
         files.append((addresses[own], Path(DEFAULT_CACHE_DIR) / addresses[own].rsplit("/", 1)[-1]))
     return files
 
 
-def _checksum(files: list[Path]) -> str:
-    """Eight digits that tell one set of weights from another, none without weights."""
+def _checksum(model: Any) -> str:
+    """Eight digits that tell one set of weights from another, "" without weights."""
     found = hashlib.sha256()
-    present = [path for path in files if path.is_file()]
-    for path in present:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                found.update(block)
-    return found.hexdigest()[:8] if present else ""
+    state = {name: value for name, value in model.state_dict().items() if value.numel()}
+    for name, value in state.items():
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(value.cpu().numpy()).data)
+    return found.hexdigest()[:8] if state else ""
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """A gray image as three equal channels."""
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image

@@ -66,7 +66,7 @@ def report_page(
         )
     data = {
         "metrics": [
-            [metric.name, metric.decimals, metric.higher_is_better] for metric in table.metrics
+            [metric.name, metric.decimals, metric.higher_is_better] for metric in results[0].metrics
         ],
         "sets": [_set_data(column.dataset, results, folder, embed) for column in table.columns],
     }

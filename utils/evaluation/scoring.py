@@ -6,6 +6,7 @@ before (data/results.py), and nothing is skipped without being named.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from utils.damage import jpeg_damage
 from utils.errors import UserError
-from utils.evaluation.quality import PSNR, SSIM, Metric, Scorer
+from utils.evaluation.quality import PSNR, SSIM, Metric, Scorer, SetScorer
 from utils.evaluation.score_cache import CachedScore, Remark, ScoreCache, cache_key, digest
 from utils.images import as_uint8, decode_gray_or_rgb, read_bytes, read_gray_or_rgb
 from utils.metrics import PROTOCOLS, score
@@ -84,7 +85,9 @@ class JobResult:
     """All images of a job: the expected ones in natural order, then those nobody expected.
 
     ``problem`` is set where the folder itself could not be used; ``num_expected`` counts the
-    images that a complete folder has. The scores of its images are those of ``metrics``.
+    images that a complete folder has. The scores of its images are those of ``metrics``;
+    ``set_scores`` are those of the folder as a whole, by ``set_metrics``, NaN where one of
+    ``set_problems`` prevented them.
     """
 
     job: ScoringJob
@@ -92,6 +95,14 @@ class JobResult:
     num_expected: int = 0
     problem: str = ""
     metrics: tuple[Metric, ...] = (PSNR, SSIM)
+    set_metrics: tuple[Metric, ...] = ()
+    set_scores: tuple[float, ...] = ()
+    set_problems: list[str] = field(default_factory=list)
+
+    @property
+    def all_metrics(self) -> tuple[Metric, ...]:
+        """Those of a table: of the images, then of the whole folder."""
+        return (*self.metrics, *self.set_metrics)
 
     @property
     def num_left_out(self) -> int:
@@ -105,12 +116,15 @@ class JobResult:
     @property
     def problems(self) -> list[str]:
         own = [self.problem] if self.problem else []
-        return own + [image.problem for image in self.images if image.problem]
+        of_images = [image.problem for image in self.images if image.problem]
+        return own + of_images + self.set_problems
 
     def mean(self) -> tuple[float, ...] | None:
-        """Mean of each metric over the scored images; None where there is none."""
+        """By ``all_metrics``: means over the scored images; None where there is no image."""
         scores = [image.scores for image in self.images if image.scores is not None]
-        return tuple(float(value) for value in np.mean(scores, axis=0)) if scores else None
+        if not scores:
+            return None
+        return (*(float(value) for value in np.mean(scores, axis=0)), *self.set_scores)
 
 
 def score_jobs(
@@ -120,10 +134,12 @@ def score_jobs(
     workers: int | None = None,
     crop: bool = False,
     scorers: Sequence[Scorer] = (),
+    set_scorers: Sequence[SetScorer] = (),
 ) -> list[JobResult]:
     """Score every image of paired jobs, with a progress bar, on ``workers`` cores (default: all).
 
-    PSNR and SSIM where there are clean images, then what ``scorers`` compute. Scores that ``cache``
+    PSNR and SSIM where there are clean images, then what ``scorers`` compute for each image and
+    ``set_scorers`` for each folder. Scores that ``cache``
     holds for files of the same content are taken from there. ``crop`` lets two sizes that differ
     pass, both cut at the right and the bottom.
     """
@@ -160,7 +176,24 @@ def score_jobs(
         )
     finally:
         cv2.setNumThreads(threads_before)
+    for result in paired:
+        _score_set(result, set_scorers)
     return paired
+
+
+def _score_set(result: JobResult, set_scorers: Sequence[SetScorer]) -> None:
+    """Fill in the scores of a whole folder; each scorer that cannot judge it leaves a problem."""
+    result.set_metrics = tuple(metric for scorer in set_scorers for metric in scorer.metrics)
+    scores: list[float] = []
+    for scorer in set_scorers:
+        own = [math.nan] * len(scorer.metrics)
+        if result.scored:
+            try:
+                own = list(scorer.score(result))
+            except UserError as error:
+                result.set_problems.append(f"{result.job.results}: {error}")
+        scores += own
+    result.set_scores = tuple(scores)
 
 
 def score_image(

@@ -126,7 +126,7 @@ def build_table(
         most = max(result.num_expected for result in of_set)
         columns.append(Column(dataset, of_set[0].job.protocol, most))
     num_images = {column.dataset: column.num_images for column in columns}
-    metrics = results[0].metrics
+    metrics = results[0].all_metrics
     rows = _measured_rows(results, datasets, metrics)
     rows += _published_rows(columns, metrics, published, more_published or [])
     for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import scipy.io
@@ -41,6 +42,30 @@ def test_other_files_are_refused(tmp_path: Path):
     scipy.io.savemat(path, {"pop_mu": MEAN, "pop_cov": COVARIANCE})
     with pytest.raises(UserError, match="does not hold the NIQE parameters"):
         _read_parameters(path)
+
+
+def picture() -> np.ndarray:
+    """Waves and smooth noise in three colours that differ, (200, 300, 3) uint8."""
+    y, x = np.mgrid[0:200, 0:300]
+    waves = [np.sin(x / (7 + 3 * c)) * np.cos(y / (11 - 2 * c)) for c in range(3)]
+    noise = np.random.default_rng(11).normal(0, 1, (200, 300, 3))
+    noise = cv2.GaussianBlur(noise, (0, 0), 1.2) * np.array([9.0, 4.0, 6.0])
+    return (120 + 60 * np.stack(waves, axis=2) + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.extras
+def test_the_figure_is_that_of_the_papers_implementation(tmp_path: Path):
+    """Computed once by BasicSR 1.4.2 from this picture and these parameters."""
+    pytest.importorskip("pyiqa", reason="pyiqa is not installed")
+    i = np.arange(36)
+    mean = np.where(i % 18 < 2, [2.3, 0.9] * 18, 0.1 + 0.05 * (i % 5))
+    waves = np.sin(np.outer(i + 1, i + 2))
+    path = tmp_path / "parameters.npz"
+    covariance = 0.02 * (waves @ waves.T) / 36 + 0.05 * np.eye(36)
+    np.savez(path, mu_pris_param=mean[None], cov_pris_param=covariance)
+    # Y of YIQ gives 11.914, the mean of the colours 11.816, gray levels rounded down 11.880
+    assert Niqe(path).score(picture()) == pytest.approx(11.82973, abs=1e-3)
+    assert Niqe(path, gray="rgb2gray").score(picture()) == pytest.approx(11.91279, abs=1e-3)
 
 
 @pytest.mark.extras

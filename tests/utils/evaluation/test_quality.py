@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,33 +20,63 @@ import numpy as np
 import pytest
 
 from tests.helpers import ROOT, run_script, write_pairs
+from utils.errors import UserError
 from utils.evaluation.niqe import Niqe
+from utils.evaluation.quality import PyiqaScorer, SquaredErrorScorer, metric_of
 from utils.evaluation.scoring import read_8bit
 
 INSTALLED = importlib.util.find_spec("pyiqa") is not None
 # BasicSR's implementation, on Y
 NIQE_OF_REAL_RAIN = (2.2798, 3.5926, 2.8108, 3.3462, 2.8856, 3.8938)
 
-# Makes random weights of LPIPS where pyiqa and torchvision look for theirs; then LPIPS of two
-# images and PIQE of the first as pyiqa itself computes them from files.
-MAKE_WEIGHTS = """
-import torch, torchvision
+# One start of pyiqa for all: makes random weights where pyiqa and torchvision look for theirs, runs
+# evaluate.py twice, and prints the figures that pyiqa itself computes from the files. FID's network
+# is loaded, but gives way to a plain function of two folders, because the root of its matrix of
+# 2048 x 2048 takes long.
+WITH_RANDOM_WEIGHTS = """
+import json, sys
 from pathlib import Path
+import cv2, torch, torchvision
+import pyiqa.archs.inception as inception
 from utils.evaluation.quality import weight_files
+
+pairs, *commands = json.loads(sys.argv[1])
 torch.manual_seed(0)
 (_, backbone), (_, linear) = weight_files("lpips")
-for path in (backbone, linear):
+((_, features),) = weight_files("fid")
+for path in (backbone, linear, features):
     path.parent.mkdir(parents=True, exist_ok=True)
 torch.save(torchvision.models.alexnet().state_dict(), backbone)
 channels = (64, 192, 384, 256, 256)
 weights = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
 torch.save(weights, linear)
+load, inception.load_pretrained_network = inception.load_pretrained_network, lambda *_: None
+torch.save(inception.fid_inception_v3().state_dict(), features)
+inception.load_pretrained_network = load
 
-import pyiqa, sys
+import evaluate, pyiqa
 from pyiqa.utils.img_util import imread2tensor
-a, b = (imread2tensor(path).unsqueeze(0) for path in sys.argv[1:])
-lpips, piqe = (pyiqa.create_metric(name, device="cpu") for name in ("lpips", "piqe"))
-print(float(lpips(a, b)), float(piqe(a)))
+from utils.evaluation.quality import FolderScorer
+from utils.evaluation.scoring import ImageResult, JobResult
+
+for command in commands:
+    assert evaluate.main(command) == 0
+input, target = (sorted(Path(pairs, side).iterdir()) for side in ("input", "target"))
+a, b = (imread2tensor(str(files[0])).unsqueeze(0) for files in (input, target))
+lpips, piqe, psnr = (pyiqa.create_metric(name, device="cpu") for name in ("lpips", "piqe", "psnr"))
+images = [ImageResult(r.stem, r, c, (0.0,)) for r, c in zip(input, target)]
+fid = FolderScorer("fid")
+
+def distance(*folders, **_):
+    first, second = ([cv2.imread(str(p)) for p in sorted(Path(f).iterdir())] for f in folders)
+    sums = [cv2.absdiff(a, b).sum() for a, b in zip(first, second)]
+    return float(sum((n + 1) * value for n, value in enumerate(sums)))
+
+fid.model = distance
+print(json.dumps({
+    "lpips": float(lpips(a, b)), "piqe": float(piqe(a)), "psnr": float(psnr(a, b)),
+    "fid": fid.score(JobResult(None, images)), "fid_name": fid.name,
+}))
 """
 
 
@@ -56,13 +88,6 @@ def offline(home: Path) -> dict[str, str]:
         "https_proxy": nowhere, "HTTP_PROXY": nowhere, "http_proxy": nowhere, "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-
-
-def evaluate(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "evaluate.py"), *map(str, arguments)],
-        capture_output=True, text=True, env=offline(home), check=False,
-    )  # fmt: skip
 
 
 @pytest.mark.skipif(INSTALLED, reason="pyiqa is installed")
@@ -78,7 +103,50 @@ def test_without_the_package_it_is_one_sentence(tmp_path: Path) -> None:
 
 def test_metrics_that_need_clean_images_are_refused_without(tmp_path: Path) -> None:
     done = run_script("evaluate.py", "--results", tmp_path, "--no-reference", "--metrics", "dists")
-    assert done.returncode == 2 and "compare with clean images" in done.stderr
+    assert done.returncode == 2 and "dists compares with clean images" in done.stderr
+
+
+@pytest.mark.extras
+def test_any_metric_of_pyiqa_has_its_own_name_and_direction(tmp_path: Path) -> None:
+    pytest.importorskip("pyiqa", reason="pyiqa is not installed")
+    assert metric_of("psnr") == ("pyiqa_psnr", "psnr (pyiqa)", 2, True)  # not the protocol's
+    assert metric_of("ssim") == ("pyiqa_ssim", "ssim (pyiqa)", 4, True)
+    assert metric_of("topiq_fr") == ("topiq_fr", "topiq_fr", 4, True)
+    assert metric_of("pieapp").higher_is_better is False
+    assert metric_of("clipiqa+").decimals == 4 and metric_of("musiq-ava").decimals == 2
+    assert PyiqaScorer("psnry").needs_clean and not PyiqaScorer("entropy").needs_clean
+    with pytest.raises(UserError, match=r"no metric lpip\. Did you mean lpips\?"):
+        metric_of("lpip")
+    with pytest.raises(UserError, match="clipscore does not give one figure for an image"):
+        metric_of("clipscore")
+    pairs = write_pairs(tmp_path / "set", 1, 16, 16)
+    done = run_script(
+        "evaluate.py", "--results", pairs / "input", "--no-reference", "--metrics", "psnry",
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 1 and "psnry compares with clean images" in done.stderr
+
+
+def test_the_mean_squared_error_is_that_of_the_colours(tmp_path: Path) -> None:
+    restored, clean = np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
+    restored[0, 1], clean[1, 2, 0] = (3, 4, 12), 255
+    assert SquaredErrorScorer().score(restored, clean) == (9 + 16 + 144 + 255**2) / 18
+    gray = np.full((2, 3), 7, np.uint8)
+    assert SquaredErrorScorer().score(gray, np.dstack([gray + 2, gray, gray])) == 4 / 3
+    pairs = write_pairs(tmp_path / "set", 2, 24, 24)
+    done = run_script(
+        "evaluate.py", "--results", pairs / "input", "--target", pairs / "target", "--metrics",
+        "mse", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "MSE, lower is better" in " ".join(done.stdout.split())
+    with open(tmp_path / "out" / "images.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            rainy, clean = (
+                cv2.imread(str(pairs / side / f"{row['image']}.png")).astype(float)
+                for side in ("input", "target")
+            )
+            assert float(row["mse"]) == pytest.approx(np.mean((rainy - clean) ** 2), rel=1e-12)
 
 
 @pytest.mark.extras
@@ -92,45 +160,52 @@ def test_missing_weights_are_named_with_place_and_origin(tmp_path: Path) -> None
         "    except UserError as error: print(error)\n"
     )
     files = {
-        "lpips": "alexnet", "dists": "vgg16", "niqe": "niqe_modelparameters.mat",
-        "brisque": "brisque_svm", "musiq": "musiq_koniq", "maniqa": "vit_base",
+        "lpips": "alexnet", "lpips-vgg": "vgg16", "dists": "vgg16",
+        "niqe": "niqe_modelparameters.mat", "brisque": "brisque_svm", "musiq": "musiq_koniq",
+        "maniqa": "vit_base", "fid": "inception",
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", code, *files],
         cwd=ROOT, env=offline(tmp_path), capture_output=True, text=True, check=True,
     )  # fmt: skip
     for line, (key, file) in zip(done.stdout.splitlines(), files.items(), strict=True):
-        assert line.startswith(f"{key.upper()} needs ") and file in line
+        name = {"lpips-vgg": "LPIPS (VGG)"}.get(key, key.upper())
+        assert line.startswith(f"{name} needs ") and file in line
         assert "https://" in line and f"put it into {tmp_path}" in line
 
 
 @pytest.mark.extras
-def test_lpips_and_piqe_stand_beside_psnr(tmp_path: Path) -> None:
+def test_metrics_of_pyiqa_stand_beside_psnr(tmp_path: Path) -> None:
     pytest.importorskip("pyiqa", reason="pyiqa is not installed")
-    pairs = write_pairs(tmp_path / "set", 2, 96, 128)
+    pairs = write_pairs(tmp_path / "set", 3, 96, 128)
     clean = cv2.imread(str(pairs / "target" / "2.png"))
     cv2.imwrite(str(pairs / "input" / "2.png"), clean)
-    home = tmp_path / "home"
-    paths = [str(pairs / side / "1.png") for side in ("input", "target")]
-    expected = subprocess.run(
-        [sys.executable, "-c", MAKE_WEIGHTS, *paths],
-        cwd=ROOT, env=offline(home), capture_output=True, text=True, check=True,
-    ).stdout.splitlines()[-1].split()  # fmt: skip
-    arguments = (
+    command = [
         "--results", pairs / "input", "--target", pairs / "target", "--metrics", "lpips", "piqe",
-        "--output", tmp_path / "out",
+        "psnr", "--output", tmp_path / "out",
+    ]  # fmt: skip
+    command = [str(argument) for argument in command]
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_RANDOM_WEIGHTS, json.dumps([str(pairs), command, command])],
+        cwd=ROOT, env=offline(tmp_path / "home"), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    done = evaluate(home, *arguments)
     assert done.returncode == 0, done.stderr
-    assert "LPIPS and PIQE, lower is better" in " ".join(done.stdout.split())
-    assert "LPIPS of pyiqa" in done.stdout
+    output = " ".join(done.stdout.split())
+    assert "psnr (pyiqa), higher is better; LPIPS and PIQE, lower is better" in output
+    assert "LPIPS of pyiqa" in output
+    assert "3 images (0 kept" in output and "3 images (3 kept" in output
+    expected = json.loads(done.stdout.splitlines()[-1])
     with open(tmp_path / "out" / "images.csv", encoding="utf-8", newline="") as file:
-        rainy, same = csv.DictReader(file)
+        rainy, same, _ = csv.DictReader(file)
     assert float(same["lpips"]) == 0 and float(rainy["lpips"]) > 1e-4
-    assert [float(rainy["lpips"]), float(rainy["piqe"])] == pytest.approx(
-        [float(value) for value in expected], rel=1e-5
-    )
-    assert "2 images (2 kept" in evaluate(home, *arguments).stdout
+    for key, column in (("lpips", "lpips"), ("piqe", "piqe"), ("psnr", "pyiqa_psnr")):
+        assert float(rainy[column]) == pytest.approx(expected[key], rel=1e-5), key
+    differences = [
+        cv2.absdiff(*(cv2.imread(str(pairs / side / f"{n}.png")) for side in ("input", "target")))
+        for n in (1, 2, 3)
+    ]
+    assert expected["fid"] == [sum(n * float(d.sum()) for n, d in enumerate(differences, 1))]
+    assert re.fullmatch(r"FID of pyiqa [\d.]+, weights \w{8}, over all.*", expected["fid_name"])
 
 
 @pytest.mark.extras

@@ -15,9 +15,11 @@ import pytest
 from data.results import pair_results
 from tests.helpers import ROOT, write_pairs
 from utils.errors import UserError
+from utils.evaluation import formats
 from utils.evaluation.quality import Metric
 from utils.evaluation.score_cache import CachedScore, Remark, ScoreCache
 from utils.evaluation.scoring import JobResult, ScoringJob, read_8bit, score_jobs
+from utils.evaluation.table import build_table
 from utils.metrics import score
 
 
@@ -239,6 +241,37 @@ def test_further_metrics_stand_behind_psnr_and_ssim(pairs: Path):
     assert all(
         image.reused for image in run(pairs, ScoreCache(file), scorers=[Brightness(0)]).images
     )
+
+
+class Spread:
+    """A metric of a folder: the largest PSNR of its images minus the smallest."""
+
+    metrics = (Metric("spread", "Spread", 3), Metric("count", "Count", 0))
+    name = "spread of the tests"
+
+    def score(self, result: JobResult) -> tuple[float, ...]:
+        psnr = [image.scores[0] for image in result.scored if image.scores]
+        if len(psnr) < 2:
+            raise UserError("one image has no spread")
+        return max(psnr) - min(psnr), float(len(psnr))
+
+
+def test_metrics_of_a_whole_folder_stand_behind_those_of_its_images(pairs: Path):
+    result = run(pairs, set_scorers=[Spread()])
+    psnr = [image.scores[0] for image in result.images]
+    mean = (np.mean(psnr), np.mean([image.scores[1] for image in result.images]))
+    assert result.mean() == pytest.approx((*mean, max(psnr) - min(psnr), 3.0))
+    assert [metric.key for metric in result.all_metrics] == ["psnr", "ssim", "spread", "count"]
+    assert all(len(image.scores) == 2 for image in result.images) and not result.problems
+    table = build_table([result], published=False)
+    cells = [cell.strip() for cell in formats.markdown(table).splitlines()[2].split("|")]
+    assert cells[-3:-1] == [f"{max(psnr) - min(psnr):.3f}", "3"]
+    for number in (2, 3):
+        (pairs / "input" / f"{number}.png").unlink()
+        (pairs / "target" / f"{number}.png").unlink()
+    alone = run(pairs, set_scorers=[Spread()])
+    assert alone.problems == [f"{pairs / 'input'}: one image has no spread"]
+    assert np.isnan(alone.mean()[2:]).all() and alone.num_left_out == 0
 
 
 def test_an_interrupted_run_keeps_what_it_has_scored(pairs: Path):
