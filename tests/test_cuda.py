@@ -12,9 +12,13 @@ import pytest
 import torch
 
 import train
+from configs import load_config
+from data.datasets import to_unit_range
+from data.loaders import build_loaders
 from models import build_model
 from models.published import from_published
 from tests.helpers import ROOT, run_script, write_pairs
+from tests.models.test_mspfn import golden_network, to_bgr, to_rgb
 from tests.ranks import train_here
 from tests.reference import golden_weights, read_arrays
 from tests.tiny_network import register
@@ -95,6 +99,35 @@ def test_faster_and_leaner_ways_take_the_same_steps(pairs, tmp_path, network, ke
             torch.testing.assert_close(a[1], b[1], rtol=1e-2, atol=1e-3)
 
 
+SHIPPED = """
+    OPTIM.PRECISION bf16 OPTIM.COMPILE True OPTIM.CUDA_GRAPH True OPTIM.CLIP_NORM 0.05 OPTIM.EMA 0.9
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        SHIPPED,
+        ["OPTIM.PRECISION", "fp16", "OPTIM.CUDA_GRAPH", "True"],
+        # recorded anew: in epoch 2 for larger patches
+        ["AUGMENT.PROGRESSIVE", "[[2, 96, 1]]", "OPTIM.CUDA_GRAPH", "True"],
+        ["OPTIM.GRADIENT_CHECKPOINTING", "True", "OPTIM.CUDA_GRAPH", "True"],
+    ],
+    ids=["shipped", "fp16", "progressive", "checkpointing"],
+)
+def test_graphs_take_the_same_steps_in_combination(pairs, tmp_path, more) -> None:
+    plain = [*more, "OPTIM.CUDA_GRAPH", "False", "OPTIM.COMPILE", "False"]
+    folders = [
+        train_here(tmp_path, name, *settings_of("nerd_rain_t", pairs, *switches))
+        for name, switches in (("plain", plain), ("graph", more))
+    ]
+    for a, b in zip(*map(epochs_of, folders), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-2)
+        assert a["psnr"] == pytest.approx(b["psnr"], abs=0.2)
+    one, other = (read_checkpoint(folder / "latest.pth") for folder in folders)
+    assert one["scaler"] == other["scaler"]
+
+
 def test_the_fused_optimiser_takes_the_steps_of_the_plain_one() -> None:
     results = []
     for fused in (True, False):
@@ -123,7 +156,8 @@ def test_a_resumed_run_goes_on(pairs, tmp_path, precision) -> None:
     assert one["scaler"] == other["scaler"]
 
 
-def test_the_host_waits_for_the_device_once_a_step(pairs, tmp_path, monkeypatch) -> None:
+def test_the_host_waits_for_the_device_once_per_step(pairs, tmp_path, monkeypatch) -> None:
+    """With all of NeRD-Rain's losses, whose kernels are on the device before the first step."""
     waits = []
     one_step = train.train_one_step
 
@@ -141,12 +175,26 @@ def test_the_host_waits_for_the_device_once_a_step(pairs, tmp_path, monkeypatch)
     for precision in ("float32", "fp16"):
         more = ["OPTIM.PRECISION", precision, "OPTIM.CLIP_NORM", "1", "OPTIM.EMA", "0.9"]
         train_here(tmp_path, precision, *settings_of("nerd_rain_t", pairs, *more))
+    assert len(waits) == 16
     assert max(waits[1:8] + waits[9:]) <= 1  # the first steps set up libraries
 
 
-def test_two_processes_on_one_gpu_equal_one(pairs, tmp_path) -> None:
+def test_pixels_travel_as_bytes_from_page_locked_memory(pairs) -> None:
+    cfg = load_config(ROOT / "training.yml", settings_of("dmsr_s", pairs)[2:])
+    loaders = build_loaders(cfg)
+    loaders.sampler.set_epoch(1, patch=64, batch_size=2)
+    rainy, clean, _ = next(iter(loaders.train))
+    for images in (rainy, clean):
+        assert images.dtype == torch.uint8 and images.is_pinned()
+        floats = to_unit_range(images.cuda())
+        torch.testing.assert_close(floats.cpu(), images / 255, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("checkpointing", ["False", "True"])
+def test_two_processes_on_one_gpu_equal_one(pairs, tmp_path, checkpointing) -> None:
     """Through gloo, and with batch norm: SyncBatchNorm joins the statistics."""
     settings = settings_of("dmsr_s", pairs, "RUN.FOLDER", str(tmp_path), "OPTIM.BATCH_SIZE", "4")
+    settings += ["OPTIM.GRADIENT_CHECKPOINTING", checkpointing]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     one = run_script("train.py", *settings, "RUN.NAME", "one")
     two = run_script(
@@ -170,6 +218,15 @@ def test_golden_outputs_in_float32_without_tf32(name) -> None:
     with torch.inference_mode():
         restored = network.eval().cuda()(rainy.cuda())[0].cpu()
     torch.testing.assert_close(restored, expected, rtol=0, atol=5e-5)
+
+
+def test_golden_outputs_of_mspfn_in_float32_without_tf32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    network = golden_network("mspfn_n1").eval().cuda()
+    golden = read_arrays("mspfn_n1_forward.npz")
+    with torch.inference_mode():
+        restored = network.restore(to_rgb(golden["input"]).cuda()).cpu()
+    torch.testing.assert_close(to_bgr(restored), golden["imitation"], rtol=0, atol=5e-5)
 
 
 def test_restoring_falls_back_to_smaller_tiles_where_memory_ends(monkeypatch) -> None:

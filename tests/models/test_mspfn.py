@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.terms import charbonnier, laplacian
+from losses.terms import Charbonnier, Laplacian
 from models.fast import reference_ops
 from models.mspfn import MSPFN, VARIANTS, Down, MSPFNConfig, Up
 from models.published import from_published, load_published, to_published, write_published
@@ -123,8 +123,8 @@ def training_losses(network: MSPFN, step: int) -> tuple[Tensor, Tensor]:
     rainy, clean = training_batch(step)
     restored, clean = to_bgr(network(rainy)[0]), to_bgr(clean)
     restored, clean = restored.permute(0, 3, 1, 2), clean.permute(0, 3, 1, 2)
-    edge = laplacian(restored, clean)
-    return charbonnier(restored, clean) + 0.05 * edge, edge
+    edge = Laplacian()(restored, clean)
+    return Charbonnier()(restored, clean) + 0.05 * edge, edge
 
 
 @pytest.mark.parametrize("name", RELEASED)

@@ -17,7 +17,7 @@ from utils.checkpoints import read_checkpoint
 from utils.errors import UserError
 from utils.training.logs import read_log
 from utils.training.optim import match_layout
-from utils.training.steps import gradient_norms, take_guarded_step
+from utils.training.steps import TakenStep, gradient_norms, take_guarded_step
 
 
 @pytest.fixture
@@ -199,3 +199,20 @@ def test_validation_runs_without_the_autotuner_and_training_with_it(
 def test_tf32_on_a_cpu_is_reported(settings, tmp_path, capsys) -> None:
     train_here(tmp_path, "run", *settings, "OPTIM.TF32", "True", "--stop-after-epoch")
     assert "note: OPTIM.TF32 has no effect on cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_sound", "is_sound_scaled"),
+    [
+        ({}, True, True),
+        ({"grad_norm": math.inf}, False, True),  # the scaler skips such a step
+        ({"loss": math.nan}, False, False),
+        ({"L1": math.inf}, False, False),
+    ],
+)
+def test_what_the_device_skips_is_what_the_host_refuses(changed, is_sound, is_sound_scaled) -> None:
+    values = {"loss": 0.5, "L1": 0.25, "grad_norm": 2.0} | changed
+    taken = TakenStep(1, 1, [], tuple(values), torch.tensor([*values.values(), 0]), None, [], None)
+    assert taken.read() == (pytest.approx(values, nan_ok=True), False)
+    assert taken.is_sound(values, is_scaled=False) == is_sound
+    assert taken.is_sound(values, is_scaled=True) == is_sound_scaled
