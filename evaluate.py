@@ -217,7 +217,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=Path,
         metavar="FILE.csv",
         help="further columns: method, parameters, macs, seconds, training_data "
-        "(tools/complexity.py writes such a file)",
+        "(tools/benchmark.py networks --facts writes such a file)",
     )
     parser.add_argument(
         "--baseline", metavar="METHOD", help="the method of statistics.md (default: the best)"

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 
 from configs import load_config
 from models import build_model
-from tools.complexity import count_macs
+from tools.benchmarks.networks import count_macs
 from utils.errors import UserError, run_main
 from utils.files import atomic_write
 from utils.markdown import markdown_table

@@ -1,54 +1,116 @@
-"""tools/benchmark.py: its arithmetic, and one row measured."""
+"""tools/benchmark.py: its counts and arithmetic against sums done by hand, and each subcommand."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import json
 import math
 import re
 import select
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from models import NETWORKS, build_model
-from tests.helpers import run_script
-from tools.benchmark import (
-    MODES,
-    BenchmarkJob,
-    Measurement,
+from models import NETWORKS, SHIPPED_WEIGHTS, build_model, load_weights
+from models.network import DerainingNetwork
+from tests.helpers import write_pairs
+from tests.reference import FOLDER, golden_weights
+from tools import benchmark
+from tools.benchmarks import data, options, scores, tiles, training
+from tools.benchmarks.networks import (
+    Job,
+    Row,
+    Subject,
+    count_macs,
+    find_subject,
     measure,
     release_ratio,
-    runner,
-    table,
+    size_table,
+    speed_table,
+    write_facts,
 )
-from tools.measuring import Timing, least_seconds
-from tools.references import REFERENCES, fitting_reference, machine_kind
+from tools.benchmarks.releases import (
+    REFERENCES,
+    RELEASE_SIZE,
+    RELEASES,
+    fitting_reference,
+    machine_kind,
+)
+from tools.benchmarks.timing import Timing, least_seconds
 from utils.checkpoints import Weights, write_weights
+from utils.errors import UserError
+from utils.evaluation.scoring import read_8bit
+from utils.images import images_by_stem, read_rgb
+from utils.inference.restorer import Restorer
+from utils.metrics import PROTOCOLS, score
+
+Captured = pytest.CaptureFixture[str]
 
 FIRST, SECOND = REFERENCES
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SMALL = {"width": 4, "num_blocks": 1}
 
 
-def row(
-    network: str = "dmsr", mode: str = "float32", seconds: float = 3.0, **changes: object
-) -> Measurement:
-    facts = {"size": (256, 256), "device": "cpu", "threads": 1, "seconds": 1, "weights": None}
-    job = BenchmarkJob(network, mode, **{**facts, **changes})
-    psnr = math.inf if mode == "float32" else 50.04
-    timing, unit = Timing(seconds, False), Timing(0.03, False)
-    return Measurement(job, timing, unit, 150 * 10**9, 100e9, 300 * 2**20, psnr)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small DMSR in a file."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    state = build_model("dmsr_s", SMALL).state_dict()
+    write_weights(path, Weights("dmsr_s", SMALL, state, {}))
+    return path
 
 
-def test_ratios_compare_units_with_the_release_on_such_a_machine() -> None:
-    # 3 s are 100 units of 30 ms; the release takes 136 with one thread and 133 with two.
-    assert release_ratio(row(), [], FIRST) == pytest.approx(1.36)
-    assert release_ratio(row(threads=2), [], FIRST) == pytest.approx(1.33)
-    assert release_ratio(row(), [], SECOND) == pytest.approx(1.80)
-    assert release_ratio(row(threads=2), [], SECOND) is None
-    assert release_ratio(row(threads=4), [], FIRST) is None
-    assert release_ratio(row(size=(512, 512)), [], FIRST) is None
-    assert release_ratio(row("dmsr_s"), [], FIRST) is None
-    assert release_ratio(row(), [], None) is None
+def on_meta(name: str) -> DerainingNetwork:
+    with torch.device("meta"):
+        return build_model(name).eval()
+
+
+def table_cells(text: str) -> list[list[str]]:
+    """The cells of every line of the tables in a text."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+# Releases
+
+
+@pytest.mark.parametrize("name", [n for n in RELEASES if not n.startswith("mspfn")])
+def test_parameters_of_a_release_are_those_of_its_checkpoint(name: str) -> None:
+    """Buffers are not trained, and a slope that all blocks share counts once."""
+    shapes = json.loads((FOLDER / f"{name}_keys.json").read_text())
+    assert shapes.keys() == golden_weights(name).keys()
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    counts = [math.prod(s) for key, s in shapes.items() if not key.endswith(buffers)]
+    shared = sum(key.endswith(".body.1.weight") for key in shapes)
+    assert RELEASES[name].parameters == sum(counts) - max(0, shared - 1)
+
+
+@pytest.mark.parametrize("name", ["mspfn", "mspfn_n1"])
+def test_parameters_of_a_release_are_those_of_its_graph(name: str) -> None:
+    variables = json.loads((FOLDER / f"{name}_vars.json").read_text())
+    assert RELEASES[name].parameters == sum(math.prod(entry["shape"]) for entry in variables)
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_what_has_no_effect_in_a_release_is_left_out_here(name: str) -> None:
+    network = on_meta(name)
+    assert sum(p.numel() for p in network.parameters()) < RELEASES[name].parameters
+    share = count_macs(network, RELEASE_SIZE) / RELEASES[name].macs
+    assert 0.3 < share < 1.0005  # of MSPFN's LSTMs most is without effect; the papers round
+
+
+def test_every_release_that_was_timed_is_a_known_network() -> None:
+    assert RELEASES.keys() <= NETWORKS.keys()
+    for reference in REFERENCES:
+        for units in reference.units.values():
+            assert set(units) <= set(RELEASES)
 
 
 def test_a_reference_fits_its_own_kind_of_machine_at_its_own_speed() -> None:
@@ -71,6 +133,9 @@ def test_the_kind_of_a_machine(tmp_path: Path) -> None:
     assert machine_kind(tmp_path / "none").endswith(" CPU")
 
 
+# Timing
+
+
 def test_the_least_time_counts_and_waiting_does_not() -> None:
     def wait() -> None:  # stands for a process that waits for its core
         end = time.process_time() + 0.01
@@ -78,68 +143,333 @@ def test_the_least_time_counts_and_waiting_does_not() -> None:
             pass
         select.select([], [], [], 0.05)
 
-    timing = least_seconds(wait, torch.device("cpu"), 1)
-    assert 0.01 <= timing.seconds < 0.04 and timing.is_disturbed
-    assert least_seconds(wait, torch.device("cpu"), 2).seconds > 0.05
+    assert 0.01 <= least_seconds(wait, CPU, 1).seconds < 0.04
+    assert least_seconds(wait, CPU, 2).seconds > 0.05
+
+
+def test_uneven_times_are_noisy() -> None:
+    turns = iter(range(10**6))
+
+    def uneven() -> None:
+        end = time.process_time() + 0.02 * (1 + 3 * (next(turns) % 2))
+        while time.process_time() < end:
+            pass
+
+    timing = least_seconds(uneven, CPU, 1, seconds=0.4)
+    assert timing.is_noisy and 0.02 <= timing.seconds < 0.04
+
+
+# networks
+
+
+class TwoLayers(DerainingNetwork):
+    """A strided and a depthwise convolution, then a matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strided = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 5, padding=2, groups=8)
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        x = self.depthwise(self.strided(rainy))
+        return (self.linear(x.movedim(1, -1)),)
+
+
+def test_macs_are_those_of_the_formula() -> None:
+    pixels = 16 * 20  # of the halved image
+    expected = pixels * (3 * 8 * 9 + 8 * 25 + 8 * 4)
+    assert count_macs(TwoLayers().to("meta").eval(), (32, 40)) == expected
+
+
+def row(
+    network: str = "dmsr", mode: str = "float32", seconds: float = 3.0, **changes: object
+) -> Row:
+    facts = {"size": (256, 256), "device": CPU, "threads": 1, "seconds": 1, **changes}
+    job = Job(Subject(network, network, {}), mode, **facts)
+    psnr = math.inf if mode == "float32" else 50.04
+    times = Timing(seconds, False), Timing(0.03, False)
+    return Row(job, job.size, 1234, 150 * 10**9, times[0], 100e9, 300 * 2**20, psnr, times[1])
+
+
+def test_ratios_compare_units_with_the_release_on_such_a_machine() -> None:
+    # 3 s are 100 units of 30 ms; the release takes 136 with one thread and 133 with two.
+    assert release_ratio(row(), [], FIRST) == pytest.approx(1.36)
+    assert release_ratio(row(threads=2), [], FIRST) == pytest.approx(1.33)
+    assert release_ratio(row(), [], SECOND) == pytest.approx(1.80)
+    assert release_ratio(row(threads=2), [], SECOND) is None
+    assert release_ratio(row(threads=4), [], FIRST) is None
+    assert release_ratio(row(size=(512, 512)), [], FIRST) is None
+    assert release_ratio(row("dmsr_s"), [], FIRST) is None
+    assert release_ratio(row(), [], None) is None
 
 
 def test_ratios_on_cuda_compare_with_the_plain_row_of_the_same_network() -> None:
-    rows = [row("dmsr", seconds=6.0, device="cuda"), row("dcsfn", seconds=9.0, device="cuda")]
-    fast = row("dmsr", "bf16", seconds=2.0, device="cuda")
+    rows = [row("dmsr", seconds=6.0, device=CUDA), row("dcsfn", seconds=9.0, device=CUDA)]
+    fast = row("dmsr", "bf16", seconds=2.0, device=CUDA)
     assert release_ratio(fast, [*rows, fast], None) == 3.0
     assert release_ratio(fast, [rows[1], fast], None) is None
 
 
-def test_every_release_is_a_known_network() -> None:
-    for reference in REFERENCES:
-        for units in reference.units.values():
-            assert set(units) <= set(NETWORKS)
-
-
-def test_a_line_of_the_table() -> None:
-    lines = table([row(), row(mode="bf16", seconds=0.6)], FIRST).splitlines()
-    assert re.split(r"\s*\|\s*", lines[2])[1:-1] == [
-        "dmsr", "float32", "3.00 s", "100.0", "1.36", "50%", "300 MiB", "equal",
-    ]  # fmt: skip
-    assert re.split(r"\s*\|\s*", lines[3])[1:-1] == [
-        "dmsr", "bf16", "600.0 ms", "20.0", "6.80", "250%", "300 MiB", "50.0 dB",
-    ]  # fmt: skip
-    assert max(map(len, lines)) <= 80
-    assert "Ratio: to the releases on an AMD EPYC" in " ".join(lines)
-    elsewhere = table([row()], None)
-    assert elsewhere.splitlines()[2].split("|")[5].strip() == "-"
+def test_lines_of_the_tables() -> None:
+    rows = [row(), row(mode="bf16", seconds=0.6)]
+    text = speed_table(rows, FIRST)
+    assert table_cells(text)[1:] == [
+        ["dmsr", "float32", "3.00 s", "100.0", "1.36", "50%", "300 MiB", "equal"],
+        ["dmsr", "bf16", "600.0 ms", "20.0", "6.80", "250%", "300 MiB", "50.0 dB"],
+    ]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Ratio: to the releases on an AMD EPYC" in " ".join(text.split())
+    assert "1 thread, PyTorch" in " ".join(text.split()) and "noisy" not in text
+    elsewhere = speed_table([row(threads=2)], None)
+    assert table_cells(elsewhere)[1][4] == "-"
     assert "No ratio" in " ".join(elsewhere.split())
-    assert "at this size" in " ".join(table([row(size=(64, 64))], FIRST).split())
+    assert "2 threads" in " ".join(elsewhere.split())
+    assert "at this size" in " ".join(speed_table([row(size=(64, 64))], FIRST).split())
+    assert table_cells(size_table(rows))[1:] == [
+        ["dmsr", "35,472,543", "307.6 G", "1,234", "150.0 G"]
+    ]
+    assert table_cells(size_table([row("dmsr_s", size=(64, 64))]))[1:] == [
+        ["dmsr_s", "-", "-", "1,234", "150.0 G"]
+    ]
 
 
-def test_a_row_is_measured_in_its_mode(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = build_model("dmsr_s").eval()
-    path = tmp_path / "weights.safetensors"
-    write_weights(path, Weights("dmsr_s", {}, network.state_dict(), {}))
+def test_facts_of_a_release_are_the_papers_and_of_its_first_mode(tmp_path: Path) -> None:
+    rows = [
+        row("dcsfn", seconds=2.0), row("dcsfn", "bf16"), row("dmsr_s"),
+        row("dmsr", size=(512, 512)),
+    ]  # fmt: skip
+    write_facts(rows, tmp_path / "facts.csv")
+    lines = (tmp_path / "facts.csv").read_text().splitlines()
+    assert lines == [
+        "method,parameters,macs,seconds,weights,sha256",
+        "dcsfn,6453147,73200000000,2,,",
+        "dmsr_s,1234,150000000000,3,,",
+        "dmsr,35472543,150000000000,3,,",  # of another size than the paper's
+    ]
+
+
+def test_networks_by_name_file_and_recipe(tmp_path: Path, weights: Path) -> None:
+    path = tmp_path / "mine" / "best.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(weights.read_bytes())
+    recipe = tmp_path / "narrow.yml"
+    recipe.write_text("MODEL: {NAME: nerd_rain, OPTIONS: {width: 16}}\n")
+    assert find_subject(str(path), {}) == Subject("mine", "dmsr_s", SMALL, path)
+    assert find_subject(str(recipe), {}) == Subject("narrow", "nerd_rain", {"width": 16})
+    assert find_subject("mspfn_t", {"width": 32}) == Subject(
+        "mspfn_t width=32", "mspfn_t", {"width": 32}
+    )
+    with pytest.raises(UserError, match="resnet is not a network; there are dmsr"):
+        find_subject("resnet", {})
+    assert find_subject(str(SHIPPED_WEIGHTS), {}).name == "nerd_rain"
+    assert find_subject(str(SHIPPED_WEIGHTS), {}).release == ""  # it has another width
+
+
+def test_a_row_is_measured_in_its_mode(weights: Path) -> None:
+    subject = find_subject(str(weights), {})
     threads = torch.get_num_threads()
-    measured = measure(BenchmarkJob("dmsr_s", "bf16", (60, 64), "cpu", threads, 0, path))
+    measured = measure(Job(subject, "bf16", (60, 64), CPU, threads, 0))
     # bf16 differs, and 60 rows are padded to the 64 that the network takes
-    assert 20 < measured.psnr < 90
-    assert 0 < measured.share_of_peak < 2
-    assert 0.3e9 < measured.macs < 1e9
-    rainy = torch.rand(1, 3, 64, 64)
-    with torch.inference_mode():
-        assert torch.equal(runner(network, "float32", rainy)(), network.restore(rainy))
+    assert 20 < measured.psnr < 90 and measured.size == (64, 64)
+    with torch.device("meta"):
+        network = build_model("dmsr_s", SMALL).eval()
+    assert measured.parameters == sum(p.numel() for p in network.parameters())
+    assert measured.macs == count_macs(network, (64, 64))
+    assert 0 < measured.timing.seconds < 5 and 0 < measured.unit.seconds < 5
+    assert 1e8 < measured.peak < 1e13
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    write_weights(path, Weights("dmsr_s", {}, build_model("dmsr_s").state_dict(), {}))
-    done = run_script("tools/benchmark.py", "--networks", "dcsfn", "--weights", path)
-    assert done.returncode == 1 and "holds weights of dmsr_s, not of dcsfn" in done.stderr
-
-
-@pytest.mark.slow
-def test_the_command_itself() -> None:
-    done = run_script(
-        "tools/benchmark.py", "--networks", "dmsr_s", "--modes", *MODES[:2], "--size", 64, 64,
-        "--seconds", 0.01, "--device", "cpu",
+def test_the_command_writes_table_and_facts(
+    weights: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    facts, report = tmp_path / "facts.csv", tmp_path / "report.md"
+    benchmark.main(
+        ["networks", "--networks", str(weights), "--size", "40", "64", "--seconds", "0.01",
+         "--device", "cpu", "--facts", str(facts), "--output", str(report)]
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len([line for line in done.stdout.splitlines() if line.startswith("| dmsr_s")]) == 2
+    printed = capsys.readouterr().out
+    assert report.read_text() == printed
+    cells = table_cells(printed)
+    # 40 rows are fewer than the network takes
+    assert cells[1][0] == "small at 64x64" and cells[3][:2] == ["small", "float32"]
+    memory = re.fullmatch(r"(\d+) MiB", cells[3][6])
+    # Python and PyTorch themselves hold some 300 MiB; 12,000 parameters and maps of 64x64 do not
+    assert memory is not None and int(memory[1]) < 120 and cells[3][7] == "equal"
+    with torch.device("meta"):
+        network = build_model("dmsr_s", SMALL).eval()
+    (line,) = csv.DictReader(facts.read_text().splitlines())
+    assert line["method"] == "small" and line["weights"] == "small.safetensors"
+    assert int(line["macs"]) == count_macs(network, (64, 64))
+    assert int(line["parameters"]) == sum(p.numel() for p in network.parameters())
+    assert line["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["networks", "--modes", "bf17"], "'bf17' is not a mode"),
+        (["training", "--modes", "bf16+fast"], "'bf16+fast' is not a mode"),
+        (["networks", "--threads", "0"], "must be at least 1"),
+    ],
+)
+def test_wrong_options_are_refused(arguments: list[str], message: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_gpu_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="finds no CUDA device"):
+        benchmark.main(["cuda"])
+
+
+# training
+
+
+def test_a_training_step_is_that_of_train(tmp_path: Path) -> None:
+    """It moves the weights of the recipe's network, on patches and batches as asked for."""
+    recipe = tmp_path / "small.yml"
+    demo = Path(training.CONFIGS, "demo.yml")
+    recipe.write_text(f"BASE: {demo}\nMODEL: {{NAME: dmsr_s, OPTIONS: {json.dumps(SMALL)}}}\n")
+    job = training.Job(recipe, "bf16", 64, 3, CPU, torch.get_num_threads(), 0, operators=True)
+    with training.steps_of(job) as (run, step):
+        before = {name: p.detach().clone() for name, p in run.state.network.named_parameters()}
+        step()
+        after = dict(run.state.network.named_parameters())
+        moved = [name for name, value in before.items() if not torch.equal(value, after[name])]
+        assert moved == [*before]
+    measured = training.measure(job)
+    assert (measured.network, measured.patch) == ("dmsr_s", 64)
+    assert measured.images == 3 * run.cfg.OPTIM.ACCUMULATE
+    assert measured.timing.seconds > 0 and "convolution_backward" in measured.operators
+
+
+def test_a_line_of_the_training_table() -> None:
+    job = training.Job(Path("a.yml"), "bf16", None, None, CPU, 1, 1)
+    line = training.Row(job, "dmsr", 64, 3, Timing(2.0, True), 3 * 2**20, "conv 35%")
+    text = training.table([line])
+    assert table_cells(text)[1] == ["dmsr", "bf16", "64", "3", "2.00 s", "1.50", "3 MiB"]
+    assert "Times were noisy" in text and "dmsr in bf16: conv 35%" in text
+
+
+def test_every_release_has_a_recipe_that_is_timed() -> None:
+    from configs import load_config
+
+    assert {load_config(path).MODEL.NAME for path in training.RECIPES} == set(RELEASES)
+
+
+# data
+
+
+def test_the_start_of_a_large_set(capsys: Captured) -> None:
+    """All images are decoded at the first start and none at the second."""
+    benchmark.main(["data", "--start", "130"])
+    cells = table_cells(capsys.readouterr().out)
+    assert [(line[0], line[3]) for line in cells[1:]] == [
+        ("first", "130 pairs"),
+        ("second", "0 pairs"),
+    ]
+
+
+def test_each_way_of_reading_has_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(data, "TURNS", 1)
+    monkeypatch.setattr(data, "WORKERS", (0, 1))
+    folder = write_pairs(tmp_path / "pairs", 2, 260, 270)
+    benchmark.main(["data", "--data", str(folder), "--seconds", "0"])
+    lines = [line for line in table_cells(capsys.readouterr().out) if line[0] != "way"]
+    assert [line[0] for line in lines] == ["decode given", "cache", "none"] * 2
+    assert all(int(rate.replace(",", "")) > 0 for line in lines for rate in line[1:])
+
+
+# scores
+
+
+def test_pairs_are_noisy_photographs_of_the_size_of_rain100h(tmp_path: Path) -> None:
+    scores.make_pairs(tmp_path, 4)
+    for number in range(4):
+        clean, noisy = (read_8bit(tmp_path / side / f"{number}.png") for side in "tr")
+        assert clean.shape == noisy.shape == (scores.HEIGHT, scores.WIDTH, 3) == (321, 481, 3)
+        assert 29 < score(noisy, clean).psnr < 40  # noise of 8 levels, less of it in Y
+
+
+def test_each_protocol_has_a_line(capsys: Captured) -> None:
+    benchmark.main(["scores", "--pairs", "2", "--rounds", "1"])
+    printed = capsys.readouterr().out
+    lines = {line[0]: line for line in table_cells(printed)}
+    for name in ("decoding alone", "scikit-image without decoding", *PROTOCOLS):
+        assert float(lines[name][1]) > 0
+    if scores.find_octave() is None:
+        assert "No race" in printed and "octave rain13k" not in printed
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("protocol", scores.OCTAVE_PROTOCOLS)
+def test_octave_computes_the_same(protocol: str, tmp_path: Path) -> None:
+    octave = scores.find_octave()
+    if octave is None:
+        pytest.skip("Octave with its package image is not installed")
+    scores.make_pairs(tmp_path, 2)
+    theirs = scores.octave_round(octave, tmp_path, protocol, 2)()
+    ours = scores.our_round(tmp_path, protocol, 2)()
+    # A luma that lies between two levels is rounded up on some processors, down on others (fused
+    # multiply-adds): a pixel of 154,401 moves SSIM by 2e-7 and PSNR by 1e-5 dB.
+    assert ours.psnr == pytest.approx(theirs.psnr, rel=0, abs=1e-5)
+    assert ours.ssim == pytest.approx(theirs.ssim, rel=0, abs=1e-6)
+    # 700 rows are shrunken to a third under did
+    for side in "rt":
+        image = cv2.imread(str(tmp_path / side / "0.png"))
+        cv2.imwrite(str(tmp_path / side / "0.png"), cv2.resize(image, (760, 700)))
+    theirs = scores.octave_round(octave, tmp_path, protocol, 1)()
+    (tmp_path / "t" / "1.png").unlink()
+    (tmp_path / "r" / "1.png").unlink()
+    ours = scores.our_round(tmp_path, protocol, 1)()
+    assert ours.ssim == pytest.approx(theirs.ssim, rel=0, abs=1e-6)
+
+
+# tiles
+
+
+def test_an_image_takes_the_time_of_all_its_tiles_and_meets_the_best_square() -> None:
+    network = build_model("dcsfn_t").eval()
+    size = (512, 1000)
+    grids = {tile: tiles.grid_of(network, size, tile) for tile in ("auto", *tiles.SQUARES)}
+    # by hand: stride 224 of 256, 352 of 384; 512 and 640 fit the height and take two columns of
+    # 1000 rounded up to 1024
+    assert [grids[tile].num_tiles for tile in tiles.SQUARES] == [15, 6, 3, 2]
+    assert (grids[640].tile_height, grids[640].tile_width) == (512, 640)
+    seconds = {(g.tile_height, g.tile_width): g.tile_pixels / 1e5 for g in grids.values()}
+    seconds[512, 640] = 1.5  # two of them: 3 seconds, the best
+    auto = grids["auto"]
+    expected = auto.num_tiles * seconds[auto.tile_height, auto.tile_width]
+    cells = tiles.table_row("n", size, grids, seconds)
+    assert cells[:2] == ["n", "1000 x 512"]
+    assert cells[5:8] == ["640", "2", "3"]
+    assert cells[4] == f"{expected:.0f}" and cells[8] == f"{expected / 3:.2f}"
+
+
+# options
+
+
+def test_every_option_is_scored_as_evaluation_does(
+    weights: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", 1, height=140, width=150)
+    arguments = ["options", "--weights", str(weights), "--device", "cpu", "--threads",
+                 str(torch.get_num_threads()),
+                 "--input", str(pairs / "input"), "--target", str(pairs / "target")]  # fmt: skip
+    benchmark.main(arguments)
+    lines = {line[0]: line for line in table_cells(capsys.readouterr().out)[1:]}
+    assert list(lines) == list(options.OPTIONS)
+    restorer = Restorer(load_weights(weights), tile=128, overlap=0)
+    psnr = [
+        score(restorer(read_rgb(path)), read_rgb(pairs / "target" / path.name)).psnr
+        for path in images_by_stem(pairs / "input").values()
+    ]
+    assert float(lines["tiles of 128, overlap 0"][1]) == pytest.approx(np.mean(psnr), abs=6e-4)
+    (pairs / "target" / "1.png").rename(pairs / "target" / "2.png")
+    with pytest.raises(UserError, match=r"1\.png has no partner"):
+        benchmark.main(arguments)

@@ -1,6 +1,6 @@
 """Further columns of a table: what a method costs and what it was trained on, from a CSV file.
 
-``tools/complexity.py --output FILE.csv`` writes such a file.
+``tools/benchmark.py networks --facts FILE.csv`` writes such a file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How long the releases take, on the machines where that was measured.
+"""What the releases are and how fast they are: figures beside their sources.
 
 The releases' own code is not here. Their times are multiples of a fixed convolution (the unit of
-``tools/benchmark.py``), which hold for one kind of processor at one speed: on a second kind they
-were up to 34% off.
+``networks.py``), which hold for one kind of processor at one speed: on a second kind they were up
+to 34% off.
 """
 
 from __future__ import annotations
@@ -10,17 +10,43 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Release(NamedTuple):
+    """Trained values in the authors' checkpoint, and multiply-accumulates of one image.
+
+    The image has ``RELEASE_SIZE``. Convolutions and matrix products count, the ones without effect
+    too; transforms, norms and activations do not, as in the papers.
+    """
+
+    parameters: int
+    macs: float
+
+
+# Parameters: the published checkpoints, in which what is stored under several names counts once.
+# Multiply-accumulates: the papers, and the releases' graphs counted layer by layer, which agree.
+# The graph alone for NeRD-Rain with CNN blocks, whose paper does not give the figure.
+RELEASES = {
+    "dmsr": Release(35_472_543, 307.6e9),
+    "nerd_rain": Release(22_893_146, 156.3e9),
+    "nerd_rain_s": Release(10_530_314, 79.3e9),
+    "nerd_rain_cnn": Release(22_983_411, 154.7e9),
+    "dcsfn": Release(6_453_147, 73.2e9),
+    "mspfn": Release(20_995_776, 353.0e9),
+    "mspfn_n1": Release(15_823_424, 301.7e9),
+}
 
 RELEASE_SIZE = (256, 256)  # of the image that they restored, in float32
-TOLERANCE = 0.15  # of the unit: what one machine differs from itself
+TOLERANCE = 0.15  # of the unit: how much one machine varies
 
 
 @dataclass(frozen=True)
 class Reference:
     """The releases on one machine.
 
-    ``kind`` is what ``machine_kind`` says there, ``unit`` the seconds of its unit on one thread,
-    ``units`` the releases' times by threads and network.
+    ``kind`` is what ``machine_kind`` gives there, ``unit`` the seconds of its unit on one thread,
+    ``units`` the releases' times by number of threads and network.
     """
 
     machine: str
@@ -65,10 +91,10 @@ def fitting_reference(kind: str, unit: float) -> Reference | None:
 
 
 def machine_kind(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Maker, family and vector units of the processor, as far as the system tells them."""
+    """Maker, family and vector units of the processor, as far as the system reports them."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return f"{platform.machine()} CPU"
     values: dict[str, str] = {}
     for line in lines:

@@ -1,13 +1,13 @@
 """How fast training patches come from files, from the cache, and with no files at all.
 
-    python tools/benchmark_data.py                      (makes its own 481x321 pairs, PNG and JPEG)
-    python tools/benchmark_data.py --data datasets/Rain200H/train
-    python tools/benchmark_data.py --start 100000       (only: how long a large set takes to start)
+    python tools/benchmark.py data                      (makes its own 481x321 pairs, PNG and JPEG)
+    python tools/benchmark.py data --data datasets/Rain200H/train
+    python tools/benchmark.py data --start 100000       (only: how long a large set takes to start)
 
 Real loaders, as train.py uses them, with 0, 1 and 2 loader processes: patches of 64 pixels in
-batches of 12 and of 256 pixels one by one. The time of a batch is the processor time that the
-busiest process needs for it, least of several turns: what it takes where each process has a core of
-its own. So the table holds on a busy machine too. "none" cuts patches out of one image in memory.
+batches of 12 and of 256 pixels one by one. The time of a batch is the processor time of the process
+that needs most for it, the least of several turns: what it takes where each process has a core of
+its own, also on a busy machine. "none" cuts patches out of one image in memory.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import re
-import sys
 import tempfile
 import threading
 import time
@@ -25,8 +23,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from data.cache import open_cache
 from data.checked import check_pairs
@@ -40,7 +36,8 @@ from data.datasets import (
 )
 from data.pairs import Pair, find_pairs
 from data.transforms import Augmentation
-from utils.errors import UserError, run_main
+from utils.errors import UserError
+from utils.markdown import markdown_table
 
 HEIGHT, WIDTH = 321, 481  # of Rain100H and BSDS500
 SHAPES = ((64, 12), (256, 1))  # patch and batch size, as DMSR and NeRD-Rain train
@@ -63,34 +60,33 @@ class OneImage:
         return rainy, clean
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="a folder of pairs; made up where not given")
-    parser.add_argument("--pairs", type=int, default=64, help="pairs to use or make (default 64)")
+    parser.add_argument("--pairs", type=int, default=64, help="pairs to use or make (default: 64)")
     parser.add_argument(
         "--start", type=int, metavar="N", help="time the start with N small pairs, and no patches"
     )
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="of each of three turns (default 1)"
+        "--seconds", type=float, default=1.0, help="time for each of three turns (default: 1)"
     )
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> str:
     if not Path("/proc/self/stat").exists():
-        raise UserError("tools/benchmark_data.py reads processor times from /proc; it needs Linux.")
+        raise UserError("benchmark.py data reads processor times from /proc; it needs Linux.")
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         if args.start:
-            measure_start(Path(temporary), args.start)
-            return
+            return measure_start(folder, args.start)
         kinds = {"given": args.data}
         if args.data is None:
-            kinds = {kind: Path(temporary) / kind for kind in ("png", "jpg")}
-            for kind, folder in kinds.items():
-                make_pairs(folder, args.pairs, kind)
-        pairs_of = {kind: find_pairs(f)[1][: args.pairs] for kind, f in kinds.items()}
-        measure(pairs_of, Path(temporary) / "cache", args.seconds)
+            kinds = {kind: folder / kind for kind in ("png", "jpg")}
+            for kind, place in kinds.items():
+                make_pairs(place, args.pairs, kind)
+        pairs_of = {kind: find_pairs(place).pairs[: args.pairs] for kind, place in kinds.items()}
+        return measure(pairs_of, folder / "cache", args.seconds)
 
 
 def make_pairs(folder: Path, count: int, suffix: str, size: tuple[int, int] | None = None) -> None:
@@ -108,27 +104,26 @@ def make_pairs(folder: Path, count: int, suffix: str, size: tuple[int, int] | No
             cv2.imwrite(str(folder / name / f"{i + 1}.{suffix}"), image)
 
 
-def measure(pairs_of: dict[str, list[Pair]], cache: Path, most_seconds: float) -> None:
-    """Print the table: ways of reading against loader processes, patches a second."""
+def measure(pairs_of: dict[str, list[Pair]], cache: Path, most_seconds: float) -> str:
+    """Ways of reading against loader processes, patches per second."""
     ways: dict[str, PairImages] = {}
     for kind, pairs in pairs_of.items():
         ways[f"decode {kind}"] = DecodedPairs(pairs)
-    cached = next(iter(pairs_of.values()))
-    ways["cache"] = open_cache(cached, cache)
+    ways["cache"] = open_cache(next(iter(pairs_of.values())), cache)
     ways["none"] = OneImage()
+    parts = []
     for patch, batch_size in SHAPES:
-        print(f"\nPatches of {patch}, batches of {batch_size}: patches a second")
-        print("| way | " + " | ".join(f"{n} workers" for n in WORKERS) + " |")
-        print("|---|" + "---:|" * len(WORKERS))
+        rows = []
         for name, images in ways.items():
             # turns go round the numbers of workers, so that a busy minute hits all of them
             seconds = dict.fromkeys(WORKERS, float("inf"))
             for _, workers in itertools.product(range(TURNS), WORKERS):
                 loader = build_loader(images, patch, batch_size, workers)
-                seconds[workers] = min(seconds[workers], seconds_a_batch(loader, most_seconds))
-            rates = " | ".join(f"{batch_size / seconds[n]:,.0f}" for n in WORKERS)
-            print(f"| {name} | {rates} |", flush=True)
-    print(f"\nmemory of this process, without the pages of the cache: {own_memory():.0f} MiB")
+                seconds[workers] = min(seconds[workers], batch_seconds(loader, most_seconds))
+            rows.append([name, *(f"{batch_size / seconds[n]:,.0f}" for n in WORKERS)])
+        parts.append(f"Patches of {patch}, batches of {batch_size}: patches per second")
+        parts.append(markdown_table(["way", *(f"{n} workers" for n in WORKERS)], rows))
+    return "\n\n".join(parts)
 
 
 def build_loader(images: PairImages, patch: int, batch_size: int, workers: int) -> PatchLoader:
@@ -140,8 +135,8 @@ def build_loader(images: PairImages, patch: int, batch_size: int, workers: int) 
     return PatchLoader(TrainingPatches(images, Augmentation(), 0, shares), sampler, workers)
 
 
-def seconds_a_batch(loader: PatchLoader, most_seconds: float) -> float:
-    """Processor seconds of the process that needs most for a batch, at most one for all loaders."""
+def batch_seconds(loader: PatchLoader, most_seconds: float) -> float:
+    """Processor seconds per batch of this process or of a loader, whichever is more."""
     batches = iter(loader)
     for _ in range(3 + 2 * loader.num_workers):  # the first also start the loaders
         next(batches)
@@ -162,20 +157,19 @@ def processor_times() -> list[float]:
         if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()
         for fields in [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()]
     ]
-    ticks = os.sysconf("SC_CLK_TCK")  # a second
+    ticks = os.sysconf("SC_CLK_TCK")  # per second
     return [time.process_time(), *((int(f[11]) + int(f[12])) / ticks for f in loaders)]
 
 
-def measure_start(folder: Path, count: int) -> None:
-    """Print how long the first and the second start with ``count`` small pairs take."""
-    print(f"writing {count:,} pairs of 32x32", flush=True)
+def measure_start(folder: Path, count: int) -> str:
+    """How long the first and the second start with ``count`` small pairs take."""
     make_pairs(folder / "pairs", min(count, 100), "png", (32, 32))
     for name in ("input", "target"):
         contents = [p.read_bytes() for p in sorted((folder / "pairs" / name).iterdir())]
         for i in range(len(contents), count):
             path = folder / "pairs" / name / f"{i + 1}.png"
             path.write_bytes(contents[i % len(contents)])
-    print("| start | finding pairs | checking | of it decoded |\n|---|---:|---:|---:|")
+    rows = []
     for name in ("first", "second"):
         times = [time.process_time()]
         pairs = find_pairs(folder / "pairs").pairs
@@ -183,14 +177,5 @@ def measure_start(folder: Path, count: int) -> None:
         num = check_pairs(pairs, "checking", index=folder / "checked")
         times.append(time.process_time())
         found, checked = np.diff(times)
-        print(f"| {name} | {found:.1f} s | {checked:.1f} s | {num:,} pairs |", flush=True)
-
-
-def own_memory() -> float:
-    """Memory that belongs to this process alone, in MiB (RssAnon of Linux)."""
-    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024 if found else float("nan")
-
-
-if __name__ == "__main__":
-    run_main(main)
+        rows.append([name, f"{found:.1f} s", f"{checked:.1f} s", f"{num:,} pairs"])
+    return markdown_table(["start", "finding pairs", "checking", "of it decoded"], rows)

@@ -1,6 +1,6 @@
-"""What tiles, precision and self-ensemble cost or bring, in dB and time, with trained weights.
+"""What tiles, precision and self-ensemble cost or gain, in dB and time, with trained weights.
 
-    python tools/benchmark_options.py --weights weights/petrichor.safetensors \\
+    python tools/benchmark.py options --weights weights/petrichor.safetensors \\
         --input datasets/Rain100H/test/input --target datasets/Rain100H/test/target
 
 Tiles change a result where a network looks at its whole map at once (spectra, attention over
@@ -11,7 +11,6 @@ protocol on 8-bit results, as evaluate.py gives them, and the mean difference fr
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,31 +20,30 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
-
 from models import load_published, load_weights
 from utils.devices import add_device_option
-from utils.errors import UserError, run_main
-from utils.files import write_text
+from utils.errors import UserError
 from utils.images import images_by_stem, read_rgb
 from utils.inference.memory import keep_freed_memory
 from utils.inference.restorer import Restorer
 from utils.inference.tiling import Network
+from utils.markdown import markdown_table
 from utils.metrics import score
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "whole image": {"tile": "whole"},
     "released windows": {"tile": "released"},
-    "tiles of 128, overlap 0": {"tile": 128, "overlap": 0},
-    "tiles of 128, overlap 32": {"tile": 128, "overlap": 32},
-    "tiles of 128, overlap 64": {"tile": 128, "overlap": 64},
-    "tiles of 256, overlap 0": {"tile": 256, "overlap": 0},
-    "tiles of 256, overlap 32": {"tile": 256, "overlap": 32},
-    "tiles of 256, overlap 64": {"tile": 256, "overlap": 64},
+    **{
+        f"tiles of {tile}, overlap {overlap}": {"tile": tile, "overlap": overlap}
+        for tile in (128, 256)
+        for overlap in (0, 32, 64)
+    },
     "bf16": {"precision": "bf16"},
     "ensemble of 8": {"ensemble": 8},
 }
+
+Pairs = list[tuple[np.ndarray, np.ndarray]]  # rainy and clean, (H, W, 3) each
 
 
 @dataclass(frozen=True)
@@ -58,43 +56,30 @@ class OptionScore:
     seconds: float
 
 
-def main() -> None:
-    args = parse_arguments()
-    keep_freed_memory()
-    torch.set_num_threads(args.threads)
-    network = load_published(args.model, args.weights) if args.model else load_weights(args.weights)
-    pairs = read_pairs(args.input, args.target, args.images)
-    bar = tqdm(total=len(OPTIONS) * len(pairs), unit="image")
-    rows = [measure(network.to(args.device), args.device, name, pairs, bar) for name in OPTIONS]
-    bar.close()
-    text = table(rows, args.weights, len(pairs))
-    print(text)
-    if args.output:
-        write_text(args.output, text + "\n")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--model", metavar="NAME", help="network of an authors' checkpoint")
     parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="rainy images")
     parser.add_argument("--target", type=Path, required=True, metavar="FOLDER", help="clean ones")
     parser.add_argument("--images", type=int, metavar="N", help="only the first N pairs")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     add_device_option(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there too")
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> str:
     if args.images is not None and args.images < 1:
-        parser.error(f"--images is {args.images}; it must be at least 1")
-    return args
+        raise UserError(f"--images is {args.images}; it must be at least 1.")
+    keep_freed_memory()
+    torch.set_num_threads(args.threads)
+    network = load_published(args.model, args.weights) if args.model else load_weights(args.weights)
+    pairs = read_pairs(args.input, args.target, args.images)
+    with tqdm(total=len(OPTIONS) * len(pairs), unit="image") as bar:
+        rows = [measure(network.to(args.device), args.device, n, pairs, bar) for n in OPTIONS]
+    return table(rows, args.weights, len(pairs))
 
 
-def read_pairs(
-    inputs: Path, targets: Path, limit: int | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rainy and clean images of one name, (H, W, 3) each."""
+def read_pairs(inputs: Path, targets: Path, limit: int | None) -> Pairs:
+    """Images with the same name in both folders."""
     rainy, clean = images_by_stem(inputs), images_by_stem(targets)
     missing = [rainy[stem] for stem in rainy if stem not in clean]
     if missing:
@@ -103,11 +88,7 @@ def read_pairs(
 
 
 def measure(
-    network: Network,
-    device: str,
-    name: str,
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-    bar: tqdm,
+    network: Network, device: torch.device, name: str, pairs: Pairs, bar: tqdm
 ) -> OptionScore:
     restorer = Restorer(network, device=device, **OPTIONS[name])
     scores, seconds = [], 0.0
@@ -126,17 +107,14 @@ def table(rows: list[OptionScore], weights: Path, num_images: int) -> str:
     """Markdown; differences are from the first row."""
     first = rows[0]
     lines = [
-        "| option                   |    PSNR |   change |   SSIM |  time |",
-        "| ------------------------ | ------: | -------: | -----: | ----: |",
-    ]
-    lines += [
-        f"| {row.name:24} | {row.psnr:7.3f} | {row.psnr - first.psnr:+8.3f} | {row.ssim:.4f} "
-        f"| {row.seconds / first.seconds:5.2f} |"
+        [
+            row.name,
+            f"{row.psnr:.3f}",
+            f"{row.psnr - first.psnr:+.3f}",
+            f"{row.ssim:.4f}",
+            f"{row.seconds / first.seconds:.2f}",
+        ]
         for row in rows
     ]
     caption = f"{weights.name}, {num_images} images; time: {first.name} = 1."
-    return "\n".join([*lines, "", caption])
-
-
-if __name__ == "__main__":
-    run_main(main)
+    return f"{markdown_table(['option', 'PSNR', 'change', 'SSIM', 'time'], lines)}\n\n{caption}"

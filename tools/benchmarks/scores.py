@@ -1,12 +1,12 @@
 """How fast evaluate.py scores, raced against GNU Octave on the same files.
 
-    python tools/benchmark_scores.py
+    python tools/benchmark.py scores --rounds 8
 
 Makes pairs of 481x321 px, as in Rain100H, and scores them from their PNGs as evaluate.py does, in
 turn with ``score_pairs.m``, which computes the protocols rain13k and did with Octave's own
-functions, as the authors' scripts do. Times are processor time on one core, reading included, the
-least of several rounds: other work on a machine only ever adds. Without Octave (Debian: octave-cli,
-octave-image) there is no such column, because its time does not carry over between machines.
+functions, as the authors' scripts do. Times are processor time on one core, reading included.
+Without Octave (Debian: octave-cli, octave-image) there is no such column, because its time does not
+carry over between machines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,12 +27,8 @@ import numpy as np
 import skimage.data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # the repository's root holds our packages
-
 from data.results import pair_results
-from utils.errors import UserError, run_main
+from utils.errors import UserError
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import ScoringJob, available_cores, read_8bit, score_jobs
 from utils.images import write_png
@@ -41,32 +36,34 @@ from utils.markdown import markdown_table
 from utils.metrics import PROTOCOLS
 
 HEIGHT, WIDTH = 321, 481
-OCTAVE_SCRIPT = Path(__file__).with_name("score_pairs.m")
+OCTAVE_SCRIPT = Path(__file__).parents[1] / "score_pairs.m"
 OCTAVE_PROTOCOLS = ("rain13k", "did")
 
 
 class Round(NamedTuple):
-    """Processor seconds a pair, and the mean PSNR and SSIM where scores were computed."""
+    """Processor seconds per pair, and the mean PSNR and SSIM where scores were computed."""
 
     seconds: float
     psnr: float = math.nan
     ssim: float = math.nan
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> str:
     cv2.setNumThreads(1)
     octave = find_octave()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_pairs(folder, args.pairs)
-        print_table(race(folder, args.pairs, args.rounds, octave), octave)
-        print_cores(folder, args.pairs, args.rounds)
+        parts = [table(race(folder, args.pairs, args.rounds, octave))]
+        if octave is None:
+            parts.append("No race: Octave with its package image (octave-cli, octave-image) is "
+                         "not installed.")  # fmt: skip
+        return "\n\n".join([*parts, *core_gains(folder, args.rounds)])
 
 
 def find_octave() -> str | None:
@@ -93,13 +90,13 @@ def race(folder: Path, num_pairs: int, rounds: int, octave: str | None) -> dict[
             contestants[f"octave {protocol}"] = octave_round(octave, folder, protocol, num_pairs)
     best: dict[str, Round] = {}
     for _ in range(rounds):
-        for name, run in contestants.items():
-            found = run()
+        for name, contestant in contestants.items():
+            found = contestant()
             best[name] = min(best.get(name, found), found)
     return best
 
 
-def print_table(best: dict[str, Round], octave: str | None) -> None:
+def table(best: dict[str, Round]) -> str:
     rows = []
     for name, found in best.items():
         theirs = best.get(f"octave {name}")
@@ -110,15 +107,11 @@ def print_table(best: dict[str, Round], octave: str | None) -> None:
                 f"{abs(theirs.psnr - found.psnr):.0e} dB, {abs(theirs.ssim - found.ssim):.0e}"
             )
         rows.append([name, f"{found.seconds * 1e3:.2f}", ratio, agreement])
-    heads = ["one core", "ms a pair", "times as fast as Octave", "differs by"]
-    print(markdown_table(heads, rows))
-    if octave is None:
-        print(
-            "\nNo race: Octave with its package image is not installed (octave-cli, octave-image)."
-        )
+    heads = ["one core", "ms per pair", "times as fast as Octave", "differs by"]
+    return markdown_table(heads, rows)
 
 
-def print_cores(folder: Path, num_pairs: int, rounds: int) -> None:
+def core_gains(folder: Path, rounds: int) -> list[str]:
     """How much two and all cores gain, by the clock."""
     cores = sorted({1, 2, available_cores()} & set(range(1, available_cores() + 1)))
     best = dict.fromkeys(cores, math.inf)
@@ -127,31 +120,27 @@ def print_cores(folder: Path, num_pairs: int, rounds: int) -> None:
             start = time.perf_counter()
             our_scores(folder, "rain13k", n)()
             best[n] = min(best[n], time.perf_counter() - start)
-    for n in cores[1:]:
-        print(f"{n} cores are {best[1] / best[n]:.2f} times as fast as one (by the clock)")
+    return [
+        f"{n} cores are {best[1] / best[n]:.2f} times as fast as one (by the clock)."
+        for n in cores[1:]
+    ]
 
 
-def timed(run: Callable[[], object], num_pairs: int) -> Callable[[], Round]:
-    """``run`` as a contestant without scores."""
+def timed(compute: Callable[[], tuple[float, ...] | object], num_pairs: int) -> Callable[[], Round]:
+    """A contestant; mean scores that it returns are kept."""
 
     def once() -> Round:
         start = time.process_time()
-        run()
-        return Round((time.process_time() - start) / num_pairs)
+        means = compute()
+        seconds = (time.process_time() - start) / num_pairs
+        return Round(seconds, *means) if isinstance(means, tuple) else Round(seconds)
 
     return once
 
 
 def our_round(folder: Path, protocol: str, num_pairs: int) -> Callable[[], Round]:
     """Our scoring as a contestant."""
-    run = our_scores(folder, protocol, 1)
-
-    def once() -> Round:
-        start = time.process_time()
-        mean = run()
-        return Round((time.process_time() - start) / num_pairs, *mean)
-
-    return once
+    return timed(our_scores(folder, protocol, 1), num_pairs)
 
 
 def octave_round(octave: str, folder: Path, protocol: str, num_pairs: int) -> Callable[[], Round]:
@@ -192,13 +181,13 @@ def our_scores(folder: Path, protocol: str, workers: int) -> Callable[[], tuple[
     """Scoring the pairs from their files as evaluate.py does; returns mean PSNR and SSIM."""
     job = ScoringJob("r", "pairs", protocol, folder / "r", folder / "t")
 
-    def run() -> tuple[float, ...]:
+    def compute() -> tuple[float, ...]:
         nothing_kept = ScoreCache(folder / "score_cache.jsonl", fresh=True)
         mean = score_jobs([pair_results(job)], nothing_kept, workers=workers)[0].mean()
         assert mean is not None
         return mean
 
-    return run
+    return compute
 
 
 def skimage_scores(paths: list[Path]) -> Callable[[], object]:
@@ -206,7 +195,7 @@ def skimage_scores(paths: list[Path]) -> Callable[[], object]:
     lumas = [cv2.cvtColor(read_8bit(path), cv2.COLOR_RGB2GRAY).astype(np.float64) for path in paths]
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
-    def run() -> object:
+    def compute() -> object:
         return [
             (
                 peak_signal_noise_ratio(y, x, data_range=255),
@@ -215,8 +204,4 @@ def skimage_scores(paths: list[Path]) -> Callable[[], object]:
             for x, y in zip(lumas[::2], lumas[1::2], strict=True)
         ]
 
-    return run
-
-
-if __name__ == "__main__":
-    run_main(main)
+    return compute

@@ -1,0 +1,392 @@
+"""Size, arithmetic, speed and memory of restoring one image with each network.
+
+    python tools/benchmark.py networks --threads 1 --modes float32 bf16
+    python tools/benchmark.py networks --networks runs/mine/best.safetensors configs/mine.yml dmsr
+    python tools/benchmark.py networks --networks nerd_rain --options width=16 --size 512 512
+    python tools/benchmark.py networks --facts facts.csv       (for evaluate.py --facts)
+
+release: trained values in the authors' checkpoint and multiply-accumulates (MACs) of their graph.
+here: the same in this code, where what has no effect does not exist and some arithmetic is done on
+    fewer pixels. MACs are those of convolutions and matrix products.
+units: time as a multiple of a fixed convolution (64 to 64 channels, 3x3, 256 x 256 pixels, float32,
+    the same number of threads), measured in the same process just after.
+ratio: the release's units over these, on a machine of the kind on which the releases were measured
+    (tools/benchmarks/releases.py). On CUDA, the time of the plain float32 row over this one's.
+peak: the share of the fastest matrix product that PyTorch has here in that precision.
+memory: what a fresh process needs for the weights and one image.
+agrees: PSNR between the result and that in float32; the weights of a name are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from configs import load_config
+from models import NETWORKS, SHIPPED_WEIGHTS, build_model, load_weights
+from models.network import DerainingNetwork
+from models.registry import parse_options
+from tools.benchmarks.releases import (
+    RELEASE_SIZE,
+    RELEASES,
+    Reference,
+    fitting_reference,
+    machine_kind,
+)
+from tools.benchmarks.timing import (
+    Timing,
+    add_machine_options,
+    in_fresh_process,
+    least_seconds,
+    machine_text,
+    noise_note,
+    seconds_text,
+)
+from utils.checkpoints import read_weights
+from utils.devices import PRECISIONS, peak_memory
+from utils.errors import UserError
+from utils.files import atomic_write
+from utils.inference.memory import keep_freed_memory
+from utils.inference.tiling import legal_size
+from utils.markdown import markdown_table
+
+# A precision, then what is on besides it: tf32, channels_last (of the weights too), compile.
+EXTRAS = ("tf32", "channels_last", "compile")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to be measured: how it is called, built and, where there is a file, loaded."""
+
+    label: str
+    name: str
+    options: dict[str, Any]
+    weights: Path | None = None
+
+    def build(self) -> DerainingNetwork:
+        torch.manual_seed(0)
+        return load_weights(self.weights) if self.weights else self.build_random()
+
+    def build_random(self) -> DerainingNetwork:
+        return build_model(self.name, self.options).eval()
+
+    @property
+    def release(self) -> str:
+        """The name of the release that has this form; "" where there is none."""
+        return self.name if self.name in RELEASES and not self.options else ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one row measures."""
+
+    subject: Subject
+    mode: str
+    size: tuple[int, int]
+    device: torch.device
+    threads: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tables."""
+
+    job: Job
+    size: tuple[int, int]  # that was measured: the next one that the network takes
+    parameters: int
+    macs: int
+    timing: Timing
+    peak: float  # multiply-accumulates per second of the fastest matrix product
+    memory: int  # bytes
+    psnr: float  # dB, against float32; infinite for float32 itself
+    unit: Timing
+
+    @property
+    def units(self) -> float:
+        return self.timing.seconds / self.unit.seconds
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=[str(SHIPPED_WEIGHTS), *RELEASES],
+        metavar="NETWORK",
+        help=f"files of weights, recipes (.yml), or names: {', '.join(NETWORKS)}",
+    )
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="MODEL.OPTIONS of the names given, such as width=32",
+    )
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        type=checked_mode,
+        default=["float32"],
+        metavar="MODE",
+        help=f"{', '.join(PRECISIONS)}, with +{', +'.join(EXTRAS)} (default: float32)",
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=RELEASE_SIZE, metavar=("HEIGHT", "WIDTH")
+    )
+    parser.add_argument(
+        "--facts", type=Path, metavar="FILE.csv", help="write what evaluate.py --facts takes"
+    )
+    add_machine_options(parser, seconds=5)
+
+
+def checked_mode(text: str) -> str:
+    precision, *extras = text.split("+")
+    if precision not in PRECISIONS or not set(extras) <= set(EXTRAS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mode")
+    return text
+
+
+def run(args: argparse.Namespace) -> str:
+    if min(args.size) < 1:
+        raise UserError("--size must be at least 1 1.")
+    options = parse_options(args.options)
+    subjects = [find_subject(what, options) for what in args.networks]
+    rows = []
+    for subject in subjects:
+        for mode in args.modes:
+            print(f"measuring {subject.label} {mode} ...", file=sys.stderr)
+            job = Job(subject, mode, tuple(args.size), args.device, args.threads, args.seconds)
+            rows.append(in_fresh_process(measure, job))
+    reference = None
+    if args.device.type == "cpu":  # a machine is recognised by its unit on one thread
+        units = [row.unit for row in rows]
+        if args.threads > 1:
+            units = [in_fresh_process(unit_timing, args.device, 1)]
+        reference = fitting_reference(machine_kind(), min(units).seconds)
+    if args.facts:
+        atomic_write(args.facts, lambda file: write_facts(rows, file))
+    return f"{size_table(rows)}\n\n{speed_table(rows, reference)}"
+
+
+def find_subject(what: str, options: dict[str, Any]) -> Subject:
+    """A network by a file of weights, a recipe or its name; ``options`` belong to names."""
+    path = Path(what)
+    if what in NETWORKS:
+        label = what + "".join(f" {key}={value}" for key, value in options.items())
+        return Subject(label, what, options)
+    if path.suffix in (".yml", ".yaml"):
+        model = load_config(path).MODEL
+        return Subject(path.stem, model.NAME, dict(model.OPTIONS))
+    if path.suffix in (".safetensors", ".pth"):
+        weights = read_weights(path)
+        is_run = path.stem in ("best", "latest")  # runs/NAME/best.safetensors
+        label = path.resolve().parent.name if is_run else path.stem
+        return Subject(label, weights.model, weights.options, path)
+    raise UserError(
+        f"{what} is not a network; there are {', '.join(NETWORKS)}, files of weights "
+        "(.safetensors, .pth) and recipes (.yml)."
+    )
+
+
+def unit_timing(device: torch.device, threads: int) -> Timing:
+    """The time of the convolution that speeds are multiples of."""
+    x = torch.rand(1, 64, 256, 256, device=device)
+    weight = torch.rand(64, 64, 3, 3, device=device)
+    with torch.inference_mode():
+        return least_seconds(lambda: F.conv2d(x, weight, padding=1), device, threads, seconds=0.5)
+
+
+def measure(job: Job) -> Row:
+    """One row, in a fresh process."""
+    keep_freed_memory()  # as test.py does
+    torch.set_num_threads(job.threads)
+    device = job.device
+    F.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
+    before = peak_memory(device)
+    network = job.subject.build().to(device)
+    height, width = (legal_size(network, side) for side in job.size)
+    rainy = torch.rand(1, 3, height, width, device=device)
+    precision = job.mode.partition("+")[0]
+    with switches(job.mode, network) as restore_once:
+        restored = restore_once(rainy)
+        memory = peak_memory(device) - before
+        timing = least_seconds(lambda: restore_once(rainy), device, job.threads, job.seconds)
+    with torch.inference_mode():
+        error = (job.subject.build().to(device).restore(rainy) - restored.float()).square().mean()
+    with torch.device("meta"):
+        plain = job.subject.build_random()
+    return Row(
+        job,
+        (height, width),
+        sum(parameter.numel() for parameter in plain.parameters()),
+        count_macs(plain, (height, width)),
+        timing,
+        fastest_product(PRECISIONS[precision], device, job.threads),
+        memory,
+        float(-10 * torch.log10(error)),
+        unit_timing(device, job.threads),
+    )
+
+
+@contextlib.contextmanager
+def switches(mode: str, network: DerainingNetwork) -> Iterator[Callable[[Tensor], Tensor]]:
+    """How test.py restores in a mode; TF32 is on inside where the mode says so."""
+    precision, *extras = mode.split("+")
+    dtype = PRECISIONS[precision]
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in extras
+    if "channels_last" in extras:
+        network.to(memory_format=torch.channels_last)
+    if "compile" in extras:
+        network.compile_restoring()
+
+    @torch.inference_mode()
+    def restore_once(rainy: Tensor) -> Tensor:
+        with torch.autocast(rainy.device.type, dtype, enabled=dtype != torch.float32):
+            return network.restore(rainy)
+
+    try:
+        yield restore_once
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def count_macs(network: DerainingNetwork, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of restoring one image of a height and width.
+
+    The network's parameters are on the meta device: nothing is computed, and no fast form is taken.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.restore(torch.empty(1, 3, *size, device="meta"))
+    return counter.get_total_flops() // 2  # it counts multiplications and additions
+
+
+def fastest_product(dtype: torch.dtype, device: torch.device, threads: int) -> float:
+    """Multiply-accumulates per second of the faster of two products of large square matrices.
+
+    On CPUs convolutions and matrix products come from different libraries, so one is also done as
+    a 1x1 convolution (its dilation changes nothing but the path that PyTorch takes).
+    """
+    n = 1024 if device.type == "cpu" else 2048  # bf16 takes seconds on CPUs that emulate it
+    a, b = torch.rand(2, n, n, device=device).to(dtype)
+    pixels = a.T.reshape(1, n, 32, n // 32).contiguous(memory_format=torch.channels_last)
+    kernel = b.reshape(n, n, 1, 1).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        times = [
+            least_seconds(compute, device, threads, seconds=0.2).seconds
+            for compute in (lambda: a @ b, lambda: F.conv2d(pixels, kernel, dilation=2))
+        ]
+    return n**3 / min(times)
+
+
+def release_ratio(row: Row, rows: Sequence[Row], reference: Reference | None) -> float | None:
+    """How many times as fast as its release a row is; on CUDA, as the plain float32 row.
+
+    None where there is nothing to compare with.
+    """
+    job = row.job
+    if job.device.type == "cuda":
+        plain = (r for r in rows if r.job.subject == job.subject and r.job.mode == "float32")
+        return next((other.timing.seconds / row.timing.seconds for other in plain), None)
+    if reference is None or job.size != RELEASE_SIZE:
+        return None
+    units = reference.units.get(job.threads, {}).get(job.subject.release)
+    return None if units is None else units / row.units
+
+
+def size_table(rows: Sequence[Row]) -> str:
+    """Parameters and multiply-accumulates, one line for each network."""
+    lines = {}
+    for row in rows:
+        subject, asked = row.job.subject, row.job.size
+        label = subject.label
+        if row.size != asked:
+            label += f" at {row.size[0]}x{row.size[1]}"
+        release = RELEASES.get(subject.release)
+        has_macs = release is not None and row.size == RELEASE_SIZE
+        lines[label] = [
+            label,
+            f"{release.parameters:,}" if release else "-",
+            f"{release.macs / 1e9:.1f} G" if release and has_macs else "-",
+            f"{row.parameters:,}",
+            f"{row.macs / 1e9:.1f} G",
+        ]
+    heads = ["network", "release: parameters", "MACs", "here: parameters", "MACs"]
+    return markdown_table(heads, list(lines.values()))
+
+
+def speed_table(rows: Sequence[Row], reference: Reference | None) -> str:
+    """Time and memory, one line for each network and mode, with where it was measured below."""
+    job = rows[0].job
+    heads = ["network", "mode", "time", "units", "ratio", "peak", "memory", "agrees"]
+    lines = []
+    for row in rows:
+        ratio = release_ratio(row, rows, reference)
+        lines.append(
+            [
+                row.job.subject.label,
+                row.job.mode,
+                seconds_text(row.timing.seconds),
+                f"{row.units:.1f}",
+                "-" if ratio is None else f"{ratio:.2f}",
+                f"{row.macs / row.timing.seconds / row.peak:.0%}",
+                f"{row.memory / 2**20:.0f} MiB",
+                "equal" if row.psnr == float("inf") else f"{row.psnr:.1f} dB",
+            ]
+        )
+    grid = markdown_table(heads, lines, num_left=2)
+    peaks = {row.job.mode.partition("+")[0]: f"{row.peak / 1e9:.0f}" for row in rows}
+    caption = (
+        f"One image of {job.size[0]}x{job.size[1]} (height x width), "
+        f"{machine_text(job.device, job.threads, machine_kind())}. "
+        f"Unit: {min(row.unit for row in rows).seconds * 1e3:.1f} ms. Fastest matrix product: "
+        + ", ".join(f"{peak} GMAC/s in {precision}" for precision, peak in peaks.items())
+        + f". {ratio_note(job, reference)}"
+        + noise_note([timing for row in rows for timing in (row.timing, row.unit)])
+    )
+    return f"{grid}\n\n{textwrap.fill(caption, max(80, len(grid.splitlines()[0])))}"
+
+
+def ratio_note(job: Job, reference: Reference | None) -> str:
+    """What the ratios compare with, or why there are none."""
+    if job.device.type == "cuda":
+        return "Ratio: to the plain float32 row."
+    if reference is None:
+        return "No ratio: no release was measured on a machine of this kind and speed."
+    if job.size != RELEASE_SIZE or job.threads not in reference.units:
+        return "No ratio: no release was measured at this size with so many threads."
+    return f"Ratio: to the releases on {reference.machine}."
+
+
+def write_facts(rows: Sequence[Row], path: Path) -> None:
+    """The CSV of ``evaluate.py --facts``: a paper's figures, the release's where there is one."""
+    first = {row.job.subject.label: row for row in reversed(rows)}  # a network's first mode
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["method", "parameters", "macs", "seconds", "weights", "sha256"])
+        for row in reversed(first.values()):
+            weights, release = row.job.subject.weights, RELEASES.get(row.job.subject.release)
+            macs = release.macs if release and row.size == RELEASE_SIZE else row.macs
+            writer.writerow(
+                [
+                    row.job.subject.label,
+                    release.parameters if release else row.parameters,
+                    int(macs),
+                    f"{row.timing.seconds:.4g}",
+                    weights.name if weights else "",
+                    hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",
+                ]
+            )
