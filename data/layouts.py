@@ -414,14 +414,13 @@ def _recognise(tree: Folder, layout: str, match: str) -> Sides | None:
 
 def _refuse_a_side(tree: Folder) -> None:
     """Raise NoPairsError for a folder whose partner lies beside it."""
-    if not meaning(tree.name).role or _is_set(tree):
+    own = meaning(tree.name)
+    if not own.role or _is_set(tree):
         return
-    path = tree.path.absolute()
-    for kind in _kinds(Folder(path.parent)):
-        sides = [side for side in (kind.rainy, kind.clean) if side]
-        stems = {meaning(side.name).stem for side in sides}
+    for other in scan_folder(tree.path.absolute().parent).folders:
+        role, _, stem = meaning(other.name)
         # of one stem: clean/ beside real_rain/ is not its partner
-        if len(sides) == 2 and len(stems) == 1 and path in [side.path for side in sides]:
+        if role not in ("", own.role) and stem == own.stem and Folder(other).holds_images:
             raise NoPairsError(
                 f"{tree.path} holds one side of the pairs; name {tree.path.parent} instead."
             )

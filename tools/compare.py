@@ -15,6 +15,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.halves import RAINY_HALF
 from data.results import pair_results, set_folders
+from utils.damage import image_damage
 from utils.errors import UserError, run_main
 from utils.evaluation.figure import (
     COLOURS,
@@ -42,7 +44,7 @@ from utils.evaluation.folders import single_jobs
 from utils.evaluation.formats import number_text
 from utils.evaluation.quality import PSNR, SSIM
 from utils.evaluation.scoring import NIQE, ImageResult, JobResult, read_8bit
-from utils.images import write_png
+from utils.images import read_bytes, write_png
 from utils.metrics import PROTOCOLS, score
 from utils.wording import size_text
 
@@ -156,9 +158,10 @@ def read_comparisons(args: argparse.Namespace) -> list[ComparedImage]:
             f"There are {len(args.results)} folders of results, but {len(args.names)} names."
         )
     protocol = args.protocol if args.target else NIQE
+    find_folders = partial(set_folders, match=args.match)
     jobs: list[JobResult] = []
     for folder in args.results:
-        found = single_jobs(folder, args.target, args.input, protocol, set_folders)
+        found = single_jobs(folder, args.target, args.input, protocol, find_folders)
         paired = [pair_results(job, args.match, args.rainy_half) for job in found]
         jobs += paired if not jobs else paired[-1:]  # the rainy images once, before the methods
     methods = iter(args.names or [])
@@ -219,6 +222,9 @@ def find_image(one: JobResult, name: str) -> ImageResult:
 def read_image(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None]:
     """A method's image and the clean one, uint8 (H, W, 3) or (H, W)."""
     assert image.restored is not None
+    for path in filter(None, dict.fromkeys((image.restored, image.clean))):
+        if damage := image_damage(read_bytes(path)):
+            print(f"warning: {path} is damaged: {damage}", file=sys.stderr)
     restored = read_8bit(image.restored)
     clean = read_8bit(image.clean) if image.clean else None
     if image.rainy_half and clean is not None:

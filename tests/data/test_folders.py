@@ -245,3 +245,29 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
         images_by_name(tmp_path)
     with pytest.raises(UserError, match="There is no folder"):
         images_by_name(tmp_path / "nowhere")
+
+
+def test_pictures_of_the_streaks_beside_rain_do_not_train(tmp_path: Path) -> None:
+    extras = [f"{folder}/{i}.png" for folder in ("rainstreak", "data") for i in (1, 2, 12)]
+    pairs = numbered("rain/{}.png", "norain/{}.png")
+    assert names(Archive(pairs, extras=extras).write(tmp_path)) == pairs
+    assert find_pairs(tmp_path).notes == [
+        f"left out: {tmp_path}/data (3 images)",
+        f"left out: {tmp_path}/rainstreak (3 images)",
+    ]
+
+
+def test_a_scene_has_one_clean_image(tmp_path: Path) -> None:
+    Archive([("s/s-R-001.png", "s/s-C-000.png")], extras=["s/s-C-001.png"]).write(tmp_path)
+    with pytest.raises(UserError, match="s-C-000 and s-C-001 are two clean images of one scene"):
+        find_pairs(tmp_path)
+    (tmp_path / "s" / "s-C-001.png").unlink()
+    Archive([], extras=["t/t-R-001.png"]).write(tmp_path)
+    with pytest.raises(UserError, match=r"t/t-R-001\.png has no clean partner"):
+        find_pairs(tmp_path)
+
+
+def test_a_readme_is_not_a_list(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 2)
+    (tmp_path / "readme.txt").write_text("Pairs of\nrainy images\n")
+    assert find_pairs(tmp_path).layout == "folders"

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from tests.helpers import run_script, streaked, write_pairs
+from tests.helpers import run_script, smooth_image, streaked, write_pairs
 from tools.compare import Wanted, parse_arguments, read_comparisons
 from utils.errors import UserError
 from utils.evaluation.figure import (
@@ -278,3 +278,56 @@ def test_real_rain_has_no_clean_image_and_no_scores(tmp_path: Path):
     ]  # fmt: skip
     with pytest.raises(SystemExit):
         parse_arguments([*map(str, words), "--error-map"])
+
+
+@pytest.mark.parametrize("half", ["left", "right"])
+def test_the_halves_of_side_by_side_files(tmp_path: Path, half: str):
+    """The rainy half is a panel, the clean one another, and captions compare with the clean one."""
+    clean = smooth_image(3, 48, 60)
+    rainy = streaked(clean, 3)
+    halves = [rainy, clean] if half == "left" else [clean, rainy]
+    restored = cv2.addWeighted(rainy, 0.25, clean, 0.75, 0)
+    for folder, image in (("set", np.hstack(halves)), ("results", restored)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "1.png"), image)
+    words = ["--input", tmp_path / "set", "--target", tmp_path / "set"]
+    words += ["--results", tmp_path / "results", "--names", "ours"]
+    for options in ((), ("--rainy-half", half)):
+        (one,) = read_comparisons(parse_arguments([str(word) for word in (*words, *options)]))
+        expected = {"Rainy input": rainy, "ours": restored, "Clean": clean}
+        assert [panel.name for panel in one.panels] == list(expected)
+        for panel, image in zip(one.panels, expected.values(), strict=True):
+            np.testing.assert_array_equal(panel.image, image[..., ::-1])
+        psnr, ssim = score(restored[..., ::-1], clean[..., ::-1], "rain13k")
+        assert one.panels[1].caption == f"{psnr:.2f} / {ssim:.4f}"
+    other = "right" if half == "left" else "left"
+    (one,) = read_comparisons(
+        parse_arguments([str(word) for word in (*words, "--rainy-half", other)])
+    )
+    np.testing.assert_array_equal(one.panels[0].image, clean[..., ::-1])
+
+
+def test_a_crop_may_touch_the_border_and_not_pass_it(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 1)  # 88 wide, 72 high
+    for box in ((0, 0, 88, 72), (87, 71, 1, 1), (0, 71, 88, 1)):
+        words = arguments(pairs, "--names", "copy", "--image", "1", "--crop", *box)
+        (one,) = read_comparisons(parse_arguments(words))
+        assert one.boxes == [Box(*box)]
+    for box in ((0, 0, 89, 72), (0, 0, 88, 73), (1, 0, 88, 72), (0, 1, 88, 72), (-1, 0, 9, 9),
+                (0, -1, 9, 9), (0, 0, 0, 9), (0, 0, 9, 0)):  # fmt: skip
+        words = arguments(pairs, "--names", "copy", "--image", "1", "--crop", *box)
+        with pytest.raises(UserError, match="does not lie inside the image of 88x72 px"):
+            read_comparisons(parse_arguments(words))
+
+
+def test_a_damaged_jpeg_is_shown_and_named(tmp_path: Path, capsys):
+    pairs = write_pairs(tmp_path / "set", 1)
+    image = cv2.imread(str(pairs / "input" / "1.png"))
+    (pairs / "input" / "1.png").unlink()
+    path = pairs / "input" / "1.jpg"
+    cv2.imwrite(str(path), image)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    path.write_bytes(content)
+    read_comparisons(parse_arguments(arguments(pairs, "--names", "copy")))
+    assert f"warning: {path} is damaged: " in capsys.readouterr().err
