@@ -58,7 +58,15 @@ def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobRes
 def _sides(job: ScoringJob, match: str, half: str) -> Sides:
     target = job.clean
     if target and job.rainy in (None, target) and side_folders(target, match) == (target, target):
-        return find_sides(target, match=match, half=half)
+        try:
+            sides = find_sides(target, match=match, half=half)
+        except UserError:
+            if job.rainy or target.is_file():
+                raise
+        else:
+            if job.rainy or sides.layout != "side_by_side":
+                return sides
+        # Clean images of two alike halves, or pairs side by side: the size of a result tells.
     rainy, clean = (images_by_name(f) if f else {} for f in (job.rainy, job.clean))
     return Sides("folders", rainy, clean)
 

@@ -20,8 +20,8 @@ from natsort import natsorted
 
 from utils.errors import UserError
 from utils.evaluation import formats
+from utils.evaluation.pages import render
 from utils.evaluation.quality import Metric
-from utils.evaluation.report import TABLE_SCRIPT, filled_page, notes_html, table_html
 from utils.evaluation.table import (
     Column,
     Table,
@@ -78,12 +78,11 @@ def write_leaderboard(root: Path) -> tuple[Table, int]:
     table, folders = leaderboard_table(runs, root)
     write_text(root / "leaderboard.md", formats.markdown(table))
     write_text(root / "leaderboard.csv", formats.table_csv(table))
-    page = filled_page(
+    page = render(
         "leaderboard.html",
-        (TABLE_SCRIPT,),
-        COUNT=f"{plural(len(runs), 'run')} of evaluate.py",
-        TABLE=table_html(table, [_report_link(folder, root) for folder in folders]),
-        NOTES=notes_html(table),
+        num_runs=len(runs),
+        table=table,
+        links=[_report_link(folder, root) for folder in folders],
     )
     write_text(root / "leaderboard.html", page)
     return table, len(runs)

@@ -1,18 +1,15 @@
 """report.html: the tables and every image of an evaluation in one page, opened from disk.
 
-The page is ``report.html`` with its places filled in: the style, the scripts, the tables, what is
-missing, and the data. It needs no network and no other file but the images, which it loads where
-they are looked at; with ``embed`` they are in the page themselves.
+The page is ``pages/report.html`` with the tables, what is missing, and the data. It needs no
+network and no other file but the images, which it loads when they are looked at; with ``embed`` the
+page holds them itself.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import json
-import math
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,18 +17,16 @@ from urllib.parse import quote
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 
 from utils.errors import UserError
-from utils.evaluation.formats import FACT_HEADINGS, INCOMPLETE, finite, number_text
+from utils.evaluation.formats import finite
+from utils.evaluation.pages import render
 from utils.evaluation.scoring import JobResult, read_8bit
-from utils.evaluation.table import Table, TableRow, notes, sources
+from utils.evaluation.table import Table
 from utils.wording import plural
 
-HERE = Path(__file__).parent
-TABLE_SCRIPT = "report_table.js"
-SCRIPTS = (TABLE_SCRIPT, "report.js", "report_pictures.js", "report_plot.js")  # one program
 CLEAN = "clean"
-RANK_CLASSES = {1: "best", 2: "second"}
 MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers give up beyond
 PROBLEMS_IN_SIGHT = 12  # the others are folded away
 NAMES_IN_SIGHT = 60  # of missing images, by method and data set
@@ -72,27 +67,27 @@ def report_page(
     }
     # "<" could end the script element that holds the data
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    problems = [problem for result in results for problem in _problems(result)]
-    return filled_page(
+    problems = [problem for result in results for problem in _problems(result)] + list(unmatched)
+    title = plural(len(problems), "problem")
+    if table.num_left_out:
+        title = f"INCOMPLETE: {plural(table.num_left_out, 'image')} not scored"
+    return render(
         "report.html",
-        scripts=SCRIPTS,
-        RANGE=str(ERROR_RANGE),
-        FILTER=_error_filter(),
-        PROBLEMS=_problems_html([*problems, *unmatched], table.num_left_out)
-        + _remarks_html(results),
-        TABLE=table_html(table),
-        NOTES=notes_html(table),
-        DATA=embedded,
+        table=table,
+        problems=problems,
+        problems_title=title,
+        in_sight=PROBLEMS_IN_SIGHT,
+        remarks=[
+            f"{image.restored}: {remark.text}"
+            for result in results
+            for image in result.scored
+            for remark in image.remarks
+        ],
+        error_range=ERROR_RANGE,
+        error_matrix=f"{_error_gain()} {_error_gain()} {_error_gain()} 0 0 0 1 0",
+        error_colours=_error_colours(),
+        data=Markup(embedded),
     )
-
-
-def filled_page(template: str, scripts: Sequence[str], **places: str) -> str:
-    """A page of this folder: its style, its scripts and what ``places`` holds for <!--NAME-->."""
-    places["STYLE"] = (HERE / "report.css").read_text(encoding="utf-8")
-    places["SCRIPT"] = "\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts)
-    page = (HERE / template).read_text(encoding="utf-8")
-    # at one go: what is filled in may hold such a mark itself
-    return re.sub("<!--([A-Z]+)-->", lambda mark: places[mark[1]], page)
 
 
 def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool) -> dict[str, Any]:
@@ -198,121 +193,20 @@ def _problems(result: JobResult) -> list[str]:
     return lines + others
 
 
-def _problems_html(problems: list[str], num_left_out: int) -> str:
-    """What could not be scored, by name; the first ones in plain sight."""
-    if not problems:
-        return ""
-    items = [f"<li>{html.escape(problem)}</li>" for problem in problems]
-    first, rest = items[:PROBLEMS_IN_SIGHT], items[PROBLEMS_IN_SIGHT:]
-    more = f"<details><summary>and {len(rest)} more</summary><ul>{''.join(rest)}</ul></details>"
-    title = plural(len(problems), "problem")
-    if num_left_out:
-        title = f"INCOMPLETE: {plural(num_left_out, 'image')} not scored"
-    return (
-        f'<section class="problems"><h2>{title}</h2><ul>{"".join(first)}</ul>'
-        f"{more if rest else ''}</section>"
-    )
+def _error_gain() -> str:
+    """A row of the SVG filter's matrix: the mean of the channels, times 255/ERROR_RANGE.
 
-
-def _remarks_html(results: list[JobResult]) -> str:
-    """What to know about images that were scored all the same."""
-    items = [
-        f"<li>{html.escape(f'{image.restored}: {remark.text}')}</li>"
-        for result in results
-        for image in result.scored
-        for remark in image.remarks
-    ]
-    if not items:
-        return ""
-    return (
-        f'<details class="notes"><summary>{plural(len(items), "remark")} on images that were '
-        f"scored</summary><ul>{''.join(items)}</ul></details>"
-    )
-
-
-def notes_html(table: Table) -> str:
-    """What the marks mean, the sentences that belong to the table, the sources."""
-    marks = []
-    if table.ranked:
-        marks.append("<b>Bold</b>: the best of a column; <u>underlined</u>: the second best.")
-    if any(row.kind == "published" for row in table.rows):
-        marks.append("Gray rows are published scores, from the numbered sources.")
-    if table.num_left_out:
-        marks.append(f"{INCOMPLETE}: this mean leaves images out and takes no part in the ranking.")
-    lines = [html.escape(" ".join(notes(table)))]
-    lines += [
-        html.escape(f"[{number}] {source}") for number, source in enumerate(sources(table), start=1)
-    ]
-    legend = f'<p id="marks">{" ".join(marks)}</p>\n' if marks else ""
-    return legend + "\n".join(f"<p>{line}</p>" for line in lines)
-
-
-def _error_filter() -> str:
-    """An SVG filter: the mean of the channels, times 255/ERROR_RANGE, in the colours of inferno.
-
-    The browser applies it to the absolute difference of two images. The same map and range as in
-    tools/compare.py.
+    The browser applies the filter to the absolute difference of two images. The same colours and
+    range as in tools/compare.py.
     """
-    gain = f"{255 / ERROR_RANGE / 3:.6f} " * 3 + "0 0"
-    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(
-        256, 3
-    )
-    functions = "".join(
-        f'<feFunc{name} type="table" tableValues="{" ".join(f"{v / 255:.4f}" for v in values)}"/>'
-        for name, values in zip("BGR", colours.T, strict=True)
-    )
-    return (
-        f'<svg id="filters" width="0" height="0" aria-hidden="true" style="position:absolute">'
-        f'<filter id="error-colours" color-interpolation-filters="sRGB" x="0" y="0" width="1" '
-        f'height="1"><feColorMatrix values="{gain} {gain} {gain} 0 0 0 1 0"/>'
-        f"<feComponentTransfer>{functions}</feComponentTransfer></filter></svg>"
-    )
+    return f"{255 / ERROR_RANGE / 3:.6f} " * 3 + "0 0"
 
 
-def table_html(table: Table, links: Sequence[str] = ()) -> str:
-    """The table of scores; the page's script makes its headings sort it.
-
-    ``links`` are where the names of the rows lead, "" for nowhere.
-    """
-    facts = [FACT_HEADINGS[name] for name in table.fact_names]
-    heads = "".join(
-        f'<th colspan="{len(table.metrics)}" scope="colgroup">{html.escape(heading)}</th>'
-        for heading in table.headings
-    )
-    names = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in facts)
-    names += "".join(
-        f'<th scope="col" data-better="{"higher" if metric.higher_is_better else "lower"}">'
-        f"{metric.name}</th>"
-        for _ in table.headings
-        for metric in table.metrics
-    )
-    body = []
-    for number, row in enumerate(table.rows):
-        name = html.escape(row.method)
-        if links and links[number]:
-            name = f'<a href="{html.escape(links[number])}">{name}</a>'
-        if row.kind == "published":
-            source = sources(table).index(row.source) + 1
-            name += f' <span class="source">published [{source}]</span>'
-        cells = [f"<td>{html.escape(row.facts[fact]) or '-'}</td>" for fact in table.fact_names]
-        cells += [
-            _cell_html(row, column, index)
-            for column in range(len(table.headings))
-            for index in range(len(table.metrics))
-        ]
-        body.append(f'<tr class="{row.kind}"><th scope="row">{name}</th>{"".join(cells)}</tr>')
-    return (
-        f"<thead><tr><td></td>{'<td></td>' * len(facts)}{heads}</tr>"
-        f'<tr><th scope="col">Method</th>{names}</tr></thead>\n'
-        f"<tbody>\n{chr(10).join(body)}\n</tbody>"
-    )
-
-
-def _cell_html(row: TableRow, column: int, index: int) -> str:
-    cell = row.all_cells[column]
-    if cell is None or math.isnan(cell.scores[index]):
-        return "<td>-</td>"
-    text = number_text(cell.scores[index], cell.decimals[index])
-    rank = RANK_CLASSES.get(row.ranks.get((column, index), 0), "")
-    mark = "" if cell.complete else INCOMPLETE
-    return f'<td class="{rank}" data-value="{cell.scores[index]}">{text}{mark}</td>'
+def _error_colours() -> dict[str, str]:
+    """The colours of inferno as the filter's tables, by channel."""
+    levels = np.arange(256, dtype=np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO).reshape(256, 3)
+    return {
+        channel: " ".join(f"{value / 255:.4f}" for value in values)
+        for channel, values in zip("BGR", colours.T, strict=True)
+    }
