@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import math
 import warnings
 from pathlib import Path
@@ -227,6 +228,27 @@ def test_golden_outputs_of_mspfn_in_float32_without_tf32() -> None:
     with torch.inference_mode():
         restored = network.restore(to_rgb(golden["input"]).cuda()).cpu()
     torch.testing.assert_close(to_bgr(restored), golden["imitation"], rtol=0, atol=5e-5)
+
+
+def test_restoring_waits_for_the_gpu_once_per_image(monkeypatch) -> None:
+    register(monkeypatch)
+    network = build_model("tiny", {}).eval().cuda()
+    image = np.random.default_rng(0).integers(0, 256, (500, 700, 3), np.uint8)
+    restorer = Restorer(network, device="cuda", tile=128)
+    expected = Restorer(network.cpu(), tile=128)(image)
+    network.cuda()
+    restorer(image)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            restored = restorer(image)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    # Indices and weights of the tiles are uploaded before the first computation.
+    lines = [linecache.getline(warning.filename, warning.lineno) for warning in told]
+    assert len([line for line in lines if "from_numpy(values)" not in line]) <= 1, lines
+    assert np.abs(restored.astype(int) - expected).max() <= 1
 
 
 def test_restoring_falls_back_to_smaller_tiles_where_memory_ends(monkeypatch) -> None:

@@ -110,7 +110,7 @@ def test_damaged_metadata_of_a_png_is_left_out_and_reported(tmp_path: Path) -> N
     assert image_damage(path.read_bytes()) == ""
     photo = read_photo(path)
     np.testing.assert_array_equal(photo.pixels, image)
-    assert photo.notes == (f"{path} has metadata that cannot be read; they are left out.",)
+    assert photo.notes == (f"{path} has metadata that cannot be read and is left out.",)
     np.testing.assert_array_equal(read_rgb(path), image)
 
 

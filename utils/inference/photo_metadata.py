@@ -98,7 +98,7 @@ def notes_about(
     """Sentences about everything in a file that was not taken as it is."""
     notes = [*_page_notes(path, encoded, header, layout)]
     if header is None and encoded.startswith(PNG_BEGINNING):
-        notes.append(f"{path} has metadata that cannot be read; they are left out.")
+        notes.append(f"{path} has metadata that cannot be read and is left out.")
     if damage := jpeg_damage(encoded):
         notes.append(f"{path} is damaged, so a part of the picture may be wrong ({damage}).")
     if header is not None and header.format == "AVIF" and (bits := _avif_bits(encoded)) > 8:
@@ -113,7 +113,7 @@ def notes_about(
 
 def xmp_notes(path: Path, xmp: object) -> list[str]:
     """A sentence where there is XMP: it describes the input's file, turned and uncropped."""
-    return [f"{path} has XMP metadata; they are left out."] if xmp else []
+    return [f"{path} has XMP metadata, which is left out."] if xmp else []
 
 
 def _avif_bits(encoded: bytes) -> int:

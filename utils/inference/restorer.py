@@ -152,7 +152,10 @@ class Restorer:
         height, width, channels = image.shape
         rows, columns = grid.rows, grid.columns
         source = self._on_host(image)
-        row_indices = torch.from_numpy(reflect_indices(height, rows[-1].stop))
+        # What is not pinned is uploaded before the first computation, for which it would wait.
+        all_rows = reflect_indices(height, rows[-1].stop)
+        needed = [all_rows[row.start : row.stop] for row in rows]
+        bands = [(part.min(), part.max() + 1, self._uploaded(part - part.min())) for part in needed]
         column_indices = self._uploaded(reflect_indices(width, columns[-1].stop))
         row_weights = [self._uploaded(row.weight)[:, None, None] for row in rows]
         column_weights = [self._uploaded(column.weight)[:, None] for column in columns]
@@ -164,10 +167,8 @@ class Restorer:
         self.options.progress(0, grid.num_tiles)
         is_finite = torch.ones((), dtype=torch.bool, device=self.device)
         for i, row in enumerate(rows):
-            needed = row_indices[row.start : row.stop]
-            first = int(needed.min())
-            band = source[first : int(needed.max()) + 1].to(self.device, non_blocking=True)
-            band = band[(needed - first).to(self.device, non_blocking=True)]
+            first, stop, indices = bands[i]
+            band = source[first:stop].to(self.device, non_blocking=True)[indices]
             for j in range(0, len(columns), batch):
                 group = range(j, min(j + batch, len(columns)))
                 rainy = [band[:, column_indices[columns[k].start : columns[k].stop]] for k in group]

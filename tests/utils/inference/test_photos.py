@@ -618,7 +618,7 @@ def test_xmp_is_left_out_and_reported(tmp_path: Path, rgb: np.ndarray, suffix: s
     else:
         Image.fromarray(rgb).save(path, xmp=packet)
     photo = read_photo(path)
-    assert photo.notes == (f"{path} has XMP metadata; they are left out.",)
+    assert photo.notes == (f"{path} has XMP metadata, which is left out.",)
     write_photo(tmp_path / "b.png", photo)
     assert b"xmp" not in (tmp_path / "b.png").read_bytes()
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers import smooth_image
 from utils.errors import UserError
@@ -332,6 +333,31 @@ def test_tiles_in_batches_give_the_same_image() -> None:
     np.testing.assert_array_equal(batched, Restorer(Blur(), tile=96)(image))
     assert done[:4] == [(number, done[0][1]) for number in (0, 3, 6, 8)]
     assert done[-1][0] == done[-1][1]
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a value is read back from a tensor, for which a GPU has to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        name = str(function).split(".")[1]
+        self.count += name in ("is_nonzero", "item", "_local_scalar_dense")
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_device_is_waited_for_once_per_image() -> None:
+    restorer = Restorer(Blur(), tile=64, ensemble=8, strength=0.5)
+    image = smooth_image(6, 300, 500)
+    restorer(image)
+    for many in (image, image[..., 0], image.astype(np.uint16), image.astype(np.float32) / 255):
+        with Reads() as reads:
+            restorer(many)
+        assert reads.count == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32, torch.float64])
