@@ -124,7 +124,7 @@ def make_rainy(
         return lay_over(clean, layer, screen=rng.choice((1.0, rng.random())))
     kind -= mixture.harvested
 
-    rain = replace(_random_rain_of(mixture, rng), **mixture.fixed)
+    rain = replace(random_rain_of(mixture, rng), **mixture.fixed)
     light = kind < mixture.light
     if light:
         # Light rain of the data sets' kind and of ours, in the same proportion as heavy rain.
@@ -140,7 +140,7 @@ def make_rainy(
     return lay_over(clean, fade_layer(layer, rng.uniform(*LIGHT_RAIN)) if light else layer)
 
 
-def _random_rain_of(mixture: Mixture, rng: np.random.Generator) -> Rain:
+def random_rain_of(mixture: Mixture, rng: np.random.Generator) -> Rain:
     """Synthetic rain of one of the mixture's kinds."""
     kind = rng.random() if mixture.downpours or mixture.faint else 1.0
     if kind < mixture.downpours:

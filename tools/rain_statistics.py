@@ -1,8 +1,12 @@
-"""Compare the rain that data/rain.py draws with the rain of existing pairs.
+"""Compare the rain that data/rain.py draws with the rain of existing pairs or of photographs.
 
     python tools/rain_statistics.py --layers PAIRS_OF_A_DATA_SET --skip-layers train-1,train-10
+    python tools/rain_statistics.py --layers CROPS_OF_REAL_RAIN --share-faint 1 --sheet rain.png
 
-prints a table: for each quantity the values that 10%, 50% and 90% of the layers stay below.
+prints a table: for each quantity the values that 10%, 50% and 90% of the layers stay below. The
+sheet shows layers, above, and drawn rain, below, at full size and three times as bright. Crops of
+real rain come from tools/harvest_rain.py; that tool turns them upright and leaves the mean of dense
+rain with the scene, so "angle", "mean" and "wet" are not those of the photographs.
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
-from data.rain import random_downpour, random_rain, streak_layer
-from data.synthesis import find_layers, read_layers
-from utils.errors import run_main
+from data.rain import streak_layer
+from data.synthesis import Mixture, find_layers, random_rain_of, read_layers
+from utils.errors import UserError, run_main
+from utils.images import write_png
 
 # Drawn layers have the size of the BSDS500 photographs, under which most data sets' rain lies.
 HEIGHT, WIDTH = 321, 481
@@ -46,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--layers", type=Path, required=True, help="folder of rainy/clean pairs")
+    parser.add_argument("--layers", type=Path, required=True, help="pairs, or gray images of rain")
     parser.add_argument(
         "--skip-layers",
         type=lambda text: [stem for stem in text.split(",") if stem],
@@ -57,15 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--share-downpours", type=float, default=0.35, help="of the drawn rain (0.35)"
     )
+    parser.add_argument(
+        "--share-faint", type=float, default=0.0, help="of the drawn rain, fine or soft (0)"
+    )
+    parser.add_argument("--sheet", type=Path, help="a new PNG with layers and drawn rain")
     options = parser.parse_args(arguments)
+    if options.sheet and options.sheet.exists():
+        raise UserError(f"{options.sheet} exists already; choose another or delete it.")
 
+    mixture = Mixture(downpours=options.share_downpours, faint=options.share_faint)
     layers = read_layers(find_layers(options.layers, options.skip_layers, "--skip-layers"))
     rng = np.random.default_rng(options.seed)
-    kinds = (
-        random_downpour if rng.random() < options.share_downpours else random_rain
-        for _ in range(NUM_DRAWN)
-    )
-    drawn = [streak_layer(HEIGHT, WIDTH, kind(rng), rng) for kind in kinds]
+    drawn = [
+        streak_layer(HEIGHT, WIDTH, random_rain_of(mixture, rng), rng) for _ in range(NUM_DRAWN)
+    ]
     print(f"{len(layers)} layers of {options.layers}, {NUM_DRAWN} drawn; 10 / 50 / 90%")
     rows = [[statistics(layer) for layer in kind] for kind in (layers, drawn)]
     print(f"{'':9} {'layers':>24} {'drawn':>24}")
@@ -75,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print()
     for name, meaning in MEANINGS.items():
         print(f"{name:9} {meaning}")
+    if options.sheet:
+        write_png(options.sheet, draw_sheet(layers, drawn))
 
 
 def statistics(layer: np.ndarray) -> dict[str, float]:
@@ -108,6 +120,17 @@ def statistics(layer: np.ndarray) -> dict[str, float]:
         "sharp": float(steps) / max(bright, 1e-6),
         "crossing": float(1 - one_direction),
     }
+
+
+def draw_sheet(layers: list[np.ndarray], drawn: list[np.ndarray]) -> np.ndarray:
+    """Up to eight of the layers above as many drawn ones, cut to one size, (H, W) uint8."""
+    shown = layers[:: -(-len(layers) // 8)]
+    height, width = (min(layer.shape[axis] for layer in [*shown, *drawn]) for axis in (0, 1))
+    rows = [
+        np.hstack([np.pad(layer[:height, :width], 2) for layer in row])
+        for row in (shown, drawn[: len(shown)])
+    ]
+    return np.rint(255 * np.clip(3 * np.vstack(rows), 0, 1)).astype(np.uint8)
 
 
 def _turned_centre(layer: np.ndarray, angle: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from data.rain import Rain, streak_layer
 from tests.helpers import write_pairs
 from tools.rain_statistics import MEANINGS, main, statistics
 from utils.errors import UserError
+from utils.images import read_gray_or_rgb, write_png
 
 PLAIN = Rain(density=0.1, num_layers=1, depth=1, spread=0, taper=0, blur=0, unevenness=0)
 
@@ -62,3 +63,23 @@ def test_the_table_has_a_row_for_each_quantity(
     assert [line.split()[0] for line in lines[2:] if line] == 2 * list(MEANINGS)
     with pytest.raises(UserError, match="--skip-layers names 9"):
         main(["--layers", str(pairs), "--skip-layers", "9"])
+
+
+def test_the_sheet_shows_layers_above_drawn_rain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.rain_statistics.NUM_DRAWN", 3)
+    for index, size in enumerate((96, 64)):
+        gray = np.full((size, size), 20 + index, np.uint8)
+        gray[::2, ::3] = 60  # an even layer has no direction
+        write_png(tmp_path / "crops" / f"{index}.png", gray)
+    sheet = tmp_path / "sheet.png"
+    arguments = ["--layers", str(tmp_path / "crops"), "--sheet", str(sheet)]
+    main([*arguments, "--share-downpours", "0", "--share-faint", "1"])
+    shown = read_gray_or_rgb(sheet)
+    assert shown.shape == (2 * 68, 2 * 68)
+    # three times as bright, both cut to the smaller size, a black frame of 2 pixels
+    assert (shown[3, 3], shown[3, 68 + 3], shown[2, 2], shown[1, 1]) == (60, 63, 180, 0)
+    assert shown[70:-2].std() > 1
+    with pytest.raises(UserError, match="exists already"):
+        main(arguments)
