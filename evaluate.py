@@ -52,6 +52,12 @@ from utils.evaluation.quality import (
 )
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import NIQE, score_jobs
+from utils.evaluation.tasks.options import (
+    add_task_options,
+    check_task_options,
+    clean_rows,
+    make_task_scorers,
+)
 from utils.metrics import PROTOCOLS
 from utils.wording import plural
 
@@ -82,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         jobs = single_jobs(args.results, args.target, args.input, protocol, set_folders)
     scorers, set_scorers = make_scorers(args)
+    task_scorers = make_task_scorers(args, cache)
+    set_scorers = [*set_scorers, *task_scorers]
     paired = [pair_results(job, args.match, args.rainy_half) for job in jobs]
     results = score_jobs(
         paired,
@@ -91,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scorers=scorers,
         set_scorers=set_scorers,
     )
+    results += clean_rows(results, task_scorers)
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
 
@@ -240,6 +249,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--workers", type=int, metavar="N", help="images at a time (default: one a core)"
     )
+    add_task_options(parser)
     args = parser.parse_args(arguments)
 
     if args.benchmark and not args.datasets:
@@ -261,6 +271,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         value = getattr(args, option)
         if value is not None and value < 1:
             parser.error(f"--{option} is {value}; it must be at least 1")
+    check_task_options(parser, args)
     args.metrics = list(dict.fromkeys(args.metrics or ()))
     return args
 

@@ -106,17 +106,22 @@ def images_csv(results: list[JobResult]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     metrics = results[0].metrics
     keys = [metric.key for metric in metrics]
-    writer.writerow(["method", "dataset", "image", "protocol", *keys, "remarks", "problem"])
+    images = [image for result in results for image in result.images]
+    counts = list(dict.fromkeys(name for image in images for name in image.counts))
+    heads = [*keys, *counts, "remarks", "problem"]
+    writer.writerow(["method", "dataset", "image", "protocol", *heads])
     for result in results:
         job = result.job
         head = [job.method, job.dataset]
         empty = [""] * len(metrics)
         if result.problem:
-            writer.writerow([*head, "", job.protocol, *empty, "", result.problem])
+            blank = [*empty, *([""] * len(counts))]
+            writer.writerow([*head, "", job.protocol, *blank, "", result.problem])
         for image in result.images:
             scores = empty if image.scores is None else list(map(repr, image.scores))
             remarks = "; ".join(remark.text for remark in image.remarks)
-            writer.writerow([*head, image.stem, job.protocol, *scores, remarks, image.problem])
+            own = [*scores, *(image.counts.get(name, "") for name in counts)]
+            writer.writerow([*head, image.stem, job.protocol, *own, remarks, image.problem])
     return text.getvalue()
 
 

@@ -96,7 +96,9 @@ class SetScorer(Protocol):
     """Computes metrics of all results of a job together. ``name`` is as for ``Scorer``."""
 
     metrics: tuple[Metric, ...]
-    name: str
+
+    @property
+    def name(self) -> str: ...
 
     def score(self, result: JobResult) -> tuple[float, ...]:
         """One value for each of ``metrics`` over ``result.scored``.

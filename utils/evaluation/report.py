@@ -92,10 +92,11 @@ def report_page(
 
 def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool) -> dict[str, Any]:
     """What the page knows of a data set: its images, and of each method files and scores."""
-    of_set = [result for result in results if result.job.dataset == dataset]
+    of_set = [r for r in results if r.job.dataset == dataset and not r.is_reference]
     stems = list(dict.fromkeys(image.stem for result in of_set for image in result.images))
     methods: list[dict[str, Any]] = []
     clean: dict[str, Shown] = {}
+    true_boxes: dict[str, list[list[Any]]] = {}
     for result in of_set:
         by_stem = {image.stem: image for image in result.images}
         restored: dict[str, Shown] = {}
@@ -125,15 +126,22 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
                 "scores": scores,
                 "problems": problems,
                 "remarks": remarks,
+                "boxes": _boxes(stems, {image.stem: image.boxes for image in result.images}),
             }
         )
+        true_boxes |= {image.stem: image.true_boxes for image in result.images}
     if clean:
         links = _links(stems, clean, folder, embed)
         methods.append(
             {"name": CLEAN, "kind": CLEAN, "files": links, "scores": None}
-            | {"problems": {}, "remarks": {}}
+            | {"problems": {}, "remarks": {}, "boxes": _boxes(stems, true_boxes)}
         )
     return {"name": dataset, "images": stems, "methods": methods}
+
+
+def _boxes(stems: list[str], boxes: dict[str, list[list[Any]]]) -> list[list[list[Any]]] | None:
+    """Boxes by image: left, top, right, bottom, name, score in percent; None without any."""
+    return [boxes.get(stem, []) for stem in stems] if any(boxes.values()) else None
 
 
 def _links(

@@ -87,7 +87,8 @@ class JobResult:
     ``problem`` is set where the folder itself could not be used; ``num_expected`` counts the
     images that a complete folder has. The scores of its images are those of ``metrics``;
     ``set_scores`` are those of the folder as a whole, by ``set_metrics``, NaN where one of
-    ``set_problems`` prevented them.
+    ``set_problems`` prevented them. ``is_reference`` marks the clean images themselves, which have
+    set scores alone.
     """
 
     job: ScoringJob
@@ -98,6 +99,7 @@ class JobResult:
     set_metrics: tuple[Metric, ...] = ()
     set_scores: tuple[float, ...] = ()
     set_problems: list[str] = field(default_factory=list)
+    is_reference: bool = False
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
@@ -107,6 +109,8 @@ class JobResult:
     @property
     def num_left_out(self) -> int:
         """Images without a score; one at least where the folder could not be used."""
+        if self.is_reference:
+            return 0
         return max(self.num_expected - len(self.scored), int(bool(self.problem)))
 
     @property
@@ -122,6 +126,8 @@ class JobResult:
     def mean(self) -> tuple[float, ...] | None:
         """By ``all_metrics``: means over the scored images; None where there is no image."""
         scores = [image.scores for image in self.images if image.scores is not None]
+        if self.is_reference:
+            scores = [(math.nan,) * len(self.metrics)]
         if not scores:
             return None
         return (*(float(value) for value in np.mean(scores, axis=0)), *self.set_scores)

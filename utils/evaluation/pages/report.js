@@ -9,7 +9,7 @@ const WORST = 10;
 // the list: by "name", "difference" (B - A) or the number of a method, and by which metric.
 const view = {
   set: sets[0], image: 0, a: 0, b: 0,
-  mode: "slider", errors: false, second: false, split: 50,
+  mode: "slider", errors: false, boxes: true, second: false, split: 50,
   scale: null, centre: [0, 0], // null: the whole picture; centre in pixels of the image
   by: "name", metric: 0, descending: false, worst: false, page: 0, plotted: 0,
 };

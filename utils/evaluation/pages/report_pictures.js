@@ -9,11 +9,12 @@ let panes = [];
 function makePane() {
   const clean = element("img", { className: "clean", alt: "", hidden: true });
   const picture = element("img", { className: "shown", alt: "" });
+  const boxes = element("div", { className: "boxes", hidden: true });
   const absent = element("p", { className: "absent", hidden: true });
-  const layer = element("div", { className: "layer" }, element("div", { className: "picture" }, clean, picture));
+  const layer = element("div", { className: "layer" }, element("div", { className: "picture" }, clean, picture, boxes));
   const caption = element("figcaption");
   const figure = element("figure", { className: "pane" }, caption, element("div", { className: "window" }, layer, absent));
-  const pane = { figure, layer, clean, picture, absent, caption };
+  const pane = { figure, layer, clean, picture, boxes, absent, caption };
   for (const image of [clean, picture]) {
     image.addEventListener("load", place);
     image.addEventListener("error", () => {
@@ -45,6 +46,20 @@ function scoreTexts(index) {
   return metrics.map(([name], m) => element("span", { textContent: `${name} ${shown(scores[view.image][m], m)}` }));
 }
 
+const hasBoxes = () => view.set.methods.some(({ boxes }) => boxes);
+
+// What the detector sees in a method's image, and dashed what is held to be true.
+function showBoxes(pane, one) {
+  const truth = view.set.methods.find(({ kind }) => kind === "clean");
+  const draw = (boxes, className) => (boxes ?? []).map(([left, top, right, bottom, name, score]) => element("span", {
+    className, title: className === "found" ? `${name}, ${score} %` : `${name} (true)`,
+    style: `left:${left}px;top:${top}px;width:${right - left}px;height:${bottom - top}px`,
+  }, element("i", { textContent: className === "found" ? `${name} ${score}` : name })));
+  pane.boxes.hidden = !view.boxes;
+  const found = one === truth ? [] : draw(one.boxes?.[view.image], "found");
+  pane.boxes.replaceChildren(...draw(truth?.boxes?.[view.image], "true"), ...found);
+}
+
 function fillPane(pane, index) {
   const one = view.set.methods[index];
   const side = index === view.a ? "a" : index === view.b ? "b" : "";
@@ -57,6 +72,7 @@ function fillPane(pane, index) {
   show(pane.picture, file);
   show(pane.clean, view.errors && file ? clean : "");
   pane.layer.classList.toggle("errors", view.errors);
+  showBoxes(pane, one);
   if (!file) say(pane, `${one.name} has no image ${view.set.images[view.image]}.`);
   else if (view.errors && !clean) say(pane, `There is no clean image ${view.set.images[view.image]}.`);
   const badge = side ? [element("i", { className: `badge ${side}`, textContent: side.toUpperCase() })] : [];
@@ -79,6 +95,8 @@ function showPictures(said = "") {
   byId("stage").classList.toggle("second", view.second);
   byId("legend").hidden = !view.errors;
   byId("errors").setAttribute("aria-pressed", view.errors);
+  byId("boxes").hidden = !hasBoxes();
+  byId("boxes").setAttribute("aria-pressed", view.boxes);
   for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === mode);
   byId("name").textContent = `${view.set.images[view.image]} (${view.image + 1} of ${view.set.images.length})`;
   byId("name").title = view.set.images[view.image];
@@ -162,6 +180,7 @@ function place() {
   stage.classList.toggle("movable", movable());
   stage.classList.toggle("pixels", view.scale !== null && scale >= 2);
   stage.style.setProperty("--split", `${view.split}%`);
+  stage.style.setProperty("--pixel", `${1 / scale}px`); // a pixel of the screen, for lines of boxes
   byId("split").value = view.split;
   byId("percent").textContent = `${Math.round(100 * scale)} %`;
   byId("fit").setAttribute("aria-pressed", view.scale === null);
@@ -215,6 +234,12 @@ function toggleErrors() {
   view.errors = !view.errors;
   showPictures();
   writeLink();
+}
+
+function toggleBoxes() {
+  if (!hasBoxes()) return;
+  view.boxes = !view.boxes;
+  showPictures();
 }
 
 function startPointers(stage) {
@@ -292,6 +317,7 @@ function startPictures() {
   byId("zoom-out").addEventListener("click", () => zoomStep(-1));
   byId("fit").addEventListener("click", fit);
   byId("errors").addEventListener("click", toggleErrors);
+  byId("boxes").addEventListener("click", toggleBoxes);
   for (const button of byId("modes").children) button.addEventListener("click", () => setMode(button.dataset.mode));
 
   // After a click or a tap the keys belong to the pictures again; who walks by keys keeps the focus.
@@ -300,7 +326,7 @@ function startPictures() {
   document.addEventListener("click", (event) => { if (event.detail) event.target.closest("button")?.blur(); });
   document.addEventListener("change", (event) => { if (!byKeys && event.target.matches("select")) event.target.blur(); });
   const keys = {
-    n: () => step(1), p: () => step(-1), x: () => changeSides(view.b, view.a), e: toggleErrors, " ": blink,
+    n: () => step(1), p: () => step(-1), x: () => changeSides(view.b, view.a), e: toggleErrors, d: toggleBoxes, " ": blink,
     s: () => setMode("slider"), a: () => setMode("all"), b: () => setMode("blink"),
     "+": () => zoomStep(1), "=": () => zoomStep(1), "-": () => zoomStep(-1), 0: fit,
   };

@@ -16,9 +16,7 @@ from torchvision import models as zoo
 from utils.checkpoints import read_torch_file
 from utils.errors import UserError
 from utils.evaluation.tasks.boxes import Boxes
-
-DETECTORS = ("fasterrcnn_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large")
-SEGMENTERS = ("deeplabv3_mobilenet_v3_large",)
+from utils.evaluation.tasks.options import SEGMENTERS
 
 
 class Detector:

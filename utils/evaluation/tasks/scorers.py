@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -30,6 +30,17 @@ PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy", 2)
 AGREEMENT = "agreement with the clean images"
 
 
+class TaskScorer(Protocol):
+    """A ``SetScorer`` that can also judge the clean images of a job."""
+
+    metrics: tuple[Metric, ...]
+
+    @property
+    def name(self) -> str: ...
+
+    def score(self, result: JobResult, of_clean: bool = False) -> tuple[float, ...]: ...
+
+
 class DetectionScorer:
     """mAP, precision, recall and IoU of one detector in the images of a folder, in percent.
 
@@ -41,14 +52,14 @@ class DetectionScorer:
     def __init__(
         self, detector: Detector, cache: ScoreCache, *, clean: bool, labels: Path | None = None
     ) -> None:
-        self.metrics = (
+        self.metrics: tuple[Metric, ...] = (
             (MAP, MAP50, PRECISION, RECALL, BOX_IOU) if clean else (DETECTIONS, CONFIDENCE)
         )
         self._detector, self._cache = detector, cache
         self._has_clean, self._labels = clean, labels
         self._truths: set[str] = set()
         self._read: dict[Path, LabelSet] = {}
-        self.left_out: list[str] = []
+        self._unknown: list[str] = []
 
     @property
     def name(self) -> str:
@@ -58,7 +69,7 @@ class DetectionScorer:
                 f"Objects found with a score of 0.5 or more and their mean score, by "
                 f"{self._detector.name}; weak evidence, as nobody knows the true objects"
             )
-        truth = " and ".join(sorted(self._truths)) or AGREEMENT
+        truth = "; ".join([*sorted(self._truths), *self._unknown]) or AGREEMENT
         return (
             f"Detection by {self._detector.name}, in percent: mAP of COCO by pycocotools; "
             f"precision, recall and mean IoU of matched boxes at score 0.5 and IoU 0.5; {truth}"
@@ -105,7 +116,7 @@ class DetectionScorer:
             self._read[folder] = labels
             if labels.left_out:
                 names = ", ".join(f"{name} ({n})" for name, n in labels.left_out.most_common(5))
-                self.left_out.append(f"{folder}: the detector does not know {names}")
+                self._unknown.append(f"objects that the detector does not know left out: {names}")
         labels = self._read[folder]
         missing = [_stem(image) for image in images if _stem(image) not in labels.boxes]
         if missing:
@@ -152,9 +163,8 @@ class SegmentationScorer:
     images. The mean is over the classes that occur in the set, true or found.
     """
 
-    metrics = (MASK_IOU, PIXEL_ACCURACY)
-
     def __init__(self, segmenter: Segmenter, cache: ScoreCache, labels: Path | None = None) -> None:
+        self.metrics: tuple[Metric, ...] = (MASK_IOU, PIXEL_ACCURACY)
         self._segmenter, self._cache, self._labels = segmenter, cache, labels
         self._truths: set[str] = set()
 

@@ -1,0 +1,127 @@
+"""evaluate.py --tasks from the command to the table, images.csv and the page.
+
+The detector is torchvision's with random weights whose bias sees one object everywhere: only the
+way from the command to the files is meant here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import evaluate
+from tests.helpers import write_pairs
+
+pytest.importorskip("pycocotools")
+pytestmark = pytest.mark.extras
+
+SMALL = "ssdlite320_mobilenet_v3_large"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of a detector that finds cars (number 3) with a high score, and of a segmenter."""
+    from torchvision.models import get_model
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(4)
+    detector = get_model(SMALL, weights=None, weights_backbone=None)
+    state = detector.state_dict()
+    for name, value in state.items():
+        if "classification_head" in name and name.endswith(".1.bias") and len(value) % 91 == 0:
+            value.view(-1, 91)[:, 3] += 6.0
+    torch.save(state, folder / "detector.pth")
+    segmenter = get_model(
+        "deeplabv3_mobilenet_v3_large", weights=None, weights_backbone=None, aux_loss=True
+    )
+    torch.save(segmenter.state_dict(), folder / "segmenter.pth")
+    return {name: folder / f"{name}.pth" for name in ("detector", "segmenter")}
+
+
+def page_data(folder: Path) -> dict:
+    page = (folder / "report.html").read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(data[1])
+
+
+def test_one_folder_with_both_tasks(
+    weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = write_pairs(tmp_path / "set", 2, 64, 64)
+    status = evaluate.main(
+        [
+            *("--results", str(pairs / "input"), "--target", str(pairs / "target")),
+            *("--tasks", "detection", "segmentation", "--detector", SMALL),
+            *("--detector-weights", str(weights["detector"])),
+            *("--segmenter-weights", str(weights["segmenter"])),
+            *("--output", str(tmp_path / "out")),
+        ]
+    )
+    assert status == 0
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "agreement with the clean images" in text and f"Detection by {SMALL}" in text
+    for heading in ("mAP", "precision", "recall", "box IoU", "mIoU", "pixel accuracy"):
+        assert heading in text and heading in (tmp_path / "out" / "table.tex").read_text()
+    rows = {row["method"]: row for row in table["rows"]}
+    clean = rows["clean images"]
+    assert clean != rows["input"] and "nan" not in text.lower()
+    with open(tmp_path / "out" / "images.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["image"] for line in lines] == ["1", "2"]
+    assert all(int(line["found"]) >= int(line["matched"]) for line in lines)
+    (drawn,) = page_data(tmp_path / "out")["sets"]
+    boxes = {method["name"]: method["boxes"] for method in drawn["methods"]}
+    assert len(boxes["input"]) == 2 and boxes["clean"][0][0][4] == "car"
+    assert [len(found) for found in boxes["input"]] == [int(line["found"]) for line in lines]
+
+
+def test_labels_of_a_benchmarks_set_are_found(weights: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("voc set", "yolo set"):
+        folder = write_pairs(tmp_path / "datasets" / name, 2, 64, 64)
+        for side in ("first", "second"):
+            (tmp_path / "results" / side).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "results" / side / name).symlink_to(folder / "input")
+        labels = folder / "labels"
+        labels.mkdir()
+        for number in (1, 2):
+            if name == "voc set":
+                box = "<xmin>11</xmin><ymin>21</ymin><xmax>42</xmax><ymax>52</ymax>"
+                entry = f"<object><name>car</name><bndbox>{box}</bndbox></object>"
+                (labels / f"{number}.xml").write_text(f"<annotation>{entry}</annotation>")
+            else:  # the same box: 10 to 42 of 64 across, 20 to 52 down; car is COCO's third
+                (labels / f"{number}.txt").write_text("2 0.40625 0.5625 0.5 0.5\n")
+    evaluate.main(
+        [
+            *("--benchmark", str(tmp_path / "results"), "--datasets", str(tmp_path / "datasets")),
+            *("--tasks", "detection", "--detector", SMALL),
+            *("--detector-weights", str(weights["detector"])),
+            *("--output", str(tmp_path / "out")),
+        ]
+    )
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "held to the VOC labels of voc set" in text
+    assert "held to the YOLO labels of yolo set" in text
+    for dataset in page_data(tmp_path / "out")["sets"]:
+        clean = next(method for method in dataset["methods"] if method["kind"] == "clean")
+        assert clean["boxes"] == [[[10.0, 20.0, 42.0, 52.0, "car", 100]]] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--labels", "x"), "--labels belongs to --tasks"),
+        (("--tasks", "detection", "--batch", "0"), "--batch is 0"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(
+    options: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        evaluate.main(["--results", "a", "--target", "b", *options])
+    assert end.value.code == 2 and sentence in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""``evaluate.py --tasks``: its options, the scorers they ask for, the row of the clean images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError
+from utils.evaluation.score_cache import ScoreCache
+from utils.evaluation.scoring import JobResult
+
+if TYPE_CHECKING:  # imports torchvision, which few tables need
+    from utils.evaluation.tasks.scorers import TaskScorer
+
+TASKS = ("detection", "segmentation")
+DETECTORS = ("fasterrcnn_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large")
+SEGMENTERS = ("deeplabv3_mobilenet_v3_large",)
+CLEAN_IMAGES = "clean images"  # the row's name
+
+
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """``--tasks`` and what belongs to it."""
+    group = parser.add_argument_group(
+        "tasks", "how well torchvision's networks see in the images (needs pycocotools)"
+    )
+    group.add_argument("--tasks", nargs="+", choices=TASKS, default=[], metavar="TASK",
+                       help=" or ".join(TASKS))  # fmt: skip
+    group.add_argument("--detector", choices=DETECTORS, default=DETECTORS[0], metavar="NAME",
+                       help=f"{' or '.join(DETECTORS)} (default: the first)")  # fmt: skip
+    group.add_argument(
+        "--labels",
+        type=Path,
+        metavar="PATH",
+        help="true objects: COCO JSON, a folder of VOC or YOLO files, or of PNG masks (default: "
+        "those in the data set; without any, what the network sees in the clean images)",
+    )
+    group.add_argument("--detector-weights", type=Path, metavar="FILE", help="torchvision's file")
+    group.add_argument("--segmenter-weights", type=Path, metavar="FILE", help="torchvision's file")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: cpu)")
+    group.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images per pass of the detector"
+    )
+
+
+def check_task_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options that nothing uses and combinations without a meaning."""
+    given = {"labels": args.labels, "detector-weights": args.detector_weights}
+    given["segmenter-weights"] = args.segmenter_weights
+    for name, value in given.items():
+        if value is not None and not args.tasks:
+            parser.error(f"--{name} belongs to --tasks")
+    if args.labels and args.benchmark:
+        parser.error("--labels belongs to --results; a benchmark takes each data set's own")
+    if "segmentation" in args.tasks and args.no_reference:
+        parser.error("segmentation compares with masks or clean images: not with --no-reference")
+    if args.batch < 1:
+        parser.error(f"--batch is {args.batch}; it must be at least 1")
+
+
+def make_task_scorers(args: argparse.Namespace, cache: ScoreCache) -> list[TaskScorer]:
+    """The scorers of ``--tasks``. Raises UserError for missing packages, weights and labels."""
+    if not args.tasks:
+        return []
+    try:
+        from utils.evaluation.tasks.networks import Detector, Segmenter
+        from utils.evaluation.tasks.scorers import DetectionScorer, SegmentationScorer
+    except ImportError as error:
+        raise UserError(
+            f"--tasks needs the package {error.name}: pip install {error.name}."
+        ) from error
+    from utils.devices import find_device
+
+    if args.labels and not args.labels.exists():
+        raise UserError(f"--labels names {args.labels}, which does not exist.")
+    device = find_device(args.device)
+    scorers: list[TaskScorer] = []
+    if "detection" in args.tasks:
+        detector = Detector(args.detector, args.detector_weights, device, args.batch)
+        has_clean = not args.no_reference
+        scorers.append(DetectionScorer(detector, cache, clean=has_clean, labels=args.labels))
+    if "segmentation" in args.tasks:
+        segmenter = Segmenter(SEGMENTERS[0], args.segmenter_weights, device)
+        scorers.append(SegmentationScorer(segmenter, cache, labels=args.labels))
+    return scorers
+
+
+def clean_rows(results: Sequence[JobResult], scorers: Sequence[TaskScorer]) -> list[JobResult]:
+    """What the networks see in the clean images of each data set: the most that can be reached."""
+    rows: list[JobResult] = []
+    for dataset in dict.fromkeys(result.job.dataset for result in results):
+        best = max(
+            (result for result in results if result.job.dataset == dataset),
+            key=lambda result: len(result.scored),
+        )
+        if not scorers or best.job.clean is None or not best.scored:
+            continue
+        scores: list[float] = []
+        for metric_set in scorers:
+            scores += metric_set.score(best, of_clean=True)
+        # Other metrics of folders, such as FID, say nothing about the clean images themselves.
+        names = [metric.key for metric_set in scorers for metric in metric_set.metrics]
+        by_name = dict(zip(names, scores, strict=True))
+        rows.append(
+            JobResult(
+                replace(best.job, method=CLEAN_IMAGES, results=best.job.clean, is_input=True),
+                num_expected=len(best.scored),
+                metrics=best.metrics,
+                set_metrics=best.set_metrics,
+                set_scores=tuple(by_name.get(m.key, float("nan")) for m in best.set_metrics),
+                is_reference=True,
+            )
+        )
+    return rows
