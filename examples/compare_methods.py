@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 from utils.errors import UserError, run_main
 from utils.files import atomic_write
 from utils.images import images_by_stem, read_rgb
+from utils.markdown import csv_text
 from utils.metrics import PROTOCOLS, Score, score
 
 matplotlib.use("agg")  # draws into files, without a window
@@ -69,10 +70,11 @@ def score_folder(folder: Path, clean: Mapping[str, Path], protocol: str) -> dict
 def write_table(path: Path, scores: Mapping[str, Mapping[str, Score]]) -> None:
     """One line an image, a PSNR and an SSIM for each method."""
     methods = list(scores)
-    lines = [["image", *(f"{method} {name}" for method in methods for name in Score._fields)]]
+    heads = ["image", *(f"{method} {name}" for method in methods for name in Score._fields)]
+    lines = [[csv_text(head) for head in heads]]
     for image in scores[methods[0]]:
         values = [value for method in methods for value in scores[method][image]]
-        lines.append([image, *(f"{value:.4f}" for value in values)])
+        lines.append([csv_text(image), *(f"{value:.4f}" for value in values)])
 
     def write(temporary: Path) -> None:
         with open(temporary, "w", newline="", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -282,3 +283,80 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path):
     kept = cache.read_bytes().count(b"\n")
     assert 3 <= kept < 60
     assert f"60 images ({kept} kept from before)" in evaluate(*arguments).stdout
+
+
+def test_names_that_are_not_utf_8_are_scored_and_written(tmp_path: Path):
+    """Old archives hold them; Python keeps their bytes as lone surrogates."""
+    pairs = write_pairs(tmp_path / "set", 2, 24, 24)
+    odd = os.fsdecode(b"b\xf6e")  # Latin-1
+    for side in ("input", "target"):
+        (pairs / side / "2.png").rename(pairs / side / f"{odd}.png")
+    (pairs / "input" / f"{odd}2.png").write_bytes(b"no image")
+    for options in ((), ("--embed",)):
+        done = evaluate(
+            "--results", pairs / "input", "--target", pairs / "target", "--output",
+            tmp_path / "out", *options,
+        )  # fmt: skip
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert "b\\udcf6e2.png has no partner" in done.stderr and "1 problem" in done.stderr
+        assert {r["image"] for r in read_csv(tmp_path / "out" / "images.csv") if r["psnr"]} == {
+            "1", "b\\udcf6e",
+        }  # fmt: skip
+        page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        assert options or "set/input/b%F6e.png" in page
+    assert "2 images (2 kept" in done.stdout
+
+
+def test_spreadsheets_and_markdown_take_names_for_text(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "datasets" / "wet|dry", 1, 24, 24)
+    shutil.copytree(pairs / "input", tmp_path / "results" / "=1+1" / "wet|dry")
+    (tmp_path / "results" / "=1+1" / "wet|dry" / "1.png").rename(
+        tmp_path / "results" / "=1+1" / "wet|dry" / "@a.png"
+    )
+    (pairs / "input" / "1.png").rename(pairs / "input" / "@a.png")
+    (pairs / "target" / "1.png").rename(pairs / "target" / "@a.png")
+    done = evaluate(
+        "--benchmark", tmp_path / "results", "--datasets", tmp_path / "datasets",
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    images = read_csv(tmp_path / "out" / "images.csv")
+    assert [(row["method"], row["image"]) for row in images] == [
+        ("rainy input", "'@a"), ("'=1+1", "'@a"),
+    ]  # fmt: skip
+    assert [row["method"] for row in read_csv(tmp_path / "out" / "table.csv")][1] == "'=1+1"
+    assert float(images[0]["psnr"]) > 0  # figures stay figures
+    for line in (tmp_path / "out" / "statistics.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("|"):
+            assert line.replace("\\|", "").count("|") == 8, line
+
+
+def test_a_list_of_pairs_is_a_target(tmp_path: Path):
+    """SPA-Data has such a list; the results are called as the rainy images."""
+    pairs = write_pairs(tmp_path / "SPA-Data" / "test", 3, 24, 24)
+    listed = pairs / "real_test.txt"
+    listed.write_text("".join(f"/input/{n}.png target/{4 - n}.png\n" for n in (1, 2, 3)))
+    for n in (1, 2, 3):
+        write_to = tmp_path / "results" / "input" / f"{n}.png"
+        write_to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pairs / "input" / f"{n}.png", write_to)
+    done = evaluate("--results", tmp_path / "results", "--target", listed, "--output",
+                    tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(tmp_path / "out" / "images.csv")
+    assert {row["dataset"] for row in rows} == {"SPA-Data"}
+    for row, n in zip(rows, (1, 2, 3), strict=True):
+        images = (pairs / "input" / f"{n}.png", pairs / "target" / f"{4 - n}.png")
+        expected = score(*(cv2.imread(str(path))[..., ::-1] for path in images), "rain13k")
+        assert (float(row["psnr"]), float(row["ssim"])) == pytest.approx(tuple(expected))
+
+
+def test_a_dead_link_is_a_problem_that_is_named(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "set", 2, 24, 24)
+    for side in ("input", "target"):
+        (pairs / side / "2.png").unlink()
+        (pairs / side / "2.png").symlink_to(tmp_path / "gone.png")
+    done = evaluate(
+        "--results", pairs / "input", "--target", pairs / "target", "--output", tmp_path / "out"
+    )
+    assert done.returncode == 1 and "gone.png, which does not exist" in done.stderr

@@ -15,7 +15,8 @@ from utils.errors import UserError
 # Folders of one side of the pairs, of one split of a set, and of several sets or methods: a set or
 # a method is never called by one of these names.
 SIDES = {"target", "input", "gt", "clean", "norain", "rain", "rainy", "ground_truth", "rainy_image"}
-SIDES |= {"rainysamples", "cleansamples"}
+SIDES |= {"rainysamples", "cleansamples", "inputcrop", "cleancrop", "lq", "hq", "in", "clear"}
+SIDES |= {"drop", "rainfree", "rainy_images", "clean_images"}
 SPLITS = {"test", "val", "train"}
 CONTAINERS = {"data", "dataset", "datasets", "result", "results", "output", "outputs", "benchmark"}
 
@@ -23,9 +24,11 @@ CONTAINERS = {"data", "dataset", "datasets", "result", "results", "output", "out
 def dataset_name(folder: Path) -> str:
     """The data set that a folder such as ``datasets/Rain100H/test/target`` belongs to.
 
+    A file that lists pairs is called as the folder it lies in.
     A split that belongs to no named set, such as ``datasets/val/target``, is called by its own
     name.
     """
+    folder = folder.parent if folder.is_file() else folder  # a list of pairs
     names = [name for name in path_names(folder) if name.lower() not in SIDES]
     split = ""
     while names and names[-1].lower() in SPLITS:

@@ -149,6 +149,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert with_rainy.startswith("missing") and "no result named 2_2" in with_rainy
     (without,) = problems(None)
     assert without.endswith(f"has 1 result for {clean / '2.png'}, up to 2 for others")
+    lacking = pair_results(ScoringJob("m", "s", "did", folder, clean))
+    assert lacking.num_expected == 6  # two for each of three scenes, five of them are there
     write(folder / "11_1.png", images(1)["good"])
     assert any(p.startswith("extra") and "11_1.png" in p for p in problems(rainy))
     # one result a scene is not all the results of a set with several rainy images a scene

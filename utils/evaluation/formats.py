@@ -12,7 +12,7 @@ from typing import Any
 from utils.evaluation.quality import Metric
 from utils.evaluation.scoring import JobResult
 from utils.evaluation.table import Table, TableRow, notes, sources
-from utils.markdown import markdown_table
+from utils.markdown import csv_text, markdown_table
 
 INCOMPLETE = "†"
 MARKS = {1: "**{}**", 2: "*{}*"}
@@ -63,7 +63,8 @@ def table_csv(table: Table) -> str:
         for index, heading in enumerate(table.headings)
         for metric in table.metrics
     ]
-    writer.writerow(["method", "kind", "source", "complete", *table.fact_names, *heads])
+    names = ["method", "kind", "source", "complete", *table.fact_names, *heads]
+    writer.writerow(map(csv_text, names))
     for row in table.rows:
         cells = row.all_cells[: len(table.headings)]
         scores = [
@@ -73,7 +74,8 @@ def table_csv(table: Table) -> str:
         ]
         complete = all(cell is None or cell.complete for cell in cells)
         facts = [row.facts[name] for name in table.fact_names]
-        writer.writerow([row.method, row.kind, row.source, str(complete).lower(), *facts, *scores])
+        texts = [row.method, row.kind, row.source, str(complete).lower(), *facts]
+        writer.writerow([*map(csv_text, texts), *scores])
     return text.getvalue()
 
 
@@ -112,16 +114,17 @@ def images_csv(results: list[JobResult]) -> str:
     writer.writerow(["method", "dataset", "image", "protocol", *heads])
     for result in results:
         job = result.job
-        head = [job.method, job.dataset]
         empty = [""] * len(metrics)
         if result.problem:
+            texts = map(csv_text, (job.method, job.dataset, "", job.protocol))
             blank = [*empty, *([""] * len(counts))]
-            writer.writerow([*head, "", job.protocol, *blank, "", result.problem])
+            writer.writerow([*texts, *blank, "", csv_text(result.problem)])
         for image in result.images:
             scores = empty if image.scores is None else list(map(repr, image.scores))
             remarks = "; ".join(remark.text for remark in image.remarks)
             own = [*scores, *(image.counts.get(name, "") for name in counts)]
-            writer.writerow([*head, image.stem, job.protocol, *own, remarks, image.problem])
+            texts = map(csv_text, (job.method, job.dataset, image.stem, job.protocol))
+            writer.writerow([*texts, *own, csv_text(remarks), csv_text(image.problem)])
     return text.getvalue()
 
 

@@ -94,6 +94,8 @@ def _escape_character(character: str) -> str:
         return _SPECIAL[character]
     if character.isascii():
         return character if character.isprintable() else " "
+    if "\ud800" <= character <= "\udfff":  # a byte of a name that is not UTF-8
+        return rf"\texttt{{U+{ord(character):04X}}}"
     base, *accents = tuple(unicodedata.normalize("NFD", character))
     is_letter = base.isascii() and len(accents) == 1 and accents[0] in _ACCENTS
     if is_letter or character in _PLAIN:

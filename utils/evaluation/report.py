@@ -165,7 +165,8 @@ def _link(shown: Shown, folder: Path) -> str:
     path = shown.path.resolve()
     half = f"#{shown.half}" if shown.half else ""
     try:
-        return quote(Path(os.path.relpath(path, folder.resolve())).as_posix()) + half
+        relative = Path(os.path.relpath(path, folder.resolve())).as_posix()
+        return quote(os.fsencode(relative)) + half  # bytes: a name may not be UTF-8
     except ValueError:  # another drive on Windows
         return path.as_uri() + half
 

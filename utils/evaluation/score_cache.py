@@ -70,7 +70,7 @@ class ScoreCache:
     def put(self, key: str, score: CachedScore) -> None:
         """Keep a score, on the disk too."""
         self._scores[key] = score
-        line = json.dumps([key, score.scores, score.remarks], ensure_ascii=False) + "\n"
+        line = json.dumps([key, score.scores, score.remarks]) + "\n"  # ASCII, whatever the names
         try:
             with open(self.path, "ab", buffering=0) as file:
                 file.write(line.encode())

@@ -72,6 +72,16 @@ def test_a_run_takes_nothing_from_the_last_weeks(tmp_path: Path):
     assert write_leaderboard(tmp_path)[1] == 4  # its own files are no runs
 
 
+def test_the_same_scores_have_the_date_and_the_report_of_the_newest_run(tmp_path: Path):
+    for name, day in (("a", 3), ("b", 7), ("c", 5)):
+        write_run(tmp_path / name, content(day, {"dmsr": 28.0}))
+        (tmp_path / name / "report.html").touch()
+    write_leaderboard(tmp_path)
+    (row,) = rows_of(tmp_path)
+    assert (row["date"], row["run"]) == ("2026-11-07 10:00", "b")
+    assert 'href="b/report.html"' in (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+
+
 def test_only_the_same_images_under_the_same_protocol_share_a_column(tmp_path: Path):
     write_run(tmp_path / "a", content(1, {"one": 28.0, "Paper": 30.0}))
     write_run(tmp_path / "b", content(2, {"two": 29.0, "Paper": 30.0}, images=50))

@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.evaluation import formats
 from utils.evaluation.quality import Metric
 from utils.evaluation.score_cache import CachedScore, Remark, ScoreCache
-from utils.evaluation.scoring import JobResult, ScoringJob, read_8bit, score_jobs
+from utils.evaluation.scoring import ImageResult, JobResult, ScoringJob, read_8bit, score_jobs
 from utils.evaluation.table import build_table
 from utils.metrics import score
 
@@ -177,6 +177,30 @@ def test_a_killed_process_keeps_every_whole_line(pairs: Path):
     kept = ScoreCache(file)
     assert kept.get("a").scores == (1.0,) and kept.get("b") is None
     assert kept.get("c").scores == (3.0,)
+
+
+def test_kept_scores_belong_to_the_clean_image_too(pairs: Path):
+    file = pairs / "kept.json"
+    before = run(pairs, ScoreCache(file)).images[1].scores
+    clean = pairs / "target" / "2.png"
+    cv2.imwrite(str(clean), cv2.imread(str(clean)) // 2)
+    again = run(pairs, ScoreCache(file)).images
+    assert [image.reused for image in again] == [True, False, True]
+    assert again[1].scores != before
+
+
+def test_kept_scores_of_halves_are_not_those_of_whole_files(pairs: Path):
+    """The same bytes as a whole image, and as both images side by side either way round."""
+    clean = pairs / "target" / "1.png"
+    kept = ScoreCache(pairs / "kept.json")
+    pixels = read_8bit(clean)
+    left, right = np.split(pixels, 2, axis=1)
+    halves = {"": (pixels, pixels), "right": (right, left), "left": (left, right)}
+    for half, (rainy_part, clean_part) in halves.items():
+        image = ImageResult("1", clean, clean, rainy_half=half)
+        job = ScoringJob("rainy", "set", "rain13k", pairs / "input", pairs / "target")
+        score_jobs([JobResult(job, [image], 1)], kept)
+        assert image.scores == score(rainy_part, clean_part) and not image.reused, half
 
 
 def test_kept_scores_belong_to_their_protocol(pairs: Path):

@@ -26,7 +26,7 @@ from utils.evaluation.published import (
 from utils.evaluation.quality import PERCEPTUAL, PSNR, SSIM, Metric
 from utils.evaluation.score_cache import Remark
 from utils.evaluation.scoring import ImageResult, JobResult, ScoringJob
-from utils.evaluation.table import Table, TableRow, build_table, notes
+from utils.evaluation.table import Table, TableCell, TableRow, build_table, mean_cell, notes
 from utils.metrics import PROTOCOLS
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -185,6 +185,30 @@ def test_an_incomplete_mean_is_marked_and_not_ranked():
     assert r"30.00$^\dagger$" in latex(table)
     assert "a,measured,,false,30.0,0.9" in formats.table_csv(table)
     assert formats.table_json(table)["complete"] is False
+
+
+def test_a_row_with_one_incomplete_set_is_incomplete():
+    table = build_table(
+        [
+            result("a", "x", (30.0, 0.9), problem="missing: 2.png", num_expected=2),
+            result("a", "y", (20.0, 0.8)),
+            result("b", "x", (20.0, 0.8), (20.0, 0.8)),
+            result("b", "y", (10.0, 0.7)),
+        ],
+        published=False,
+    )
+    first, second = table.rows
+    assert [cell.complete for cell in first.all_cells] == [False, True, False]
+    assert (2, 0) not in first.ranks and second.mean.complete
+    complete = [line.split(",")[3] for line in formats.table_csv(table).splitlines()[1:]]
+    assert complete == ["false", "true"]
+    assert "25.00†" in formats.markdown(table)
+
+
+def test_a_mean_shows_the_most_digits_of_its_sets():
+    more = [("Rain100H", "30.5"), ("Rain100L", "31.25")]
+    cells = [TableCell((float(text), 0.9), (len(text) - 3, 3)) for _, text in more]
+    assert mean_cell(cells) == TableCell((30.875, 0.9), (2, 3))
 
 
 def test_published_rows_of_the_same_protocol_only():
