@@ -37,7 +37,7 @@ from utils.errors import run_main
 from utils.inference.restorer import Restorer
 from utils.metrics import score
 from utils.training.build import Run, Start, build_run, note_other_recipe
-from utils.training.checks import check_all_are_trained, refuse_step
+from utils.training.checks import check_all_are_trained, refuse_skipped_steps, refuse_step
 from utils.training.distributed import destroy_distributed, init_distributed, mistakes_said_once
 from utils.training.dry_run import dry_run
 from utils.training.logs import summary
@@ -134,7 +134,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
         # The last step's rate; a run resumed behind it has not set it yet.
         lr = run.schedule.set(epoch, progress.step - 1)
         record: Record = {"kind": "epoch", "epoch": epoch, "step": progress.step, "at": epoch}
-        record |= {"lr": lr} | progress.means()
+        record |= {"lr": lr} | progress.means() | skipped_steps(run)
         if is_every(cfg.VALIDATION.EVERY, epoch) or epoch == cfg.OPTIM.EPOCHS:
             record |= validate(run)
         record["seconds"] = time.perf_counter() - started
@@ -201,7 +201,8 @@ def train_one_epoch(run: Run) -> None:
             if run.log and is_logged:
                 record = {"kind": "step", "epoch": progress.epoch, "step": progress.step, "lr": lr}
                 record |= {"images_per_second": run.pace.images_per_second(), "hours_left": hours}
-                run.log.add(record | values | {"memory_gib": peak_memory(device) / 2**30})
+                record |= {**values, **skipped_steps(run)}
+                run.log.add(record | {"memory_gib": peak_memory(device) / 2**30})
             if is_stopped or is_saved:
                 save(run)
             if is_stopped:
@@ -270,14 +271,21 @@ def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
 def read_step(run: Run, taken: TakenStep) -> StepValues:
     """Wait for a step's values and add them to the epoch's; refuse values that are not finite."""
     read, state = taken.read(), run.state
+    where = f"step {taken.number} (epoch {taken.epoch})"
     if not taken.is_sound(read.values, is_scaled=state.scaler.is_enabled()):
-        where = f"step {taken.number} (epoch {taken.epoch})"
         everywhere = [i for share in run.processes.gather(taken.indices) for i in share]
         images = [run.loaders.train_pairs[i].rainy for i in everywhere]
         norms = taken.norms_by_name(state.network)
         refuse_step(where, read.values, norms, images, run.cfg, run.folder.resume_hint())
     state.progress.add_values(read.values)
+    refuse_skipped_steps(where, state.progress, run.folder.resume_hint())
     return read
+
+
+def skipped_steps(run: Run) -> Record:
+    """What a record says of fp16: how many steps of the run had no effect."""
+    is_scaled = run.state.scaler.is_enabled()
+    return {"skipped_steps": run.state.progress.skipped_steps} if is_scaled else {}
 
 
 def finish_one_step(run: Run, micro_batches: Prefetcher) -> StepValues:
@@ -351,6 +359,7 @@ def score_set(run: Run, restorer: Restorer, name: str) -> tuple[float, float]:
 def save(run: Run) -> None:
     """Write latest.pth, from the one process that writes."""
     if run.log:
+        run.folder.check_is_ours()
         run.state.save(run.folder.latest)
 
 

@@ -59,6 +59,7 @@ class ValidationSet:
 class Loaders:
     """``train`` yields (rainy, clean, indices into ``train_pairs``) in the order of ``sampler``.
 
+    ``shares`` say which of ``train_pairs`` a sample shows.
     ``layer_pairs`` are those whose rain is laid over photographs, if there are any.
     ``validation`` holds the sets of DATA.VAL by name, in their order; it is empty without any.
     ``description`` says in words what was found.
@@ -66,6 +67,7 @@ class Loaders:
 
     train: PatchLoader
     sampler: BatchSampler
+    shares: list[Share]
     train_pairs: list[Pair]
     layer_pairs: list[Pair]
     validation: dict[str, ValidationSet]
@@ -107,6 +109,7 @@ def build_loaders(
     return Loaders(
         train=PatchLoader(source.open(augmentation, seed), sampler, data.WORKERS),
         sampler=sampler,
+        shares=source.shares,
         train_pairs=source.pairs,
         layer_pairs=source.layer_pairs,
         validation={

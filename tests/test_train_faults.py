@@ -443,7 +443,7 @@ def test_another_number_of_samples_waits_for_the_end_of_the_epoch(settings, tmp_
     """Where the files are the same, a setting is another one."""
     run_alone(tmp_path, "run", *settings, at=At(signal.SIGTERM, step=2))
     more = ["DATA.REPEAT", "2", "--resume", "--accept-changed-data"]
-    with pytest.raises(UserError, match=r"the number of samples an epoch from 6 to 12 cannot"):
+    with pytest.raises(UserError, match=r"the number of samples per epoch from 6 to 12 and"):
         train_here(tmp_path, "run", *settings, *more)
 
 

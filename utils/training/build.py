@@ -5,6 +5,8 @@ This file and ``dry_run.py`` compose the packages as the scripts do, for ``train
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +24,12 @@ from utils.checkpoints import seal_of
 from utils.console import say
 from utils.devices import bf16_warning, tf32_note
 from utils.files import write_text
-from utils.training.checks import check_best, check_patches
+from utils.training.checks import (
+    check_best,
+    check_deterministic,
+    check_is_unfinished,
+    check_patches,
+)
 from utils.training.data_identity import FileStamps, check_same_files, identify_files, write_list
 from utils.training.distributed import Processes
 from utils.training.ema import ModelEma
@@ -141,6 +148,7 @@ def _build_parts(
     seed_everything(cfg.RUN.SEED)
     network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
     check_patches(cfg, network)
+    check_deterministic(cfg, device, network)
     criterion = build_criterion(cfg.LOSS, network.implicit_outputs).to(device)
     _check_outputs(cfg, criterion)
     loaders = build_loaders(cfg, processes.rank, processes.world_size, index=index)
@@ -171,7 +179,9 @@ def _build_parts(
     plan = RunPlan(cfg, loaders.sampler.num_samples)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")
     files = _identify_data(loaders)
-    state = TrainingState(cfg, network, ema, optimizer, scaler, plan, files)
+    state = TrainingState(
+        cfg, network, ema, optimizer, scaler, plan, files, _order_of_samples(loaders)
+    )
     # Before a checkpoint is loaded: the base learning rate is this run's, not the saved one.
     schedule = Schedule(optimizer, cfg.SCHEDULE, cfg.OPTIM.EPOCHS, plan.total_steps)
     return loaders, criterion, schedule, state
@@ -199,6 +209,14 @@ def _identify_data(loaders: Loaders) -> dict[str, FileStamps]:
     }
 
 
+def _order_of_samples(loaders: Loaders) -> str:
+    """A digest of which sample of an epoch shows which pair; the same where all data have moved."""
+    paths = [os.path.abspath(pair.rainy) for pair in loaders.train_pairs]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    order = ([os.path.relpath(path, root) for path in paths], loaders.shares)
+    return hashlib.sha256(repr(order).encode(errors="surrogateescape")).hexdigest()
+
+
 def _take_up(
     state: TrainingState,
     folder: RunFolder,
@@ -217,9 +235,16 @@ def _take_up(
         state.check_same_epoch(saved, checkpoint, same_files=not changes)
         if changes:
             say(f"note: going on with changed data: {changes}")
-        for line in changed_settings(CfgNode.load_cfg(saved["config"]), state.cfg):
+        changed = changed_settings(CfgNode.load_cfg(saved["config"]), state.cfg)
+        check_is_unfinished(state, checkpoint, changed)
+        for line in changed:
             say(f"changed setting {line}")
-        progress.kept = folder.take_best(checkpoint.parent, progress.best_psnr, progress.kept)
+        progress.kept = folder.take_best(
+            checkpoint.parent,
+            progress.best_psnr,
+            progress.kept,
+            state.cfg.CHECKPOINT.KEEP_BEST,
+        )
         if progress.best_epoch and not folder.best.exists():
             say(
                 f"note: the weights of the best epoch, {progress.best_epoch}, were not found "

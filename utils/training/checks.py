@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn, Protocol
 
+import torch
 from torch import nn
 from yacs.config import CfgNode
 
 from utils.errors import UserError
+from utils.training.state import Progress, TrainingState
+
+# fp16's scaler starts at 2**16 and halves the scale at each overflow.
+MAX_SKIPPED = 25
 
 
 class Sizes(Protocol):
@@ -30,6 +35,16 @@ def check_patches(cfg: CfgNode, network: Sizes) -> None:
             )
 
 
+def check_deterministic(cfg: CfgNode, device: torch.device, network: nn.Module) -> None:
+    """Refuse RUN.DETERMINISTIC for what PyTorch has no deterministic gradient of on CUDA."""
+    modes = {getattr(module, "padding_mode", "zeros") for module in network.modules()}
+    if cfg.RUN.DETERMINISTIC and device.type == "cuda" and "reflect" in modes:
+        raise UserError(
+            f"{cfg.MODEL.NAME} pads by reflection, whose gradient PyTorch cannot compute "
+            "deterministically on CUDA; leave RUN.DETERMINISTIC False."
+        )
+
+
 def check_best(cfg: CfgNode, names: list[str]) -> None:
     """Refuse a VALIDATION.BEST that is no validation set; ``names`` are those there are."""
     decides = cfg.VALIDATION.BEST
@@ -37,6 +52,19 @@ def check_best(cfg: CfgNode, names: list[str]) -> None:
         raise UserError(
             f"VALIDATION.BEST is {decides!r}; it must be mean or the name of a set of DATA.VAL "
             f"({', '.join(names) or 'which has none'})."
+        )
+
+
+def check_is_unfinished(state: TrainingState, checkpoint: Path, changed: Sequence[str]) -> None:
+    """Refuse changed settings, one a line, where no epoch is left that would use them."""
+    progress, cfg = state.progress, state.cfg
+    is_early = progress.should_stop(cfg.VALIDATION.PATIENCE)
+    if changed and (is_early or progress.epoch > cfg.OPTIM.EPOCHS):
+        more = "VALIDATION.PATIENCE" if is_early else "OPTIM.EPOCHS"
+        raise UserError(
+            f"{checkpoint} is that of a finished run, after epoch {progress.epoch - 1}; nothing "
+            f"would be trained with the changed settings ({'; '.join(changed)}). Raise {more} to "
+            "go on."
         )
 
 
@@ -72,6 +100,19 @@ def refuse_step(
         f"{values['grad_norm']:g}; {gradient_report(gradient_norms)}. The images are "
         f"{', '.join(map(str, images))}. Try {' or '.join(advice)}. {resume_hint}"
     )
+
+
+def refuse_skipped_steps(where: str, progress: Progress, resume_hint: str) -> None:
+    """Stop where fp16's scaler has skipped MAX_SKIPPED steps in a row: nothing is trained.
+
+    Each skipped step halves the scale; so many of them end far below a scale of 1.
+    """
+    if progress.skipped_in_a_row >= MAX_SKIPPED:
+        raise UserError(
+            f"fp16 has skipped {MAX_SKIPPED} steps in a row, up to {where}: their gradients were "
+            "not finite at any scale of the loss. Try OPTIM.PRECISION bf16 or float32, or a lower "
+            f"OPTIM.LR. {resume_hint}"
+        )
 
 
 def gradient_report(norms: dict[str, float]) -> str:

@@ -89,6 +89,15 @@ class RunFolder:
             raise UserError(f"Another process has trained {self.path} meanwhile; --resume goes on.")
         remove_all_unfinished(self.path)
 
+    def check_is_ours(self) -> None:
+        """Raise UserError where the folder was renamed, removed or replaced since ``lock``."""
+        if not self._lock.is_held:
+            raise UserError(
+                f"The folder {self.path} was renamed, removed or replaced while this run trained "
+                "in it; nothing more is written there. Move it back, or name where it is now with "
+                "RUN.FOLDER and RUN.NAME, and go on with --resume."
+            )
+
     def unlock(self) -> None:
         """Give the folder back, if this process holds it."""
         self._lock.release()
@@ -113,12 +122,13 @@ class RunFolder:
         return kept[:count]
 
     def take_best(
-        self, origin: Path, psnr: float, kept: list[tuple[float, str]]
+        self, origin: Path, psnr: float, kept: list[tuple[float, str]], count: int
     ) -> list[tuple[float, str]]:
         """Copy the best weights that a run in the folder ``origin`` has kept, where none lie here.
 
         ``psnr`` and ``kept`` are what its checkpoint says of them. Returns those of ``kept`` that
-        are here now; the first stands for best.safetensors, which ``origin`` may lack.
+        are here now, of which the first is best.safetensors, and with a ``count`` above 1 also lies
+        in best/. If ``origin`` lacks best.safetensors, only what was kept in its place stays known.
         """
         best = origin / self.best.name
         if not self.best.exists() and best.exists() and read_weights(best).info.get("psnr") == psnr:
@@ -127,6 +137,10 @@ class RunFolder:
             source, own = origin / "best" / name, self.path / "best" / name
             if source.exists() and not own.exists():
                 _copy(source, own)
+        if count > 1 and kept and self.best.exists():  # a run that kept one has no best/
+            own = self.path / "best" / kept[0][1]
+            if not own.exists() and read_weights(self.best).info.get("psnr") == psnr:
+                _copy(self.best, own)
         others = [entry for entry in kept[1:] if (self.path / "best" / entry[1]).exists()]
         return kept[:1] + others
 

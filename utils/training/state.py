@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,13 @@ from utils.training.plan import RunPlan
 Record = dict[str, Any]
 
 
+ORDER = "the order or the weights of DATA.TRAIN"
+PARTS = (
+    *("model", "options", "network", "ema", "optimizer", "scaler", "random", "progress"),
+    *("epoch_plan", "data", "config"),
+)
+
+
 @dataclass
 class Progress:
     """How far a run is; all that a checkpoint holds besides tensors. Equal on all processes."""
@@ -35,6 +44,9 @@ class Progress:
     validated_step: int = 0  # the step of the last finished validation
     # Of the epoch under way: each step's loss, its parts and the gradient norm, summed.
     sums: dict[str, float] = field(default_factory=dict)
+    # Steps that fp16's scaler left out, as their gradients overflowed.
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     best_psnr: float = -math.inf
     best_epoch: int = 0
     history: list[Record] = field(default_factory=list)  # finished epochs and validations
@@ -47,7 +59,10 @@ class Progress:
         self.step_in_epoch += 1
 
     def add_values(self, values: dict[str, float]) -> None:
-        """Add the values of one of the steps taken to the sums."""
+        """Add the values of one of the steps taken to the sums; count those that fp16 skipped."""
+        is_skipped = not math.isfinite(values["grad_norm"])
+        self.skipped_steps += is_skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
@@ -84,6 +99,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     plan: RunPlan
     files: dict[str, FileStamps]  # by TRAIN, LAYERS and the validation sets' names
+    order: str  # a digest of which sample shows which pair
     progress: Progress = field(default_factory=Progress)
 
     def save(self, path: Path) -> None:
@@ -111,12 +127,22 @@ class TrainingState:
 
         Raises UserError where it is of another network.
         """
-        own = (self.cfg.MODEL.NAME, dict(self.cfg.MODEL.OPTIONS))
-        if own != (checkpoint["model"], checkpoint["options"]):
+        own = (self.cfg.MODEL.NAME, _plain(self.cfg.MODEL.OPTIONS))
+        theirs = (checkpoint["model"], _plain(checkpoint["options"]))
+        if own != theirs:
             raise UserError(
-                f"{path} holds {checkpoint['model']} {checkpoint['options']}, not {own[0]} "
-                f"{own[1]}; resume with the run's own settings."
+                f"{path} holds {theirs[0]} {theirs[1]}, not {own[0]} {own[1]}; resume with the "
+                "run's own settings."
             )
+        try:
+            self._load_parts(checkpoint, path)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{path} does not fit this version of the project or of PyTorch: {reason[:300]}."
+            ) from error
+
+    def _load_parts(self, checkpoint: dict[str, Any], path: Path) -> None:
         progress = Progress(**checkpoint["progress"])
         progress.kept = [(psnr, name) for psnr, name in progress.kept]
         self.network.load_state_dict(checkpoint["network"])
@@ -144,8 +170,12 @@ class TrainingState:
         Other files bring another number of samples with them, which nobody can take back.
         """
         before, now = checkpoint["epoch_plan"], self._epoch_plan()
-        checked = list(now) if same_files else ["the batch size"]
-        changes = [f"{k} from {before[k]} to {now[k]}" for k in checked if before[k] != now[k]]
+        checked = list(now) if same_files else ["the batch size", "RUN.SEED"]
+        changes = [
+            key if key == ORDER else f"{key} from {before[key]} to {now[key]}"
+            for key in checked
+            if before.get(key, now[key]) != now[key]  # an older checkpoint may lack one
+        ]
         if self.progress.step_in_epoch and changes:
             raise UserError(
                 f"{path} is in the middle of epoch {self.progress.epoch}, after step "
@@ -164,25 +194,39 @@ class TrainingState:
             | {"config": self.cfg.dump()},
         )
 
-    def _epoch_plan(self) -> dict[str, int]:
+    def _epoch_plan(self) -> dict[str, Any]:
         """What decides which images the steps of the epoch under way see."""
         stage = self.plan.stage(self.progress.epoch)
         return {
             "the batch size": stage.batch_size,
-            "the number of samples an epoch": self.plan.num_samples,
+            "the number of samples per epoch": self.plan.num_samples,
+            "RUN.SEED": self.cfg.RUN.SEED,
+            ORDER: self.order,
         }
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """The checkpoint to go on from. Raises UserError with the way out where it is broken."""
     try:
-        return read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
     except UserError as error:
         previous = path.with_name("previous.pth")
         if path.name == "latest.pth" and previous.exists():
             hint = f" Take the one before it with --resume-from {previous}."
             raise UserError(f"{error}{hint}") from error
         raise
+    missing = [part for part in PARTS if part not in checkpoint]
+    if missing:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}, which going on takes: another version of this "
+            "project wrote it. Start from its weights with MODEL.INIT instead."
+        )
+    return checkpoint
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as YAML keeps them: tuples are lists."""
+    return json.loads(json.dumps(dict(options)))
 
 
 def seed_everything(seed: int) -> None:

@@ -227,6 +227,11 @@ def _explanation(error: RuntimeError, is_one_of_several: bool) -> str | None:
             "Out of memory in a training step; lower OPTIM.BATCH_SIZE or AUGMENT.PATCH, or raise "
             "OPTIM.ACCUMULATE, which splits a step into smaller passes."
         )
+    if "deterministic" in message and "does not have" in message:
+        return (
+            f"RUN.DETERMINISTIC cannot be had here: {message.split(' ')[0]} has no deterministic "
+            "form in PyTorch; leave it False."
+        )
     if not is_one_of_several:
         return None
     lost = r"Connection (closed|reset|refused)|Broken pipe|ncclRemoteError|remote process exited"
