@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from configs import load_config
 from data.datasets import Prefetcher, to_unit_range
-from utils.console import say
+from utils.console import lossy_outputs, say
 from utils.devices import PRECISIONS, peak_memory
 from utils.errors import run_main
 from utils.inference.restorer import Restorer
@@ -88,6 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
+@lossy_outputs()
 def main() -> int | None:
     args = parse_arguments()
     not_written = ["DATA.CACHE", ""] if args.dry_run else []  # a dry run writes nothing

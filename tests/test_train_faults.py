@@ -540,15 +540,24 @@ def test_without_a_terminal_lines_take_the_place_of_the_bar(settings, tmp_path) 
     assert "\r" not in done.output and "it/s" not in done.output
 
 
-def test_a_run_goes_on_where_nobody_reads_what_it_prints(settings, tmp_path) -> None:
-    """As behind a `| tee` that was killed."""
+@pytest.mark.parametrize("where", ["closed pipe", "full disk"])
+def test_a_run_goes_on_where_nothing_can_be_printed(settings, tmp_path, where) -> None:
+    """As behind a `| tee` that was killed, and where a quota leaves no room for slurm-*.out.
+
+    Lines, warnings and progress bars alike.
+    """
 
     def unread() -> None:
         reader, writer = os.pipe()
+        if where == "full disk":
+            writer = os.open("/dev/full", os.O_WRONLY)
         os.dup2(writer, 1)
+        os.dup2(writer, 2)
         os.close(writer)
         os.close(reader)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+        sys.stderr.isatty = lambda: True  # a bar
         run_main(lambda: train_here(tmp_path, "run", *settings) and None)
 
     process = FORK.Process(target=unread)

@@ -1,22 +1,73 @@
-"""What a long run prints."""
+"""What a long run prints, also where its output can no longer be written."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 # Nobody reads any more, the terminal has gone, the disk or the quota behind a file is full.
 OUTPUT_ERRORS = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def say(text: str) -> None:
-    """Print a line at once. A run goes on where its output can no longer be written."""
+    """Print a line at once. Whoever says it goes on where the line cannot be written."""
     try:
         print(text, flush=True)
     except OSError as error:
-        if error.errno not in OUTPUT_ERRORS:
-            raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        give_up(sys.stdout, error)
+
+
+def give_up(stream: TextIO, error: OSError) -> None:
+    """Send a stream that can no longer be written to nowhere, and say so on standard error.
+
+    Raises any other error than those of outputs again.
+    """
+    if error.errno not in OUTPUT_ERRORS:
+        raise error
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    with contextlib.suppress(OSError):  # it may be the same file
+        os.write(2, f"note: output is lost from here on: {error.strerror}\n".encode())
+
+
+@contextlib.contextmanager
+def lossy_outputs() -> Iterator[None]:
+    """Inside, and in a function decorated with it, nothing fails because it cannot be printed.
+
+    That includes progress bars and warnings: a run of days must not end for want of a reader, or
+    of space for what it prints.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Lossy(sys.stdout), _Lossy(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+class _Lossy:
+    """A text stream whose lines are dropped when they can no longer be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            give_up(self._stream, error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            give_up(self._stream, error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ def run_main(main: Callable[[], int | None]) -> None:
 
     A ``UserError`` becomes its message on standard error and status 1; Ctrl-C becomes one word
     and status 130. Where nobody reads the output any more, as behind ``| head``, it ends with
-    status 1. Any other exception is a bug of ours and keeps its traceback.
+    status 1; so it does on a full disk. Any other exception is a bug of ours and keeps its traceback.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this process; open to the end
@@ -28,20 +29,32 @@ def run_main(main: Callable[[], int | None]) -> None:
         # A file's name need not fit the encoding of the terminal: print \\udcff or \\u96e8 instead.
         with contextlib.suppress(AttributeError):  # a notebook's stream
             getattr(sys, name).reconfigure(errors="backslashreplace")
+    status: int | str | None = 1
     try:
-        try:
-            status = main()
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            status = 1
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            status = 130
-        finally:
-            sys.stdout.flush()  # not at the exit of Python, which would complain by itself
+        status = main()
+    except UserError as error:
+        _say_last(f"error: {error}")
+    except KeyboardInterrupt:
+        _say_last("interrupted")
+        status = 130
+    except SystemExit as end:  # as argparse ends
+        status = end.code
     except BrokenPipeError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _say_last(f"error: Cannot write {error.filename or 'the output'}: {error.strerror}.")
+    try:
+        sys.stdout.flush()  # not at the exit of Python, which would complain by itself
+    except OSError:
+        status = 1
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
-        status = 1
     sys.exit(status or 0)
+
+
+def _say_last(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody can read it: the status says it too
+        print(text, file=sys.stderr, flush=True)

@@ -43,6 +43,20 @@ def test_where_nobody_reads_the_output_a_script_ends_without_a_traceback(main: s
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("main", ["print('little')", "sys.exit(print('as argparse helps'))"])
+def test_output_that_a_full_disk_does_not_take_is_a_failure(main: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = ended(f"run_main(lambda: {main})", stdout=full)
+    expected = "error: Cannot write the output: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_a_mistake_that_cannot_be_printed_is_a_failure() -> None:
+    with open("/dev/full", "w") as full:
+        done = ended("def main(): raise UserError('no')\nrun_main(main)", stderr=full)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
 def test_a_script_runs_where_an_output_is_closed(closed: str) -> None:
     """``2>&-``, and whoever starts scripts without a console."""
