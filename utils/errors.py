@@ -21,7 +21,7 @@ def run_main(main: Callable[[], int | None]) -> None:
 
     A ``UserError`` becomes its message on standard error and status 1; Ctrl-C becomes one word
     and status 130. Where nobody reads the output any more, as behind ``| head``, it ends with
-    status 1; so it does on a full disk. Any other exception is a bug of ours and keeps its traceback.
+    status 1; so it does on a full disk. Any other exception is a bug and keeps its traceback.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this process; open to the end
