@@ -172,7 +172,7 @@ def steps_of(job: Job) -> Iterator[tuple[Run, Callable[[], object]]]:
 
             def step() -> None:
                 run_.schedule.set(1, 1)
-                train.train_one_step(run_, micro_batches)
+                train.finish_one_step(run_, micro_batches)
                 run_.state.ema.update(1)
 
             yield run_, step

@@ -24,6 +24,7 @@ from utils.checkpoints import seal_of
 from utils.console import say
 from utils.devices import bf16_warning, tf32_note
 from utils.files import write_text
+from utils.training.checkpointing import recompute_blocks
 from utils.training.checks import (
     check_best,
     check_deterministic,
@@ -35,7 +36,7 @@ from utils.training.distributed import Processes
 from utils.training.ema import ModelEma
 from utils.training.graphs import GraphedCompute, check_graph
 from utils.training.logs import RunLog
-from utils.training.optim import build_optimizer, checkpoint_blocks, has_batch_norm, set_backends
+from utils.training.optim import build_optimizer, has_batch_norm, set_backends
 from utils.training.plan import Pace, RunPlan
 from utils.training.run_folder import RunFolder
 from utils.training.same_start import data_facts, program_facts
@@ -172,7 +173,7 @@ def _build_parts(
         network.to(memory_format=torch.channels_last)
     ema = ModelEma(network, cfg.OPTIM.EMA)
     if cfg.OPTIM.GRADIENT_CHECKPOINTING:
-        checkpoint_blocks(network, network.checkpointed_blocks)
+        recompute_blocks(network, network.checkpointed_blocks)
     if cfg.OPTIM.COMPILE:
         network.compile_for_training()
     optimizer = build_optimizer(cfg, network)

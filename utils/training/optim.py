@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor, nn
 from yacs.config import CfgNode
-
-from utils.errors import UserError
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -71,48 +67,6 @@ def build_optimizer(cfg: CfgNode, network: nn.Module) -> torch.optim.Optimizer:
     return kind(
         groups, lr=optim.LR, betas=tuple(optim.BETAS), eps=optim.EPS, weight_decay=0.0, fused=True
     )  # type: ignore[call-arg]
-
-
-def checkpoint_blocks(network: nn.Module, blocks: tuple[type[nn.Module], ...]) -> None:
-    """Let modules of the classes ``blocks`` keep only their inputs for the way back.
-
-    What lies in between is computed a second time when the gradients need it: the same values for
-    less memory and about a third more time. Raises UserError where a network names no blocks.
-    """
-    if not blocks:
-        raise UserError(
-            f"{type(network).__name__} names no blocks to compute twice (checkpointed_blocks in "
-            "its file); leave OPTIM.GRADIENT_CHECKPOINTING False."
-        )
-    for module in network.modules():
-        if isinstance(module, blocks):
-            module.forward = functools.partial(
-                torch.utils.checkpoint.checkpoint,
-                module.forward,
-                use_reentrant=False,
-                context_fn=functools.partial(_contexts, module),
-            )
-
-
-def _contexts(
-    module: nn.Module,
-) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-    """What the first and the second computation of a checkpointed block run in."""
-    return contextlib.nullcontext(), _untracked_statistics(module)
-
-
-@contextlib.contextmanager
-def _untracked_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms count a batch once, although it passes a second time."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        yield
-    finally:
-        for norm, (momentum, num_batches) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, num_batches
 
 
 def has_batch_norm(network: nn.Module) -> bool:
