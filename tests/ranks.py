@@ -32,6 +32,7 @@ class At:
     rank: int | None = None  # None: all of them
     to_loaders: bool = False  # to its loader processes instead
     to_launcher: bool = False  # to the process that started it instead
+    to_group: bool = False  # to a group of its own and its loaders' instead
     then: tuple[signal.Signals, ...] = ()  # right behind it, and again when training has ended
 
 
@@ -111,6 +112,8 @@ def _train(
         Criterion.forward = _after_signal(Criterion.forward, at, at.step)
         train.score = _after_signal(train.score, at, at.image)
     sys.argv = ["train.py", *arguments]
+    if at and at.to_group:
+        os.setsid()
     prepare(environment["RANK"])
 
     def main() -> int | None:
@@ -133,7 +136,7 @@ def _after_signal(function: Callable, at: At, when: int) -> Callable:
             self = os.getppid() if at.to_launcher else os.getpid()
             for pid in loaders if at.to_loaders else [self]:
                 for number in (at.signal, *at.then):
-                    os.kill(pid, number)
+                    (os.killpg if at.to_group else os.kill)(pid, number)
         return function(*args, **kwargs)
 
     return call

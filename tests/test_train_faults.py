@@ -69,6 +69,21 @@ def test_dropout_goes_on_with_the_random_numbers_it_would_have_drawn(settings, t
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_signal_to_the_whole_group_reaches_no_loader(settings, tmp_path) -> None:
+    """As job schedulers and torchrun send it: the loaders get it too."""
+    settings += ["DATA.WORKERS", "1"]
+    straight = train_here(tmp_path, "straight", *settings)
+    at = At(signal.SIGTERM, step=5, to_group=True)
+    stopped = run_alone(tmp_path, "group", *settings, at=at)
+    assert stopped.statuses == [75], stopped.output
+    assert stopped.output.count("SIGTERM: finishing the step") == 1
+    resumed = train_here(tmp_path, "group", *settings, "--resume")
+    one, other = (
+        read_checkpoint(folder / "latest.pth")["network"] for folder in (straight, resumed)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_checkpoint_lies_on_the_disk_before_validation(settings, tmp_path) -> None:
     killed = run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, image=1))
     assert killed.statuses == [-9]

@@ -11,12 +11,15 @@ import torch
 from torch import nn
 
 from configs import load_config
-from models import build_model
+from data.pairs import find_pairs
+from models import build_model, load_weights
 from tests.helpers import ROOT, write_pairs
 from tests.ranks import train_here
 from tests.tiny_network import TinyNetwork, register
 from utils.checkpoints import Weights, read_checkpoint, read_weights, write_weights
 from utils.errors import UserError
+from utils.inference.restorer import Restorer
+from utils.metrics import score
 from utils.training.optim import build_optimizer, set_backends
 from utils.training.run_folder import RunFolder
 
@@ -65,6 +68,41 @@ def test_validation_within_epochs_several_sets_and_the_best_weights(settings, tm
         assert line["psnr"] == line["psnr_hard"] != line["psnr_easy"]
     with pytest.raises(UserError, match=r"VALIDATION\.BEST is 'rain'; .* \(easy, hard\)"):
         train_here(tmp_path, "none", *settings, "DATA.VAL", sets, "VALIDATION.BEST", "rain")
+
+
+def test_the_last_epoch_is_validated(settings, tmp_path) -> None:
+    more = ["VALIDATION.EVERY", "3", "OPTIM.EPOCHS", "4"]
+    folder = train_here(tmp_path, "run", *settings, *more)
+    assert [line["epoch"] for line in log_of(folder, "epoch") if "psnr" in line] == [3, 4]
+
+
+def test_latest_gives_the_averaged_weights(settings, tmp_path) -> None:
+    """They were validated."""
+    folder = train_here(tmp_path, "run", *settings, "OPTIM.EMA", "0.9", "OPTIM.EPOCHS", "1")
+    checkpoint, given = read_checkpoint(folder / "latest.pth"), read_weights(folder / "latest.pth")
+    for name, value in checkpoint["ema"].items():
+        assert torch.equal(given.state[name], value), name
+    weight = "body.0.weight"
+    assert not torch.equal(checkpoint["ema"][weight], checkpoint["network"][weight])
+
+
+def test_validation_restores_as_the_test_script_does(settings, tmp_path, monkeypatch) -> None:
+    """In tiles where the network names them. Its mean over the image shows where they end."""
+
+    def forward(self: TinyNetwork, rainy: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (rainy - self.body(rainy) + rainy.mean((2, 3), keepdim=True) / 4,)
+
+    monkeypatch.setattr(TinyNetwork, "forward", forward)
+    monkeypatch.setattr(TinyNetwork, "best_tile", 32)
+    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+    network = load_weights(folder / "best.safetensors")
+    rainy, clean = find_pairs(tmp_path / "easy")[1][0].read_uint8()
+    tiled, whole = (
+        score(Restorer(network, device=torch.device("cpu"), **tile)(rainy), clean, "rain13k").psnr
+        for tile in ({}, {"tile": "whole"})
+    )
+    assert log_of(folder, "epoch")[0]["psnr"] == pytest.approx(tiled, abs=1e-6)
+    assert abs(tiled - whole) > 0.01
 
 
 def test_weights_that_are_no_longer_among_the_best_go(tmp_path) -> None:

@@ -54,6 +54,7 @@ def reference(
     ema = copy.deepcopy(network).eval() if decay else network
     optimizer = torch.optim.Adam(network.parameters(), LR, BETAS, EPS)
     patches = TrainingPatches(DecodedPairs(train), Augmentation(geometry="dihedral"), SEED)
+    scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
     step, losses, scores, best = 0, [], [], None
     for epoch in range(1, EPOCHS + 1):
         order, epoch_loss = np.random.default_rng((SEED, epoch)).permutation(12), 0.0
@@ -69,10 +70,12 @@ def reference(
                 with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                     restored = network(rainy)[0].float()
                 loss = 0.5 * F.l1_loss(restored, clean) / PASSES
-                loss.backward()
+                scaler.scale(loss).backward()
                 epoch_loss += loss.item()
+            scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(network.parameters(), clip or math.inf)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             step += 1
             d = min(decay, step / (step + 9))
             for name, value in network.state_dict().items() if decay else ():
@@ -88,7 +91,12 @@ def reference(
 
 @pytest.mark.parametrize(
     ("decay", "clip", "precision"),
-    [(0.0, 0.0, "float32"), (0.5, 0.05, "float32"), (0.5, 0.05, "bf16")],
+    [
+        (0.0, 0.0, "float32"),
+        (0.3, 0.05, "float32"),  # reached after the third step
+        (0.3, 0.05, "bf16"),
+        (0.3, 0.05, "fp16"),
+    ],
 )
 def test_two_epochs_equal_a_plain_loop(monkeypatch, data, tmp_path, decay, clip, precision) -> None:
     register(monkeypatch)
@@ -109,7 +117,7 @@ def test_two_epochs_equal_a_plain_loop(monkeypatch, data, tmp_path, decay, clip,
         "OPTIM.BETAS",
         str(list(BETAS)),
     )
-    dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     expected = reference(train, val, decay, clip, dtype)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     epochs = [line for line in log if line["kind"] == "epoch"]
