@@ -93,10 +93,12 @@ def test_validation_restores_as_the_test_script_does(settings, tmp_path, monkeyp
         return (rainy - self.body(rainy) + rainy.mean((2, 3), keepdim=True) / 4,)
 
     monkeypatch.setattr(TinyNetwork, "forward", forward)
-    monkeypatch.setattr(TinyNetwork, "best_tile", 32)
-    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+    monkeypatch.setattr(TinyNetwork, "best_tile", 64)
+    large = write_pairs(tmp_path / "large", 1, 96, 112)
+    more = ["OPTIM.EPOCHS", "1", "DATA.VAL", str(large)]
+    folder = train_here(tmp_path, "run", *settings, *more)
     network = load_weights(folder / "best.safetensors")
-    rainy, clean = find_pairs(tmp_path / "easy")[1][0].read_uint8()
+    rainy, clean = find_pairs(large)[1][0].read_uint8()
     tiled, whole = (
         score(Restorer(network, device=torch.device("cpu"), **tile)(rainy), clean, "rain13k").psnr
         for tile in ({}, {"tile": "whole"})
