@@ -1,5 +1,5 @@
-# make demo   sets up .venv, makes pairs, derains them with the shipped network and with one that it
-#             trains in minutes, scores both
+# make demo   sets up .venv, makes pairs, trains a small network for minutes, restores held-out pairs
+#             with it and with the shipped network, and scores both
 # make test   sets up .venv, checks the style and the types, runs the tests
 #
 # make test-extras, test-slow, test-gpu: the tests of optional parts, the long ones, those of CUDA
@@ -22,12 +22,10 @@ demo: setup clean-demo
 	$(BIN)/python tools/make_rain.py --clean skimage --output demo/pairs --variants 8 \
 		--hold-out astronaut,chelsea \
 		--density 0.35 --length 45 --width 1.6 --brightness 0.6 --veil 0
-	$(BIN)/python test.py --input demo/pairs/val/input --output demo/results/petrichor/val
 	$(BIN)/python train.py --config configs/demo.yml
-	$(BIN)/python test.py --weights demo/runs/demo/best.safetensors \
-		--input demo/pairs/val/input --output demo/results/dmsr_s/val
-	$(BIN)/python evaluate.py --benchmark demo/results --datasets demo/pairs --sets val \
-		--methods dmsr_s petrichor --output demo/scores
+	$(BIN)/python test.py --config configs/demo.yml --config configs/petrichor.yml \
+		--weights demo/runs/demo/best.safetensors --weights weights/petrichor.safetensors \
+		TEST.SETS "[[demo/pairs/val, val]]" TEST.OUTPUT demo/results TEST.SCORES demo/scores
 	$(BIN)/python tools/compare.py --target demo/pairs/val \
 		--results demo/results/dmsr_s/val demo/results/petrichor/val \
 		--names "after minutes" "as shipped" --output demo/comparison.png
