@@ -18,8 +18,8 @@ import torch
 
 import test as script
 from models import build_model, load_weights
-from tests.helpers import ROOT, smooth_image, streaked
-from tests.ranks import FORK
+from tests.helpers import ROOT, smooth_image, streaked, write_pairs
+from tests.ranks import FORK, train_here
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 from utils.images import read_rgb
@@ -253,6 +253,25 @@ def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture
         with pytest.raises(SystemExit) as ended:
             script.main(arguments)
         assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_what_train_py_leaves_is_tested_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two networks of a user's own, trained on two folders and compared in one go."""
+    for split, count in (("train", 2), ("val", 2)):
+        write_pairs(Path("datasets") / split, count, 40, 48)
+    small = "MODEL.NAME nerd_rain_t AUGMENT.PATCH 32 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 1 SCHEDULE.WARMUP_EPOCHS 0 " \
+        "DATA.WORKERS 0 VALIDATION.SAMPLES_EVERY 0"  # fmt: skip
+    for name, rate in (("slow", "1e-4"), ("fast", "1e-2")):
+        train_here(Path("runs"), name, "OPTIM.LR", rate, *small.split())
+    assert run("--config", "runs/slow/config.yml", "--config", "runs/fast/config.yml") == 0
+    content = read_table()
+    assert [column["dataset"] for column in content["columns"]] == ["val"]
+    assert [row["method"] for row in content["rows"]] == ["rainy input", "slow", "fast"]
+    # the PSNR of the log is that of the table
+    for row in content["rows"][1:]:
+        lines = (Path("runs") / row["method"] / "log.jsonl").read_text().splitlines()
+        logged = [json.loads(line) for line in lines if "psnr" in line][-1]
+        assert logged["psnr"] == pytest.approx(row["scores"]["val"]["psnr"], abs=1e-3)
 
 
 def run_two(*arguments: object) -> None:
