@@ -259,8 +259,10 @@ def test_what_train_py_leaves_is_tested_as_it_is(capsys: pytest.CaptureFixture[s
     """Two networks of a user's own, trained on two folders and compared in one go."""
     for split, count in (("train", 2), ("val", 2)):
         write_pairs(Path("datasets") / split, count, 40, 48)
-    small = "MODEL.NAME nerd_rain_t AUGMENT.PATCH 32 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 1 SCHEDULE.WARMUP_EPOCHS 0 " \
-        "DATA.WORKERS 0 VALIDATION.SAMPLES_EVERY 0"  # fmt: skip
+    small = (
+        "MODEL.NAME nerd_rain_t AUGMENT.PATCH 32 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 1 "
+        "SCHEDULE.WARMUP_EPOCHS 0 DATA.WORKERS 0 VALIDATION.SAMPLES_EVERY 0"
+    )
     for name, rate in (("slow", "1e-4"), ("fast", "1e-2")):
         train_here(Path("runs"), name, "OPTIM.LR", rate, *small.split())
     assert run("--config", "runs/slow/config.yml", "--config", "runs/fast/config.yml") == 0

@@ -185,8 +185,9 @@ def test_sets_of_several_roots_stand_in_one_table(tmp_path: Path) -> None:
         write(folder / "input/1.png", images(1)["rainy input"])
         write(folder / "target/1.png", images(1)["clean"])
         write(results / "good" / name / "1.png", images(1)["good"])
-    write(data / "Rain13K/train/input/1.png", images(1)["rainy input"])
-    write(data / "Rain13K/train/target/1.png", images(1)["clean"])
+    for train in (data / "Rain13K/train", tmp_path / "elsewhere/mine/train"):
+        write(train / "input/1.png", images(1)["rainy input"])
+        write(train / "target/1.png", images(1)["clean"])
     for number in (1, 2):
         write(data / f"unused{number}/target/1.png", images(1)["clean"])
 
