@@ -1,6 +1,6 @@
 """Image files of data sets: which files count as images, reading them as RGB, writing PNG.
 
-Photographs of any other kind, with what belongs to their pixels: utils/inference/photos.py.
+utils/inference/photos.py reads photographs of every kind with their metadata.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _has_image_name(name: str) -> bool:
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """The images of ``folder`` by file name without suffix, in natural order.
 
-    Raises UserError where two files share a stem: which one is meant cannot be told.
+    Raises UserError if two files share a stem, since either could be meant.
     """
     by_stem: dict[str, Path] = {}
     for path in list_images(folder):
@@ -118,13 +118,13 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
         )
     refuse_damage(path, encoded)
     image = None
-    # A PNG without its end would make libpng print a line of its own.
+    # libpng would print a line of its own about a PNG without its end.
     cut_off = encoded.startswith(PNG_BEGINNING) and b"IEND" not in encoded
     if encoded and not cut_off:
         try:
             image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
         except cv2.error:
-            image = None  # said below, as for every other broken file
+            image = None  # reported below, as for every other broken file
     if image is None:
         raise UserError(unreadable(path))
     if image.dtype not in TYPES:
@@ -140,8 +140,7 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
 def refuse_damage(path: Path, encoded: bytes) -> None:
     """Raise UserError for a PNG or TIFF with damaged data.
 
-    A JPEG is decoded all the same, since damage spoils a part of it only: what its reader makes of
-    ``image_damage`` is the reader's decision.
+    Damage spoils a JPEG only in part, so it is decoded; its reader may ask ``image_damage``.
     """
     if not is_jpeg(encoded) and (damage := image_damage(encoded)):
         raise UserError(f"{path} is not a readable image: {damage}.")
@@ -167,7 +166,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def as_uint8(image: np.ndarray, path: Path) -> np.ndarray:
-    """An image of any type that is read as an 8-bit PNG would hold it, for training and scoring.
+    """An image of any type as an 8-bit PNG stores it, for training and scoring.
 
     Raises UserError naming ``path`` for float pixels that are not finite or not in [0, 1].
     """
@@ -178,7 +177,7 @@ def as_uint8(image: np.ndarray, path: Path) -> np.ndarray:
     broken = image.size - int(np.count_nonzero(np.isfinite(image)))
     if broken:
         raise UserError(f"{path} has {broken} pixel values that are NaN or infinite.")
-    # A network may overshoot [0, 1] a little; twice as far it is another range, such as 0..255.
+    # A network may overshoot [0, 1] a little; values this far off are in another range, as 0..255.
     if image.min() < -1 or image.max() > 2:
         raise UserError(
             f"{path} holds float values from {image.min():.4g} to {image.max():.4g}; float images "
@@ -188,21 +187,22 @@ def as_uint8(image: np.ndarray, path: Path) -> np.ndarray:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA as PNG, whole or not at all.
+    """Write an image as ``encode_png`` takes it, whole or not at all."""
+    content = encode_png(image)
+    atomic_write(path, lambda temporary: temporary.write_bytes(content))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """(H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA as the content of a PNG file.
 
     Values are uint8, uint16, or float32 in [0, 1], which are stored in 16 bits.
     """
     if image.dtype == np.float32:
         image = np.rint(np.clip(image, 0, 1) * 65535).astype(np.uint16)
-    stored = image
     if image.ndim == 3:
         order = [2, 1, 0, 3] if image.shape[2] == 4 else [2, 1, 0]  # OpenCV's
-        stored = np.ascontiguousarray(image[..., order])
-
-    def write(temporary: Path) -> None:
-        done, encoded = cv2.imencode(".png", stored)
-        if not done:
-            raise OSError(f"OpenCV cannot encode {image.shape} {image.dtype} as PNG")
-        temporary.write_bytes(encoded.tobytes())
-
-    atomic_write(path, write)
+        image = np.ascontiguousarray(image[..., order])
+    done, encoded = cv2.imencode(".png", image)
+    if not done:
+        raise UserError(f"OpenCV cannot encode {image.shape} {image.dtype} as PNG.")
+    return encoded.tobytes()

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
-    """The items in their order; while one is in use, a thread makes the next ``depth``."""
+    """The items in their order; while one is in use, a thread prepares the next ``depth``."""
     iterator = iter(items)
 
     def take() -> list[T]:
@@ -23,15 +23,15 @@ def read_ahead(items: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
     with ThreadPoolExecutor(1) as thread:
         coming = deque(thread.submit(take) for _ in range(depth + 1))
         while taken := coming.popleft().result():
-            yield taken.pop()  # nothing here keeps it: it may be large, and another is made next
+            yield taken.pop()  # not kept here, since it may be large
             coming.append(thread.submit(take))
 
 
 class WriteBehind:
-    """Runs calls in one thread, in their order, at most ``depth`` of them waiting.
+    """Runs calls in one thread, in their order, with at most ``depth`` of them waiting.
 
-    Leaving the block waits for all of them. An exception of a call comes out of the next ``submit``
-    or of leaving the block.
+    Leaving the block waits for all of them. An exception in a call is raised by the next ``submit``
+    or on leaving the block.
     """
 
     def __init__(self, depth: int = 2) -> None:

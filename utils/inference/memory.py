@@ -1,4 +1,4 @@
-"""How much memory a computation needs, and keeping freed memory at hand."""
+"""How much memory a computation needs, and keeping freed memory for the next one."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from utils.inference.tiling import Network, legal_size
 
 DEFAULT_MEMORY = 4 * 2**30
-# The side of the image that tells how much memory a network takes a pixel.
+# The side of the image on which the memory per pixel is measured.
 PROBE_SIZE = 128
-# What a process takes besides the tensors of a network: PyTorch, the weights.
+# Memory of a process besides the tensors of a network: PyTorch, the weights.
 FIXED_MEMORY = 2**29
-# Bytes that a network really takes for each byte of its living tensors: scratch memory inside
-# operators and gaps in the heap; measured 1.1 to 2.0 over all networks.
+# Bytes in use per byte of live tensors: scratch memory inside operators and gaps in the heap
+# come on top; measured 1.1 to 2.0 over all networks.
 MEMORY_FACTOR = 2.0
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Follows the bytes of all tensors that were made inside it and are still alive."""
+    """Tracks the bytes of all tensors that were created inside it and are still alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,23 +56,23 @@ class _LiveTensors(TorchDispatchMode):
 
 
 def peak_tensor_bytes(compute: Callable[[], object]) -> int:
-    """The most bytes that tensors made by ``compute`` take up together at any moment.
+    """The most bytes that tensors created by ``compute`` occupy together at any moment.
 
-    Scratch memory inside an operator is not seen; an allocator rounds and splits as well. Both
-    came to at most half as much again for the networks of this project.
+    Scratch memory inside operators and the allocator's rounding are not counted; they added at most
+    half as much again for the networks of this project.
     """
     with _LiveTensors() as tensors:
         compute()
     return tensors.peak
 
 
-# How devices other than CUDA say it, in a plain RuntimeError: Apple's, and the CPU.
+# What Apple's GPU and the CPU say, in a plain RuntimeError.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @contextlib.contextmanager
 def out_of_memory_suppressed() -> Iterator[None]:
-    """Leaves the block where the device runs out of memory; no other error is suppressed."""
+    """Suppresses the errors of a device that is out of memory, and no others."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -85,8 +85,8 @@ def out_of_memory_suppressed() -> Iterator[None]:
 class MemoryPlan:
     """How many pixels a network can take at once: measured once, corrected by what failed.
 
-    ``budget``: bytes that this process may use; None means 4 GiB, or 90% of what is free on a GPU.
-    ``compute`` runs the network on (1, 3, H, W) as restoring does, autocast included.
+    budget: bytes that this process may use; None means 4 GiB, or 90% of what is free on a GPU.
+    compute: runs the network on (1, 3, H, W) as restoring does, autocast included.
     """
 
     def __init__(
@@ -104,16 +104,16 @@ class MemoryPlan:
         self._bytes_per_pixel: float | None = None
 
     def pixels(self, image_bytes: int) -> float:
-        """How many pixels fit beside an image of ``image_bytes``, or 0 where not even one does."""
+        """How many pixels fit beside an image of ``image_bytes``; 0 if none do."""
         return min(self.limit, max(self._free(image_bytes), 0) / self.bytes_per_pixel)
 
     def halve(self, failed_pixels: int) -> None:
-        """Remember that so many pixels did not fit, and give the device's cache back."""
+        """Remember that so many pixels did not fit, and empty the cache."""
         self.limit = failed_pixels / 2
         self.empty_cache()
 
     def empty_cache(self) -> None:
-        """Give the memory that PyTorch keeps for its next tensors back to the device."""
+        """Release the memory that PyTorch caches for its next tensors."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
@@ -121,7 +121,7 @@ class MemoryPlan:
 
     @property
     def bytes_per_pixel(self) -> float:
-        """Infinite where not even the probe fits; then the smallest tile may."""
+        """Infinite if not even the probe fits; the smallest tile may still fit."""
         if self._bytes_per_pixel is None:
             side = legal_size(self.network, PROBE_SIZE)
             peak = math.inf
@@ -143,11 +143,11 @@ class MemoryPlan:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next tensor; whether it will.
+    """Make this process keep freed memory for its next tensors; returns whether it will.
 
-    By default large blocks go back to the kernel as soon as they are free and come again as pages
-    to be cleared, which takes a tenth of a network's time on a CPU. The peak stays as it is. Only
-    glibc, Linux's usual C library, can be told.
+    By default large blocks are returned to the kernel when they are freed, and their pages are
+    cleared when they are allocated again: a tenth of a network's time on a CPU. The peak does not
+    change. Only glibc, the usual C library of Linux, has this setting.
     """
     if sys.platform != "linux":
         return False

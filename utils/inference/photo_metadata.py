@@ -1,4 +1,4 @@
-"""What a photograph's file says beside its pixels: EXIF, colour profile, resolution, notes.
+"""The metadata of a photograph: EXIF, colour profile, resolution, and notes about what is lost.
 
 Notes are sentences for the user about everything in the file that its result does not keep.
 """
@@ -19,15 +19,15 @@ from utils.damage import DECODER_ERRORS, jpeg_damage
 from utils.png import PNG_BEGINNING, read_chunks
 from utils.tiff import TiffLayout
 
-# The entries of EXIF that describe the photograph; others tell where a file keeps its pixels.
+# The entries of EXIF that describe the photograph; others describe the layout of the file.
 EXIF_KEPT = {
     *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model),
     *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
     *(ExifTags.Base.HostComputer, ExifTags.Base.Copyright, ExifTags.Base.Rating),
 }
-# Sizes and a pointer that hold for the input's file alone.
+# Sizes and a pointer that apply to the input's file alone.
 EXIF_DROPPED = {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, 0xA005}
-# Colours by the number of ITU-T H.273 that HEIC, AVIF and PNG name them by; 1 is sRGB's.
+# Primaries by their numbers in ITU-T H.273, as HEIC, AVIF and PNG store them; 1 is sRGB's.
 PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 HDR_CURVES = {16: "PQ", 18: "HLG"}
 # What PNG's gAMA and cHRM hold for sRGB: white, red, green and blue as x and y.
@@ -43,7 +43,7 @@ def exif_orientation(exif: Image.Exif) -> int:
 
 
 def kept_exif(exif: Image.Exif) -> bytes | None:
-    """The block for an upright image without thumbnails; None where nothing is in it."""
+    """The block for an upright image without thumbnails; None if it would be empty."""
     kept = Image.Exif()
     try:
         for tag in EXIF_KEPT & set(exif):
@@ -57,19 +57,19 @@ def kept_exif(exif: Image.Exif) -> bytes | None:
         if len(block) > MAX_EXIF:
             kept.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
             block = kept.tobytes()
-    except DECODER_ERRORS:  # a damaged block is no part of the photograph
+    except DECODER_ERRORS:  # a damaged block
         return None
     return block if kept and len(block) <= MAX_EXIF else None
 
 
 def fitting_profile(profile: bytes | None, pixels: np.ndarray) -> bytes | None:
-    """The colour profile if it is one for the channels of the pixels."""
+    """The colour profile if it is for the channels of the pixels, else None."""
     space = b"GRAY" if pixels.ndim == 2 else b"RGB "
     return profile if profile and profile[16:20] == space else None
 
 
 def tiff_dpi(exif: Image.Exif) -> tuple[Any, Any] | None:
-    """What a TIFF says about its resolution; Pillow makes 1 dpi of nothing."""
+    """The resolution of a TIFF, or None; Pillow would say 1 dpi."""
     x, y = (exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
     unit = exif.get(ExifTags.Base.ResolutionUnit, 2)
     if x is None or y is None or unit not in (2, 3):
@@ -80,7 +80,7 @@ def tiff_dpi(exif: Image.Exif) -> tuple[Any, Any] | None:
 def kept_dpi(dpi: Any, turned: bool) -> tuple[float, float] | None:
     try:
         x, y = (float(value) for value in dpi or ())
-    except DECODER_ERRORS:  # none, or a damaged one
+    except DECODER_ERRORS:  # absent or damaged
         return None
     if not (0 < x < 1e6 and 0 < y < 1e6):
         return None
@@ -112,7 +112,7 @@ def notes_about(
 
 
 def xmp_notes(path: Path, xmp: object) -> list[str]:
-    """A sentence where there is XMP: it describes the input's file, turned and uncropped."""
+    """A sentence if there is XMP, which describes the input's file rather than the picture."""
     return [f"{path} has XMP metadata, which is left out."] if xmp else []
 
 
@@ -124,7 +124,7 @@ def _avif_bits(encoded: bytes) -> int:
 
 
 def gamut_notes(path: Path, encoded: bytes, exif: Image.Exif) -> list[str]:
-    """A sentence where a file without a profile says otherwise that its colours are not sRGB's."""
+    """A sentence about a file without a profile whose colours are not sRGB's by other metadata."""
     named = ""
     if encoded[4:8] == b"ftyp" and (place := encoded.find(b"colrnclx")) >= 0:
         named = _named_colours(*struct.unpack_from(">HH", encoded, place + 8))
@@ -147,7 +147,7 @@ def _named_colours(primaries: int, curve: int) -> str:
 
 
 def _png_colours(encoded: bytes) -> str:
-    """How the colours of a PNG differ from sRGB's by its chunks, of which the first here counts."""
+    """How the colours of a PNG differ from sRGB's: by cICP, or else by gAMA and cHRM."""
     chunks: dict[bytes, bytes] = {}
     for chunk in read_chunks(encoded):
         if chunk.kind == b"IDAT":
@@ -173,7 +173,7 @@ def _png_colours(encoded: bytes) -> str:
 def _page_notes(
     path: Path, encoded: bytes, header: Image.Image | None, layout: TiffLayout | None
 ) -> tuple[str, ...]:
-    """A sentence where a file holds more than the one image that is read."""
+    """A sentence about a file that holds more than the one image that is read."""
     is_mpo = header is not None and header.format == "MPO"  # a phone's other lens, or gain maps
     kind = "pages" if layout else "images" if is_mpo else "frames"
     try:

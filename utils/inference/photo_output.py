@@ -8,15 +8,15 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.images import encode_png
 from utils.inference.photos import Photo
 from utils.png import write_chunk
-from utils.tiff import BLACK_IS_ZERO, RGB
+from utils.tiff import ALPHA, BLACK_IS_ZERO, DEFLATE, RGB
 
 FORMATS = ("png", "jpg", "webp", "tiff")
 DEFAULT_QUALITY = 95
@@ -36,8 +36,8 @@ def check_size(path: Path, width: int, height: int) -> None:
 def write_photo(path: Path, photo: Photo, quality: int = DEFAULT_QUALITY) -> None:
     """Write in the format of the path's suffix (``FORMATS``), whole or not at all.
 
-    PNG and TIFF lose nothing, except that floats become 16 bits in PNG. JPEG and WebP hold 8 bits
-    at a ``quality`` of 1 to 100, where WebP at 100 loses nothing; JPEG drops alpha.
+    PNG and TIFF are lossless, except that floats become 16 bits in PNG. JPEG and WebP store 8 bits
+    at a ``quality`` of 1 to 100; WebP at 100 is lossless, and JPEG drops alpha.
     """
     check_size(path, photo.pixels.shape[1], photo.pixels.shape[0])
     suffix = path.suffix.lower()
@@ -54,30 +54,21 @@ def write_photo(path: Path, photo: Photo, quality: int = DEFAULT_QUALITY) -> Non
 
 
 def _png(photo: Photo) -> bytes:
-    pixels = photo.pixels
-    if pixels.dtype == np.float32:
-        pixels = np.rint(np.clip(pixels, 0, 1) * 65535).astype(np.uint16)
-    if pixels.ndim == 3:
-        pixels = np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
-    done, encoded = cv2.imencode(".png", pixels)
-    if not done:
-        raise UserError(f"OpenCV cannot encode {pixels.shape} {pixels.dtype} as PNG.")
-    chunks = b""
+    content, chunks = encode_png(photo.pixels), b""
     if photo.profile:
         chunks += write_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.profile))
     if photo.dpi:
-        x, y = (round(value / 0.0254) for value in photo.dpi)  # pixels a metre
+        x, y = (round(value / 0.0254) for value in photo.dpi)  # pixels per metre
         chunks += write_chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
     if photo.exif:
         chunks += write_chunk(b"eXIf", photo.exif.removeprefix(b"Exif\0\0"))
-    content = encoded.tobytes()
-    return content[:33] + chunks + content[33:]  # behind the signature and IHDR
+    return content[:33] + chunks + content[33:]  # after the signature and IHDR
 
 
 def _tiff(photo: Photo) -> bytes:
-    """A block of EXIF is a TIFF without pixels: here it gets some, deflated in one strip.
+    """A TIFF made of the EXIF block, which is one without pixels, and one strip of Deflate data.
 
-    Pillow stores no deep colours and no EXIF beside compressed ones, tifffile no tables of EXIF.
+    Pillow writes neither deep colours nor EXIF beside compressed pixels, tifffile no EXIF tables.
     """
     pixels = photo.pixels
     height, width, samples = (*pixels.shape, 1)[:3]
@@ -89,12 +80,12 @@ def _tiff(photo: Photo) -> bytes:
     base = ExifTags.Base
     tags[base.ImageWidth], tags[base.ImageLength] = width, height
     tags[base.BitsPerSample] = (8 * pixels.itemsize,) * samples
-    tags[base.Compression] = 8  # deflate
+    tags[base.Compression] = DEFLATE
     tags[base.PhotometricInterpretation] = BLACK_IS_ZERO if samples == 1 else RGB
     tags[base.SamplesPerPixel], tags[base.RowsPerStrip] = samples, height
     tags[base.StripByteCounts] = len(strip)
     if samples == 4:
-        tags[base.ExtraSamples] = 2  # alpha that does not touch the colours
+        tags[base.ExtraSamples] = ALPHA
     if pixels.dtype.kind == "f":
         tags[base.SampleFormat] = (3,) * samples
     if photo.dpi:
@@ -102,7 +93,7 @@ def _tiff(photo: Photo) -> bytes:
         tags[base.ResolutionUnit] = 2  # inches
     if photo.profile:
         tags[base.InterColorProfile] = photo.profile
-    tags[base.StripOffsets] = 0  # from the end of the tables, by which Pillow raises it
+    tags[base.StripOffsets] = 0  # after the tables, whose length Pillow adds
     content = tags.tobytes().removeprefix(b"Exif\0\0") + strip
     if len(content) >= 2**32:
         raise UserError(f"{width} x {height} pixels do not fit into TIFF; take png.")
@@ -118,7 +109,7 @@ def _lossy(photo: Photo, kind: str, quality: int) -> bytes:
     options = _metadata(photo)
     if kind == "JPEG":
         pixels = pixels[..., :3] if pixels.ndim == 3 else pixels
-        # At a high quality colours are kept at their full size.
+        # At a high quality colours keep their full resolution.
         options["subsampling"] = 0 if quality >= 90 else 2
     else:
         options |= {"lossless": quality == 100, "exact": True}
@@ -128,6 +119,6 @@ def _lossy(photo: Photo, kind: str, quality: int) -> bytes:
 
 
 def _metadata(photo: Photo) -> dict[str, Any]:
-    """What Pillow's writers take besides the pixels."""
+    """What Pillow writes besides the pixels."""
     given = {"icc_profile": photo.profile, "exif": photo.exif, "dpi": photo.dpi}
     return {name: value for name, value in given.items() if value}

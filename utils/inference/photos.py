@@ -1,10 +1,10 @@
-"""Photographs as people have them: every common format in, with what belongs to the pixels.
+"""Reading photographs of every common format, with what belongs to the pixels.
 
-    file --decoded once--> pixels (upright), colour profile, EXIF, DPI --restored--> PNG and others
+    file --decoded once--> pixels (upright), colour profile, EXIF, DPI, notes
 
 8-bit files are decoded by Pillow (HEIC by pillow-heif), deeper ones by OpenCV, since Pillow cuts
-them to 8 bits, and TIFFs that OpenCV mixes up by tifffile. ``utils/images.py`` reads the plain
-files of data sets.
+them to 8 bits, and TIFFs that OpenCV misreads by tifffile. ``utils/images.py`` reads the plain
+files of data sets, photo_output.py writes results.
 """
 
 from __future__ import annotations
@@ -49,29 +49,23 @@ from utils.tiff import (
     tiff_layout,
 )
 
-# The case of a suffix does not matter; what a file really is, its content tells.
+# In any case; the content decides which format a file really has.
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
     *(".gif", ".heic", ".heif", ".hif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 
-# Pillow's formats behind those suffixes; others, such as PostScript, would start programs. Before
-# version 11.3 it knows no AVIF.
-Image.init()
-PILLOW_FORMATS: list[str] = [
-    name
-    for name in ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "PPM")
-    if name in Image.OPEN
-]
-# Photographs of 100 megapixels and more are welcome.
+# Pillow's formats behind those suffixes; others, such as PostScript, would start programs.
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "PPM")
+# Photographs of 100 megapixels and more are allowed.
 Image.MAX_IMAGE_PIXELS = None
-# Its log would repeat what our sentences say.
+# Pillow's log would repeat our sentences.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# Sizes that only a damaged header claims; decoding them would take all memory. Plain colours reach
-# 1032 times their file by deflate, the one compression of TIFFs that tifffile decodes by itself.
+# Larger sizes are those of a damaged header; decoding them would take all memory. Deflate, the one
+# compression of TIFFs that tifffile decodes by itself, makes plain colours 1032 times smaller.
 MAX_DEFLATE = 1100
 ALWAYS_PLAUSIBLE = 100_000_000  # pixels
-MAX_PIXELS_A_BYTE = 10_000
+MAX_PIXELS_PER_BYTE = 10_000
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class Photo:
 
     ``pixels``: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, or float32 in [0, 1].
     Their colour space is that of ``profile``, an ICC profile; without one it is usually sRGB.
-    ``notes``: sentences for the user about what of the file was not taken.
+    ``notes``: sentences for the user about everything in the file that was left out.
     """
 
     pixels: np.ndarray
@@ -114,7 +108,7 @@ def read_photo(path: Path) -> Photo:
 def num_pixels(path: Path) -> int:
     """How many pixels an image file holds, by its header alone.
 
-    Raises UserError where that does not tell; some such files can be read all the same.
+    Raises UserError if the header does not say; some such files can still be read.
     """
     encoded = read_bytes(path)
     try:
@@ -172,7 +166,7 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
 
 
 def _open(encoded: bytes) -> Image.Image | None:
-    """Pillow's view of a file before its pixels are decoded; None where it knows none."""
+    """Pillow's view of a file before its pixels are decoded; None if it does not know the kind."""
     try:
         return Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS)
     except DECODER_ERRORS:
@@ -180,7 +174,7 @@ def _open(encoded: bytes) -> Image.Image | None:
 
 
 def _loads(header: Image.Image) -> bool:
-    """Whether Pillow decodes a file; asked before ``getexif``, which decodes a PNG in silence."""
+    """Whether Pillow decodes a file; asked before ``getexif`` hides that it does not."""
     try:
         header.load()
     except DECODER_ERRORS:
@@ -190,7 +184,7 @@ def _loads(header: Image.Image) -> bool:
 
 def _check_size(path: Path, header: Image.Image, encoded: bytes) -> None:
     width, height = header.size
-    if width * height > max(ALWAYS_PLAUSIBLE, MAX_PIXELS_A_BYTE * len(encoded)):
+    if width * height > max(ALWAYS_PLAUSIBLE, MAX_PIXELS_PER_BYTE * len(encoded)):
         raise UserError(
             f"{path} claims to hold {width} x {height} pixels in {len(encoded)} bytes; it is "
             "broken."
@@ -210,7 +204,7 @@ def _is_deep(header: Image.Image, encoded: bytes, layout: TiffLayout | None) -> 
 
 
 def _netpbm_white(encoded: bytes) -> int:
-    """The value that PPM and PGM files say is white."""
+    """The value of white in a PPM or PGM file; 255 for other files."""
     if encoded[:2] not in (b"P2", b"P3", b"P5", b"P6"):
         return 255
     return int(re.sub(rb"#[^\n]*", b"", encoded[:4096]).split(maxsplit=4)[3])
@@ -244,8 +238,8 @@ def _decode_deep(path: Path, encoded: bytes, layout: TiffLayout | None) -> np.nd
 
 
 def _is_for_tifffile(layout: TiffLayout) -> bool:
-    """Whether OpenCV fails: it mixes separate channels up, drops the alpha of gray, refuses five
-    channels and half floats, and reads the first page alone.
+    """Whether OpenCV misreads or refuses it: separate channels, gray with alpha, five channels,
+    half floats, pages other than the first.
     """
     if layout.bits <= 8:
         return False
@@ -256,7 +250,7 @@ def _is_for_tifffile(layout: TiffLayout) -> bool:
 
 
 def _transparent_gray(encoded: bytes) -> int | None:
-    """The value that a PNG of 16-bit gray calls transparent, which OpenCV does not look at."""
+    """The value that is transparent in a PNG of 16-bit gray, which OpenCV ignores."""
     for chunk in read_chunks(encoded):
         if chunk.kind == b"tRNS" and encoded[24:26] == b"\x10\0":
             return int.from_bytes(chunk.data[:2], "big")
@@ -288,7 +282,7 @@ def _by_tifffile(path: Path, encoded: bytes, refusal: str) -> np.ndarray:
 
 
 def _without_alpha_in_colours(pixels: np.ndarray) -> np.ndarray:
-    """RGBA whose colours were multiplied by alpha, with the colours as they were."""
+    """RGBA whose colours are multiplied by alpha, with the colours divided by it."""
     largest = 1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max
     alpha = pixels[..., 3:] / np.float64(largest)
     colours = (pixels[..., :3] / np.where(alpha > 0, alpha, 1)).clip(0, largest)
@@ -359,7 +353,7 @@ def _read_heif(path: Path, encoded: bytes) -> Photo:
 
 
 def _checked(path: Path, photo: Photo) -> Photo:
-    """Raises UserError for values that no image has; notes floats that are clipped."""
+    """Raises UserError for NaN and infinity; clips floats to [0, 1] with a note."""
     pixels = photo.pixels
     if pixels.dtype != np.float32:
         return photo

@@ -28,6 +28,7 @@ from utils.inference.tiling import (
     MIN_TILE,
     Grid,
     Network,
+    Tile,
     cheapest_grid,
     fixed_grid,
     legal_size,
@@ -66,8 +67,8 @@ class Restorer:
             self.options.notify(warning)
         self._memory = MemoryPlan(network, self.device, self.options.memory, self._probe)
         self._largest_batch = MAX_BATCH  # what the device turned out to hold
-        # By an image's shape: the frames of a video take the same tiles, reported once.
-        self._grids: dict[tuple[int, ...], Grid] = {}
+        # By what decides them: the frames of a video take the same tiles, reported once.
+        self._grids: dict[tuple[Tile, int | None, tuple[int, ...]], Grid] = {}
 
     @overload
     def __call__(self, image: np.ndarray) -> np.ndarray: ...
@@ -107,10 +108,10 @@ class Restorer:
         restored = None
         while restored is None:
             grid = self.choose_grid(colours)
-            # One context for all tiles: it casts the weights once.
+            # One context for all tiles, so that the weights are cast once.
             with _evaluating(self.network), self._autocast(), out_of_memory_suppressed():
                 restored = self._restore_tiled(colours, grid)
-            # Out here the exception no longer holds the tensors.
+            # Only out here does the exception no longer hold the tensors.
             if restored is None:
                 self._make_smaller(grid)
         if image.ndim == 2:
@@ -168,7 +169,7 @@ class Restorer:
         is_finite = torch.ones((), dtype=torch.bool, device=self.device)
         for i, row in enumerate(rows):
             first, stop, indices = bands[i]
-            band = source[first:stop].to(self.device, non_blocking=True)[indices]
+            band = source[first:stop].to(self.device, non_blocking=self._is_cuda)[indices]
             for j in range(0, len(columns), batch):
                 group = range(j, min(j + batch, len(columns)))
                 rainy = [band[:, column_indices[columns[k].start : columns[k].stop]] for k in group]
@@ -181,7 +182,8 @@ class Restorer:
             # Rows above the next tile are done; those that it shares wait for it.
             done = (rows[i + 1].start if i + 1 < len(rows) else height) - row.start
             restored[row.start : row.start + done].copy_(
-                _to_type(strip[:done, :width], image.dtype, source.dtype), non_blocking=True
+                _to_type(strip[:done, :width], image.dtype, source.dtype),
+                non_blocking=self._is_cuda,
             )
             strip = torch.cat([strip[done:], torch.zeros_like(strip[:done])])
         if not is_finite:  # waits for all that was queued
@@ -268,9 +270,10 @@ class Restorer:
 
     def choose_grid(self, image: np.ndarray) -> Grid:
         """How an image (H, W, 1 or 3) is cut; the same for all images of its shape."""
-        if image.shape not in self._grids:
-            self._grids[image.shape] = self._new_grid(image)
-        return self._grids[image.shape]
+        key = (self.options.tile, self.options.overlap, image.shape)
+        if key not in self._grids:
+            self._grids[key] = self._new_grid(image)
+        return self._grids[key]
 
     def _new_grid(self, image: np.ndarray) -> Grid:
         network, (height, width) = self.network, image.shape[:2]
@@ -281,9 +284,7 @@ class Restorer:
         usual_overlap = DEFAULT_OVERLAP if overlap is None else overlap
         if self.options.tile.word == "auto":
             if network.best_tile is not None:
-                overlap = (
-                    network.best_tile // 8 if self.options.overlap is None else self.options.overlap
-                )
+                overlap = network.best_tile // 8 if overlap is None else overlap
                 most = min(1.25 * network.best_tile**2, self._memory.limit)
                 return cheapest_grid(network, height, width, overlap, most)
             if whole.tile_pixels <= min(ALWAYS_FITS, self._memory.limit):
@@ -297,7 +298,7 @@ class Restorer:
         return grid
 
     def _fast_grid(self, image: np.ndarray, whole: Grid, overlap: int) -> Grid:
-        """The fastest tiles that fit into memory; tells where that makes them smaller."""
+        """The fastest tiles that fit into memory; reports if that makes them smaller."""
         height, width = image.shape[:2]
         fitting = self._memory.pixels(image.nbytes)
         wanted = CPU_TILE_PIXELS if self.device.type == "cpu" else math.inf
@@ -318,9 +319,10 @@ class Restorer:
         return max(1, min(int(self._memory.pixels(0) / grid.tile_pixels), self._largest_batch))
 
     def _make_smaller(self, grid: Grid) -> None:
-        """Remember that a grid was too much for the device: fewer tiles at a time come first.
+        """Remember that a grid does not fit into the device's memory.
 
-        Raises UserError where the tile cannot be smaller.
+        Fewer tiles at a time are tried first, then smaller ones. Raises UserError where the tile
+        cannot be smaller.
         """
         batch = self._tiles_at_a_time(grid)
         if batch > 1:
@@ -340,7 +342,7 @@ class Restorer:
             )
         self._memory.halve(grid.tile_pixels)
         self._grids.clear()
-        self.options.notify("The device ran out of memory; going on with smaller tiles.")
+        self.options.notify("The device ran out of memory; continuing with smaller tiles.")
 
 
 def _refusal(image: object) -> UserError:

@@ -1,4 +1,4 @@
-"""How an image is cut into tiles, and how their results are blended: geometry alone.
+"""The geometry of tiles: how an image is cut, and how the results are blended.
 
     image -> padded by reflection -> a grid of equal tiles that share borders -> weights that add
     up to 1
@@ -22,11 +22,11 @@ from utils.errors import UserError
 
 MIN_TILE = 64
 DEFAULT_OVERLAP = 32
-MAX_ASPECT = 2  # of a tile's longer side to the shorter
+MAX_ASPECT = 2  # longer side of a tile over the shorter
 
 
 class Network(Protocol):
-    """What restoring needs of a network; ``models.network.DerainingNetwork`` offers it."""
+    """What the restorer needs from a network; ``models.network.DerainingNetwork`` has it."""
 
     @property
     def size_multiple(self) -> int: ...
@@ -83,8 +83,8 @@ AUTO, WHOLE, RELEASED = Tile("auto"), Tile("whole"), Tile("released")
 class Span:
     """A tile's place along one axis: samples start to stop, and how much it counts in each.
 
-    ``weight`` is (stop - start,) float32; over all spans of an axis the weights of every sample
-    add up to 1.
+    ``weight`` is (stop - start,) float32; the weights of a sample over all spans of an axis add up
+    to 1.
     """
 
     start: int
@@ -128,8 +128,8 @@ def _round_up(size: int, multiple: int) -> int:
 def reflect_indices(length: int, wanted: int) -> np.ndarray:
     """The indices that continue ``length`` samples to ``wanted`` by reflection, (wanted,) int64.
 
-    The edge sample is not repeated; where one reflection is too short the samples go on to and
-    fro, so any length is enough: 3 samples to 8 are 0 1 2 1 0 1 2 1.
+    The edge sample is not repeated. Where one reflection is too short the samples go back and
+    forth, so any length will do: 3 samples become 8 as 0 1 2 1 0 1 2 1.
     """
     period = max(2 * (length - 1), 1)
     position = np.arange(wanted) % period
@@ -161,7 +161,7 @@ def fixed_grid(network: Network, height: int, width: int, tile: Tile, overlap: i
 
 
 def _axis(network: Network, length: int, tile: int, overlap: int) -> list[Span]:
-    """Tiles of ``tile`` samples along an axis; one alone where the axis is no longer than that."""
+    """Tiles of ``tile`` samples along an axis; a single one if the axis is not longer than that."""
     whole = legal_size(network, length)
     tile = legal_tile(network, tile)
     if tile >= whole:
@@ -182,9 +182,9 @@ def legal_tile(network: Network, tile: int) -> int:
 def cheapest_grid(
     network: Network, height: int, width: int, overlap: int, max_pixels: float
 ) -> Grid:
-    """The grid that costs the fewest pixels, of tiles of at most ``max_pixels``.
+    """The grid that computes the fewest pixels with tiles of at most ``max_pixels``.
 
-    A tile's longer side is at most twice the shorter. Where no tile is small enough, the smallest
+    The longer side of a tile is at most twice the shorter. If no tile is small enough, the smallest
     one is taken.
     """
     candidates = [
@@ -194,7 +194,7 @@ def cheapest_grid(
         if max(tile_h, tile_w) <= MAX_ASPECT * max(min(tile_h, tile_w), MIN_TILE)
     ]
     fitting = [candidate for candidate in candidates if candidate[0] <= max_pixels]
-    # Of grids that cost nearly the same, the one with fewer tiles shows the network more at once.
+    # Among grids of nearly the same cost, fewer tiles show the network more at once.
     _, _, tile_h, tile_w = (
         min(fitting, key=lambda tile: tile[0] * tile[1] * (1 + tile[1] / 500))
         if fitting
@@ -204,7 +204,7 @@ def cheapest_grid(
 
 
 def _possible_tiles(network: Network, length: int, overlap: int) -> list[tuple[int, int]]:
-    """The sides that a tile may have along an axis, each with the number of such tiles."""
+    """The sides that a tile may have along an axis, each with the number of tiles it makes."""
     whole, step = legal_size(network, length), _step(network)
     padded = _round_up(whole, step)
     sides = range(legal_tile(network, MIN_TILE), whole, step)
@@ -214,7 +214,7 @@ def _possible_tiles(network: Network, length: int, overlap: int) -> list[tuple[i
 
 
 def _count(length: int, tile: int, overlap: int, step: int) -> int:
-    """How many tiles an axis of ``length`` samples takes, whose starts are multiples of step."""
+    """How many tiles cover an axis of ``length`` samples if they start at multiples of step."""
     if tile >= length:
         return 1
     stride = max((tile - overlap) // step, 1) * step
@@ -225,15 +225,15 @@ def blended_spans(length: int, tile: int, overlap: int, step: int = 1) -> list[S
     """Evenly spread tiles over ``length`` samples, blended over up to ``overlap`` samples.
 
     ``length`` and ``tile`` are multiples of ``step``, and so are all starts; ``overlap`` is at
-    most half of ``tile``. A tile that is as long as the axis is alone.
+    most half of ``tile``. A tile as long as the axis covers it alone.
     """
     if tile >= length:
         return [Span(0, length, np.ones(length, np.float32))]
-    count = _count(length, tile, overlap, step) - 1  # of the tiles behind the first
+    count = _count(length, tile, overlap, step) - 1  # tiles after the first
     steps = (length - tile) // step
     starts = [steps * i // count * step for i in range(count + 1)]
 
-    # Where tiles meet, the next one takes over by a half cosine in the middle of what they share.
+    # Neighbours blend by a half cosine, in the middle of the samples that they share.
     middles = [(start + other + tile) / 2 for start, other in itertools.pairwise(starts)]
     shared = tile - max(np.diff(starts))
     ramp = min([overlap, shared, *np.diff(middles)])  # no ramp reaches into the next
@@ -258,7 +258,7 @@ def _rise(distance: np.ndarray, width: float) -> np.ndarray:
 def window_spans(length: int, window: int) -> list[Span]:
     """The releases' windows: side by side, the last one flush with the end.
 
-    Where the last one overlaps its neighbour, it gives only the samples that are missing.
+    Where the last one overlaps its neighbour, it contributes only the samples that are missing.
     """
     starts = [*range(0, length - window, window), max(length - window, 0)]
     spans, covered = [], 0
