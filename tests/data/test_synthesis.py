@@ -153,6 +153,27 @@ def test_harvested_rain_is_a_share_of_its_own(photos: Path) -> None:
     assert harvested / 240 == pytest.approx(0.3 + 0.35 + 0.1 * 0.35 / 0.45, abs=0.07)
 
 
+def test_all_shares_at_once_are_those_that_were_asked_for(photos: Path) -> None:
+    """Light rain is told by its PSNR, layers by being even, dry photographs by both at once."""
+    for path in photos.iterdir():
+        write_png(path, np.full((60, 60, 3), (30, 20, 45), np.uint8))
+    heavy = {"density": 1.0, "brightness": 0.7, "veil": 0.0, "unevenness": 0.0, "screen": 0.0}
+    mixture = Mixture(layers=0.4, light=0.25, dry=0.15, fixed=heavy)
+    drawn = patches(photos, mixture, relit=0.35)
+    counts = dict.fromkeys(("dry", "light", "layers", "synthetic", "relit"), 0)
+    for index in range(400):
+        rainy, clean, _ = drawn[Draw(1, index, 48)]
+        counts["relit"] += clean[:, 0, 0].tolist() != [30, 20, 45]
+        gain = (rainy.int() - clean.int()).float()
+        psnr = 10 * np.log10(255**2 / max(float(gain.square().mean()), 1e-9))
+        even = np.ptp(gain.numpy()) <= 1.5
+        kind = "dry" if psnr > 80 else "light" if psnr > 23 else "layers" if even else "synthetic"
+        counts[kind] += 1
+    expected = {"dry": 0.15, "light": 0.25, "layers": 0.4, "synthetic": 0.2, "relit": 0.35}
+    for kind, share in expected.items():
+        assert counts[kind] / 400 == pytest.approx(share, abs=0.06), counts
+
+
 def test_faint_rain_is_a_share_of_the_synthetic_rain(photos: Path) -> None:
     """Fine and soft rain is fainter in the middle: half of it adds less than 18 gray levels."""
     for path in photos.iterdir():
