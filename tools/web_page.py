@@ -4,23 +4,28 @@
     python tools/web_page.py
     python tools/web_page.py --weights runs/dmsr/best.safetensors --official dcsfn=THEIRS.pth
 
-opens http://127.0.0.1:7860, which only this machine reaches. The page loads nothing from elsewhere:
-its examples are scikit-image's photographs in this project's synthetic rain, and the browser is
-told to refuse other addresses. Visitors are served one after the other.
+serves http://127.0.0.1:7860 on this machine only; tools/web_guard.py refuses requests of other
+pages. The page loads nothing from elsewhere: its examples are scikit-image's photographs in this
+project's synthetic rain. Visitors are served one after the other; their pictures are removed after
+an hour and when the server ends.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import shlex
 import shutil
+import signal
+import socket
 import sys
 import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -34,9 +39,12 @@ from data.rain import Rain, add_rain
 from models import NETWORKS, SHIPPED_WEIGHTS, load_published, load_weights
 from models.network import DerainingNetwork
 from tools.make_rain import skimage_photos
+from tools.web_guard import MAX_JSON, Guard, Limits
 from utils.devices import add_device_option
 from utils.errors import UserError, run_main
+from utils.files import FileLock
 from utils.images import read_rgb, write_png
+from utils.inference import video
 from utils.inference.memory import keep_freed_memory
 from utils.inference.photo_output import write_photo
 from utils.inference.photos import SUFFIXES, num_pixels, read_photo
@@ -51,18 +59,15 @@ EXAMPLES = {
 EXAMPLE_SIDE = 480  # pixels; a network takes a second or two for it
 MOST_VISITORS = 20  # waiting
 KEPT_SECONDS = 3600  # pictures of visitors
-# What the browser may load: this server's files and what the page itself makes.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'"
-)
+FOLDER, LOCK = "petrichor-", "web_page.lock"  # of visitors' pictures, among temporary files
+STYLE = Path(__file__).with_suffix(".css")
+SCRIPT = Path(__file__).with_suffix(".js")
 
 
 def main() -> None:
     args = parse_arguments()
     for path in (*args.weights, *(path for _, path in args.official)):
-        if not path.is_file():  # told now, not to the first visitor
+        if not path.is_file():  # reported now, not to the first visitor
             raise UserError(f"There is no file {path}.")
     weights: dict[str, Callable[[], DerainingNetwork]] = {}
     if SHIPPED_WEIGHTS.is_file():
@@ -73,8 +78,12 @@ def main() -> None:
     if not weights:
         raise UserError(f"{SHIPPED_WEIGHTS} is missing; name a file with --weights.")
     keep_freed_memory()
-    with tempfile.TemporaryDirectory(prefix="petrichor-") as folder:
-        serve(Deraining(weights, args.device, int(args.max_megapixels * 1e6)), Path(folder), args)
+    # Both end the process at once by default, and would leave the pictures. uvicorn, once it runs,
+    # waits for SIGTERM itself and raises it again when it has ended.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+    with visitors_folder() as folder:
+        serve(Deraining(weights, args.device, int(args.max_megapixels * 1e6)), folder, args)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -82,7 +91,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--weights", type=Path, nargs="+", default=[], metavar="FILE", help="of this project"
+        "--weights", type=Path, nargs="+", default=[], metavar="FILE", help="this project's own"
     )
     parser.add_argument(
         "--official",
@@ -92,15 +101,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=FILE",
         help="a network and its authors' checkpoint",
     )
-    parser.add_argument("--port", type=port, default=7860, help="default: 7860; 0: any free one")
+    parser.add_argument("--port", type=port, default=7860, help="0: any free one (default: 7860)")
     parser.add_argument(
         "--max-megapixels",
         type=megapixels,
         default=25.0,
         metavar="N",
-        help="larger photographs are refused (default: 25)",
+        help="refuse larger photographs (default: 25)",
     )
-    parser.add_argument("--no-browser", action="store_true", help="opens no browser")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     add_device_option(parser)
     return parser.parse_args(arguments)
 
@@ -110,7 +119,9 @@ def name_and_file(text: str) -> tuple[str, Path]:
     if not (equals and file):
         raise argparse.ArgumentTypeError(f"{text} is not NAME=FILE, such as dcsfn=model.pth")
     if name not in NETWORKS:
-        raise argparse.ArgumentTypeError(f"{name!r} is no network; known are {', '.join(NETWORKS)}")
+        raise argparse.ArgumentTypeError(
+            f"{name!r} is not a network; known are {', '.join(NETWORKS)}"
+        )
     return name, Path(file)
 
 
@@ -129,9 +140,9 @@ def megapixels(text: str) -> float:
 
 
 class Deraining:
-    """What the page does, without the page; for several visitors one after the other.
+    """What the page does, without the page; serves several visitors one after the other.
 
-    weights: what the visitor picks from -> a function that loads that network.
+    weights: name that the visitor chooses -> a function that loads that network.
     """
 
     def __init__(
@@ -155,14 +166,19 @@ class Deraining:
     ) -> tuple[Path, Path, list[str]]:
         """Derain a photograph; PNG files of it before and after, in ``folder``, and notes on it.
 
-        Raises UserError for a file that is no photograph and for one that is too large.
+        Raises UserError for a file that is not a photograph and for one that is too large.
         """
-        # By the header alone: decoding is what a huge picture would kill this with.
+        if path.suffix.lower() in video.SUFFIXES:
+            raise UserError(
+                f"{path.name} is a video; this page takes photographs. For videos: "
+                f"python test.py --input {shlex.quote(path.name)}"
+            )
+        # From the header alone: decoding a huge picture would exhaust the memory.
         pixels = num_pixels(path)
         if pixels > self.max_pixels:
             raise UserError(
                 f"{path.name} has {pixels / 1e6:.4g} megapixels; this page takes up to "
-                f"{self.max_pixels / 1e6:g}, test.py any number."
+                f"{self.max_pixels / 1e6:g}, test.py takes any number."
             )
         with self._turn:
             photo = read_photo(path)
@@ -178,8 +194,37 @@ class Deraining:
         return before, after, notes
 
 
+@contextlib.contextmanager
+def visitors_folder() -> Iterator[Path]:
+    """A temporary folder that is removed in the end, as are those of servers that were killed."""
+    remove_left_over()
+    while True:
+        with tempfile.TemporaryDirectory(prefix=FOLDER, ignore_cleanup_errors=True) as name:
+            lock = FileLock(Path(name, LOCK))
+            # Another server that starts now may take an unlocked folder for a left-over one.
+            if lock.acquire() and lock.is_held:
+                try:
+                    yield Path(name)
+                finally:
+                    lock.release()
+                return
+            lock.release()
+
+
+def remove_left_over() -> None:
+    """Remove the folders of this user's servers that were killed; living ones hold their lock."""
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*/{LOCK}"):
+        folder = path.parent
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            continue
+        lock = FileLock(path)
+        if lock.acquire():
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+
+
 def remove_old(folder: Path, seconds: float) -> None:
-    """Remove the folders in ``folder`` that were made longer ago."""
+    """Remove the folders of results in ``folder`` that were made longer ago."""
     for old in folder.glob("results-*"):
         if time.time() - old.stat().st_mtime > seconds:
             shutil.rmtree(old)
@@ -196,63 +241,62 @@ def make_examples(folder: Path) -> list[Path]:
 
 
 def serve(deraining: Deraining, folder: Path, args: argparse.Namespace) -> None:
-    """Serve the page until Ctrl-C; all pictures lie in ``folder``."""
+    """Serve the page until a signal ends it; all pictures lie in ``folder``."""
     # Before Gradio is imported: it would report to its makers, and keep pictures elsewhere.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
+        import fastapi
         import gradio as gr
-        from starlette.middleware import Middleware
+        import uvicorn
     except ImportError as error:
         raise UserError("The page is made with Gradio; run: pip install gradio") from error
 
     (folder / "examples").mkdir()
     page = build_page(gr, deraining, folder, make_examples(folder / "examples"))
-    # Fonts of the system; Gradio's own themes load theirs from Google.
-    theme = gr.themes.Default(
-        primary_hue="blue",
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    )
-    try:
-        _, address, _ = page.queue(
-            max_size=MOST_VISITORS, default_concurrency_limit=1, api_open=False
-        ).launch(
+    page.queue(max_size=MOST_VISITORS, default_concurrency_limit=1, api_open=False)
+    megabytes = max(deraining.max_pixels * 6 // 10**6, 1)  # 16-bit RGB, not compressed
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", args.port))
+        except OSError as error:
+            raise UserError(
+                f"Port {args.port} is in use; choose another --port, or 0 for any free one."
+            ) from error
+        listener.listen()
+        number = listener.getsockname()[1]
+        application = gr.mount_gradio_app(
+            fastapi.FastAPI(openapi_url=None),
+            page,
+            path="/",
             server_name="127.0.0.1",
-            server_port=args.port or None,
-            max_file_size=f"{max(deraining.max_pixels * 6 // 10**6, 1)}mb",  # 16-bit RGB
-            theme=theme,
+            server_port=number,
             footer_links=[],
-            quiet=True,
+            run_history=False,  # which would be kept in the browser
+            max_file_size=f"{megabytes}mb",
             ssr_mode=False,
-            prevent_thread_lock=True,
-            app_kwargs={"middleware": [Middleware(OnlyOurs)]},
+            mcp_server=False,
+            pwa=False,
+            # Fonts of the system; Gradio's own themes load theirs from Google.
+            theme=gr.themes.Default(
+                primary_hue="blue",
+                font=["system-ui", "sans-serif"],
+                font_mono=["ui-monospace", "monospace"],
+            ),
+            css_paths=STYLE,
+            head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
         )
-    except OSError as error:
-        raise UserError(
-            f"Port {args.port} is taken; take another one with --port, or 0 for any."
-        ) from error
-    print(f"Open {address} in a browser; Ctrl-C ends it.", flush=True)
-    if not args.no_browser:
-        webbrowser.open(address)
-    page.block_thread()
-
-
-class OnlyOurs:
-    """Tells the browser with every answer to load nothing from other addresses."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", POLICY.encode())
-                message["headers"] = [*message.get("headers", []), policy]
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy)
+        limits = Limits(request=megabytes * 10**6 + MAX_JSON)
+        config = uvicorn.Config(
+            Guard(application, folder, limits), log_level="warning", timeout_graceful_shutdown=1
+        )
+        address = f"http://127.0.0.1:{number}"
+        print(f"Open {address} in a browser; Ctrl-C ends it.", flush=True)
+        if not args.no_browser:
+            webbrowser.open(address)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def build_page(gr: Any, deraining: Deraining, folder: Path, examples: list[Path]) -> Any:
@@ -291,20 +335,24 @@ def build_page(gr: Any, deraining: Deraining, folder: Path, examples: list[Path]
 
     names = list(deraining.weights)
     with gr.Blocks(
-        title="Petrichor", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)
+        title="Petrichor",
+        analytics_enabled=False,
+        delete_cache=(600, KEPT_SECONDS),
+        fill_width=True,
     ) as page:
-        gr.Markdown("# Petrichor\nTakes rain out of photographs, on this machine alone.")
-        with gr.Row():
-            with gr.Column(scale=1, min_width=370):
+        gr.Markdown("# Petrichor\nRemoves rain from photographs, on this machine only.")
+        with gr.Row(elem_id="columns"):
+            with gr.Column(scale=1, min_width=300):
                 photo = gr.File(
                     label="Photo", file_types=["image", *SUFFIXES], height=120, elem_id="photo"
                 )
+                # For what web_page.js says about videos.
+                gr.HTML('<p id="refused" role="status"></p>', elem_id="refused-block")
                 gr.Markdown("or an example:")
                 gallery = gr.Gallery(
                     [str(path) for path in examples],
                     show_label=False,
                     columns=len(examples),
-                    height=125,
                     allow_preview=False,
                     interactive=False,
                     buttons=[],
@@ -314,9 +362,13 @@ def build_page(gr: Any, deraining: Deraining, folder: Path, examples: list[Path]
                 strength = gr.Slider(0, 1, value=1, step=0.05, label="Strength")
                 start = gr.Button("Derain", variant="primary", elem_id="derain")
                 download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
-            with gr.Column(scale=2):
+            with gr.Column(scale=2, min_width=300):
                 slider = gr.ImageSlider(
-                    label="Rainy | restored", interactive=False, max_height=640, elem_id="compare"
+                    label="Rainy | restored (the wheel zooms)",
+                    interactive=False,
+                    max_height=640,
+                    buttons=["fullscreen"],
+                    elem_id="compare",
                 )
                 notes = gr.Markdown(elem_id="notes")
         gallery.select(choose, None, photo)

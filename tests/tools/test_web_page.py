@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +26,7 @@ import torch
 from PIL import Image
 
 from models import build_model, load_weights
-from tests.helpers import read_until, smooth_image, start_script
+from tests.helpers import ROOT, read_until, smooth_image, start_script
 from tests.utils.evaluation.browser import chromium, set_screen
 from tools import web_page
 from utils import images
@@ -80,12 +84,17 @@ def test_what_cannot_be_derained_is_a_sentence(
     (tmp_path / "huge.png").write_bytes(huge)
     (tmp_path / "text.png").write_text("no photograph")
     for name, sentence in (
-        ("large", r"has 0\.0101 megapixels; this page takes up to 0\.01, test\.py any number"),
+        (
+            "large",
+            r"has 0\.0101 megapixels; this page takes up to 0\.01, test\.py takes any number",
+        ),
         ("huge", "has 1600 megapixels"),
         ("text", "not a readable image"),
+        ("a film", r"is a video; .* python test\.py --input 'a film\.mp4'"),
     ):
+        path = tmp_path / (f"{name}.mp4" if "film" in name else f"{name}.png")
         with pytest.raises(UserError, match=sentence):
-            deraining(tmp_path / f"{name}.png", "small", 1.0, tmp_path, lambda done, total: None)
+            deraining(path, "small", 1.0, tmp_path, lambda done, total: None)
 
 
 @pytest.mark.parametrize("kind", ["heic", "float tiff", "16-bit tiff"])
@@ -150,6 +159,33 @@ def test_results_of_former_visitors_go(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (0, 0))
     web_page.remove_old(tmp_path, 3600)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["examples", "results-new"]
+
+
+def test_left_over_folders_of_dead_servers_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of living servers, nor what has only a similar name."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("petrichor-dead", "petrichor-living", "petrichor-other"):
+        (tmp_path / name / "results-1").mkdir(parents=True)
+        (tmp_path / name / "results-1" / "photo.png").touch()
+    (tmp_path / "petrichor-dead" / "web_page.lock").touch()
+    code = (
+        "import sys; from pathlib import Path; from utils.files import FileLock\n"
+        "lock = FileLock(Path(sys.argv[1])); lock.acquire(); print(flush=True); sys.stdin.read()"
+    )
+    lock = tmp_path / "petrichor-living" / "web_page.lock"
+    command = [sys.executable, "-c", code, str(lock)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as living:
+        assert living.stdout.readline() == "\n"
+        with web_page.visitors_folder() as folder:
+            names = {path.name for path in tmp_path.iterdir()}
+            assert names == {"petrichor-living", "petrichor-other", folder.name}
+            assert (tmp_path / "petrichor-living" / "results-1" / "photo.png").exists()
+        living.communicate("")
+    assert {path.name for path in tmp_path.iterdir()} == {"petrichor-living", "petrichor-other"}
 
 
 def test_a_long_name_is_no_trouble(deraining: web_page.Deraining, tmp_path: Path) -> None:
@@ -222,6 +258,57 @@ def address(weights: Path) -> Iterator[str]:
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(60)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_no_signal_leaves_photographs(
+    number: int, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="Gradio is not installed")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    arguments = ("--weights", weights, "--port", 0, "--no-browser")
+    server = start_script("tools/web_page.py", *arguments)
+    read_until(server, "Open http://")
+    (folder,) = tmp_path.glob("petrichor-*")
+    assert (folder / "examples" / "coffee.png").is_file()
+    server.send_signal(number)
+    assert server.wait(60) == {signal.SIGINT: 130}.get(number, 143)
+    assert list(tmp_path.glob("petrichor-*")) == []
+
+
+@pytest.mark.extras
+def test_strangers_and_aborted_uploads(address: str) -> None:
+    """Over the network: the guard's own tests say more."""
+    place = urlsplit(address)
+    for headers in (
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Origin": "http://evil.example"},
+    ):
+        for method, path in (("GET", "/"), ("OPTIONS", "/"), ("POST", "/gradio_api/upload")):
+            connection = HTTPConnection(place.hostname, place.port, timeout=60)
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            assert answer.status == 403
+            assert answer.getheader("Access-Control-Allow-Origin") is None
+    folders = Path(tempfile.gettempdir()).glob("petrichor-*/gradio")
+    before = {path for folder in folders for path in folder.rglob("*")}
+    with socket.create_connection((place.hostname, place.port)) as visitor:
+        visitor.sendall(
+            f"POST /gradio_api/upload HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 90000\r\n"
+            "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\nContent-Disposition: "
+            'form-data; name="files"; filename="a.png"\r\n\r\nhalf'.encode()
+        )
+    folders = Path(tempfile.gettempdir()).glob("petrichor-*/gradio")
+    assert {path for folder in folders for path in folder.rglob("*")} == before
+    body = json.dumps(
+        {"data": [{"path": "http://127.0.0.1:1/a", "meta": {"_type": "gradio.FileData"}}]}
+    )
+    connection = HTTPConnection(place.hostname, place.port, timeout=60)
+    kind = {"Content-Type": "application/json"}
+    connection.request("POST", "/gradio_api/call/derain", body, kind)
+    answer = connection.getresponse()
+    assert answer.status == 403 and b"addresses are not fetched" in answer.read()
 
 
 @pytest.mark.extras
@@ -301,6 +388,15 @@ def test_the_page_in_a_browser(address: str, weights: Path, tmp_path: Path) -> N
         browser.find_element("id", "derain").click()
         wait(browser, "document.body.innerText.includes('Drop a photo first')")
 
+        # A video is not uploaded.
+        (tmp_path / "film.mp4").write_bytes(b"film")
+        wait(browser, "document.querySelector('#photo input[type=file]')")
+        chooser = browser.find_element("css selector", "#photo input[type=file]")
+        browser.execute_script("arguments[0].removeAttribute('accept')", chooser)
+        chooser.send_keys(str(tmp_path / "film.mp4"))
+        wait(browser, "document.body.innerText.includes(\"python test.py --input 'film.mp4'\")")
+        assert "MB" not in browser.find_element("id", "photo").text
+
         # Nothing from other addresses, and nothing that the browser had to refuse.
         hosts = set()
         for entry in browser.get_log("performance"):
@@ -337,3 +433,45 @@ def fetch(url: str) -> np.ndarray:
     """A PNG of the server as RGB."""
     with urlopen(url) as answer:
         return cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+@pytest.mark.extras
+def test_the_page_at_the_widths_of_screens(address: str) -> None:
+    """The result beside the photo where there is room, all examples whole, zoom by the wheel."""
+    with chromium() as browser:
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+
+        boxes = """return Object.fromEntries(["#photo", "#compare", "#examples", "#derain"].map(
+            x => [x, document.querySelector(x).getBoundingClientRect().toJSON()]))"""
+        pictures = """return [...document.querySelectorAll("#examples img")].map(
+            x => x.getBoundingClientRect().toJSON())"""
+        for width, height in ((400, 800), (1000, 800), (1280, 800)):
+            set_screen(browser, width, height)
+            browser.get(address)
+            loaded = "[...document.querySelectorAll('#examples img')].every(x => x.naturalWidth)"
+            wait(browser, f"document.querySelectorAll('#examples img').length == 3 && {loaded}")
+            places = browser.execute_script(boxes)
+            photo, compare, examples = (places[x] for x in ("#photo", "#compare", "#examples"))
+            for picture in browser.execute_script(pictures):
+                assert examples["left"] < picture["left"] and picture["right"] < examples["right"]
+                assert examples["top"] < picture["top"] and picture["bottom"] < examples["bottom"]
+                assert picture["width"] == pytest.approx(picture["height"], abs=1) and (
+                    picture["width"] > 80
+                )
+            if width == 400:
+                assert compare["left"] == photo["left"]
+                assert places["#derain"]["bottom"] < height
+            else:
+                assert compare["left"] > photo["right"] and compare["top"] == photo["top"]
+                assert compare["width"] > 1.5 * photo["width"]
+            assert browser.execute_script("return document.documentElement.scrollWidth") == width
+        browser.find_element("css selector", "#examples button").click()
+        wait(browser, "document.querySelector('#photo').innerText.includes('astronaut')")
+        derain(browser, 480)
+        size = f"{PICTURES}[0].getBoundingClientRect().width"
+        before = browser.execute_script(f"return {size}")
+        origin = ScrollOrigin.from_element(browser.find_element("css selector", "#compare img"))
+        for _ in range(8):  # each makes it larger by a twentieth
+            ActionChains(browser).scroll_from_origin(origin, 0, -100).perform()
+        wait(browser, f"{size} > {1.3 * before}")

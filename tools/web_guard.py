@@ -1,0 +1,245 @@
+"""Who may use the local page, and how much they may send: an ASGI application around its own.
+
+A web server on 127.0.0.1 is not private by itself: any page that the user has open may send it
+requests, and a name that resolves to 127.0.0.1 makes that page's requests look like the server's
+own (DNS rebinding). So every request must name this server's own address as its host and, if it has
+one, its origin; all others are refused before their body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+# What the browser may load: this server's files and what the page itself makes.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'"
+)
+MAX_JSON = 2**20  # bytes of a request that holds no file
+CHUNK = 2**16
+# An address of another machine where the path of a file is expected.
+ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*:|//|\\\\|/\\|\\/)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What visitors may send.
+
+    request: bytes of one upload.
+    folder: bytes of all visitors' files together.
+    silence: seconds without a byte after which an upload is given up.
+    upload: seconds that an upload may take as a whole.
+    """
+
+    request: int
+    folder: int = 4 * 2**30
+    silence: float = 30
+    upload: float = 600
+
+
+class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
+    """A request that is answered with a status and one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Guard:
+    """Wraps an ASGI application; ``folder`` holds all files of visitors.
+
+    The body of a request is received whole before the application sees any of it, uploads in a
+    file without a name. So an upload that is aborted leaves nothing behind, whatever ends it.
+    """
+
+    def __init__(self, application: Application, folder: Path, limits: Limits) -> None:
+        self.application, self.folder, self.limits = application, folder, limits
+        self._num_arriving = 0  # bytes of uploads that are being received
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.application(scope, receive, send)
+            return
+        if scope["type"] != "http":  # the page uses no websockets
+            await send({"type": "websocket.close", "code": 1008})
+            return
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode())
+                message["headers"] = [*message.get("headers", []), policy]
+            await send(message)
+
+        try:
+            self._check_sender(scope)
+            if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+                await self.application(scope, receive, send_with_policy)
+            elif _header(scope, b"content-type").startswith("multipart/"):
+                await self._upload(scope, receive, send_with_policy)
+            else:
+                body = _checked_json(await self._small_body(scope, receive))
+                again = _replay(io.BytesIO(body), len(body), receive)
+                await self.application(scope, again, send_with_policy)
+        except Refusal as refusal:
+            await _answer(send_with_policy, refusal)
+
+    def _check_sender(self, scope: MutableMapping[str, Any]) -> None:
+        """Raises Refusal for hosts and origins other than this server's own address."""
+        port = scope["server"][1]
+        own = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
+        if port == 80:  # which browsers leave out
+            own += ["127.0.0.1", "localhost"]
+        hosts = _headers(scope, b"host")
+        origins = _headers(scope, b"origin")
+        if (
+            len(hosts) != 1
+            or hosts[0].lower() not in own
+            or any(origin.lower() not in [f"http://{name}" for name in own] for origin in origins)
+        ):
+            raise Refusal(403, f"This page is served to http://{own[0]} only.")
+        if "://" in unquote(scope["path"]):
+            raise Refusal(403, "This page serves its own files only.")
+
+    async def _small_body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+        self._check_length(scope, MAX_JSON)
+        body = bytearray()
+        async for part in self._parts(receive):
+            body += part
+            if len(body) > MAX_JSON:
+                raise _too_large(MAX_JSON)
+        return bytes(body)
+
+    async def _upload(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Receive an upload whole, then let the application have it."""
+        self._check_length(scope, self.limits.request)
+        num_stored = await asyncio.to_thread(_folder_bytes, self.folder)
+        num_bytes = 0
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            try:
+                async for part in self._parts(receive):
+                    num_bytes += len(part)
+                    self._num_arriving += len(part)
+                    if num_bytes > self.limits.request:
+                        raise _too_large(self.limits.request)
+                    if num_stored + self._num_arriving > self.limits.folder:
+                        raise Refusal(
+                            507, "Too many photographs are waiting here; try again in an hour."
+                        )
+                    file.write(part)
+            finally:
+                self._num_arriving -= num_bytes
+            file.seek(0)
+            await self.application(scope, _replay(file, num_bytes, receive), send)
+
+    def _check_length(self, scope: MutableMapping[str, Any], limit: int) -> None:
+        """Refuse what announces to be too large, before it is read."""
+        length = _header(scope, b"content-length")
+        if length.isdecimal() and int(length) > limit:
+            raise _too_large(limit)
+
+    async def _parts(self, receive: Receive) -> Any:
+        """The body of a request part by part; raises Refusal where the sender is silent or slow."""
+        end = time.monotonic() + self.limits.upload
+        while True:
+            patience = min(self.limits.silence, end - time.monotonic())
+            try:
+                message = await asyncio.wait_for(receive(), max(patience, 0))
+            except asyncio.TimeoutError:
+                raise Refusal(408, "The upload took too long; try again.") from None
+            if message["type"] == "http.disconnect":
+                raise Refusal(400, "The upload was aborted.")
+            yield message.get("body", b"")
+            if not message.get("more_body", False):
+                return
+
+
+def _headers(scope: MutableMapping[str, Any], name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+
+
+def _header(scope: MutableMapping[str, Any], name: bytes) -> str:
+    return next(iter(_headers(scope, name)), "").strip().lower()
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, f"At most {limit / 2**20:.4g} MiB can be sent at once.")
+
+
+def _checked_json(body: bytes) -> bytes:
+    """A body whose files are paths, not addresses that the server would fetch.
+
+    It is written anew, so that the application reads what was checked. Raises Refusal.
+    """
+    if not body:
+        return body
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "The request is not JSON.") from None
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str) and ADDRESS.match(path):
+                raise Refusal(403, "A file must have been uploaded; addresses are not fetched.")
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return json.dumps(content).encode()
+
+
+def _folder_bytes(folder: Path) -> int:
+    """The size of all files in a folder; those that are removed meanwhile do not count."""
+    total, waiting = 0, [str(folder)]
+    while waiting:
+        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+def _replay(body: IO[bytes], num_bytes: int, receive: Receive) -> Receive:
+    """Gives a body that was received already, then what comes after it (a disconnection)."""
+    is_given = False
+
+    async def receive_again() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        part = body.read(CHUNK)
+        is_given = body.tell() >= num_bytes
+        return {"type": "http.request", "body": part, "more_body": not is_given}
+
+    return receive_again
+
+
+async def _answer(send: Send, refusal: Refusal) -> None:
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"connection", b"close"),  # the rest of a body must not be taken for a request
+    ]
+    start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": str(refusal).encode()})
