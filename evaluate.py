@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     if args.leaderboard:
         return show_leaderboard(args.leaderboard)
-    # first of all: it shows whether --output can be written
+    # first, because it shows whether --output can be written
     cache = ScoreCache(args.output / "score_cache.jsonl", fresh=args.fresh)
     protocol = NIQE if args.no_reference else args.protocol
     facts, weights = read_facts(args.facts) if args.facts else ({}, {})
@@ -170,7 +170,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--leaderboard", type=Path, metavar="ROOT", help="collect the --output folders of runs"
     )
     parser.add_argument("--target", type=Path, metavar="FOLDER", help="clean images, or a data set")
-    parser.add_argument("--input", type=Path, metavar="FOLDER", help="rainy images, one more row")
+    parser.add_argument(
+        "--input", type=Path, metavar="FOLDER", help="rainy images, scored as a row of their own"
+    )
     parser.add_argument(
         "--datasets",
         type=Path,
@@ -182,8 +184,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--match",
         default="",
         metavar="PATTERN",
-        help="regular expression: what its groups hold is what the names of a pair share; "
-        "'(\\d+)' pairs by the first number (default: recognised)",
+        help="regular expression whose groups match what the names of a pair share; '(\\d+)' pairs "
+        "by the first number (default: recognised)",
     )
     parser.add_argument(
         "--rainy-half",
@@ -247,7 +249,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--fresh", action="store_true", help="score unchanged images again")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="images at a time (default: one a core)"
+        "--workers", type=int, metavar="N", help="images at a time (default: one per core)"
     )
     add_task_options(parser)
     args = parser.parse_args(arguments)

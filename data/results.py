@@ -31,7 +31,7 @@ def set_folders(folder: Path, match: str = "") -> tuple[Path | None, Path | None
 
 
 def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobResult:
-    """Find every image of a job and its partner; name those without one.
+    """Find every image of a job and its partner; images without one are problems.
 
     ``match`` is the user's pattern for names, as in ``pair_names``; ``half`` says which half of
     side-by-side files is rainy, as in ``find_sides``.
@@ -66,7 +66,7 @@ def _sides(job: ScoringJob, match: str, half: str) -> Sides:
         else:
             if job.rainy or sides.layout != "side_by_side":
                 return sides
-        # Clean images of two alike halves, or pairs side by side: the size of a result tells.
+        # Clean images with two alike halves, or pairs side by side: the size of a result decides.
     rainy, clean = (images_by_name(f) if f else {} for f in (job.rainy, job.clean))
     return Sides("folders", rainy, clean)
 
@@ -144,10 +144,10 @@ def _one_each(
     clean: dict[str, Path | None],
     expected: Named,
 ) -> JobResult:
-    """A result for each of ``expected``, which ``partners`` tells; ``clean`` is what it is held to.
+    """One result for each of ``expected``, found by ``partners`` and compared with ``clean``.
 
-    An image is called as the expected one, whatever a method calls its results, so that methods
-    stand beside each other.
+    An image has the name of the expected one, whatever a method calls its results, so that the
+    methods of a table share their names.
     """
     result_of: dict[str, str] = {}
     extra = []

@@ -3,8 +3,8 @@
     python examples/compare_methods.py --target datasets/val/target --output comparison \\
         --results results/petrichor results/dmsr
 
-writes comparison/table.csv, with the scores of every image, and comparison/figure.png, and prints
-the means. It shows how this project is used as a library; evaluate.py does the same for whole
+writes comparison/table.csv with the scores of every image and comparison/figure.png, and prints
+the means. It shows how to use this project as a library; evaluate.py does the same for whole
 benchmarks, and tools/compare.py draws the figure of a paper.
 """
 
@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--target", type=Path, required=True, help="folder of the clean images")
-    parser.add_argument("--results", type=Path, nargs="+", required=True, help="one a method")
+    parser.add_argument(
+        "--results", type=Path, nargs="+", required=True, help="one folder per method"
+    )
     parser.add_argument("--output", type=Path, default=Path("comparison"))
     parser.add_argument("--protocol", choices=PROTOCOLS, default="rain13k")
     args = parser.parse_args(arguments)
@@ -54,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def score_folder(folder: Path, clean: Mapping[str, Path], protocol: str) -> dict[str, Score]:
-    """PSNR and SSIM of every clean image's restored one, which has the same name but the suffix.
+    """PSNR and SSIM of each clean image and its result, which has the same name without suffix.
 
-    Raises UserError where one is missing: a mean over fewer images could not be compared.
+    Raises UserError if a result is missing: means over different images cannot be compared.
     """
     restored = images_by_stem(folder)
     if missing := clean.keys() - restored.keys():
@@ -68,7 +70,7 @@ def score_folder(folder: Path, clean: Mapping[str, Path], protocol: str) -> dict
 
 
 def write_table(path: Path, scores: Mapping[str, Mapping[str, Score]]) -> None:
-    """One line an image, a PSNR and an SSIM for each method."""
+    """One line per image, with a PSNR and an SSIM for each method."""
     methods = list(scores)
     heads = ["image", *(f"{method} {name}" for method in methods for name in Score._fields)]
     lines = [[csv_text(head) for head in heads]]

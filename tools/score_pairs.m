@@ -2,8 +2,8 @@
 %
 %   octave-cli score_pairs.m FOLDER PROTOCOL NUMBER
 %
-% scores FOLDER/r/0.png .. against FOLDER/t/0.png .. and prints processor seconds a pair, mean PSNR
-% and mean SSIM. Reading the files is part of it. Needs octave and octave-image.
+% scores FOLDER/r/0.png ... against FOLDER/t/0.png ... and prints processor seconds per pair, mean PSNR
+% and mean SSIM. The time includes reading the files. Needs octave and octave-image.
 
 1;  % a script, not a function file
 

@@ -11,13 +11,13 @@ from utils.errors import UserError
 from utils.evaluation.published import read_csv
 
 COLUMNS = ("parameters", "macs", "seconds", "training_data")
-WEIGHTS = ("weights", "sha256")  # which file the figures belong to; they go into table.json
+WEIGHTS = ("weights", "sha256")  # the file that the figures belong to; written to table.json
 _UNITS = {"parameters": 1e6, "macs": 1e9}
 _DECIMALS = {"parameters": 2, "macs": 1, "seconds": 2}
 
 
 def read_facts(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """The columns of a table by method, and the weights that they belong to by method.
+    """The further columns of a table and the weights that they belong to, each by method.
 
     The file has a column ``method`` and any of ``COLUMNS`` and ``WEIGHTS``. Parameters and
     multiply-accumulates are whole numbers there and become millions and billions. Raises UserError

@@ -66,7 +66,7 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """One image by all methods; the clean image, where there is one, is also the last panel."""
+    """One image by all methods; the clean image, if there is one, is also the last panel."""
 
     name: str
     panels: list[Panel]
@@ -131,7 +131,7 @@ class Canvas:
         return axes
 
     def text(self, text: str, left: float, top: float, width: float) -> None:
-        """A line of text in the middle of ``width``, smaller where it would not fit."""
+        """A line of text centred in ``width``, in a smaller font if it would not fit."""
         text, size = fitting_text(text, width)
         place = ((left + width / 2) / self.width, 1 - (top + LINE_HEIGHT / 2) / self.height)
         self.figure.text(*place, text, size=size, ha="center", va="center_baseline")
@@ -191,7 +191,7 @@ def panel_height(
 
 
 def crops_height(boxes: Sequence[Box], width: float) -> float:
-    """The height at which crops side by side fill ``width``."""
+    """The height at which the crops, side by side, fill ``width``."""
     usable = width - (len(boxes) - 1) * GAP / 2
     return usable / sum(box.width / box.height for box in boxes)
 
@@ -248,7 +248,7 @@ def frame(axes: Axes, corner: tuple[float, float], width: int, height: int, colo
 
 
 def draw_error_scale(canvas: Canvas, left: float, top: float, width: float, height: float) -> None:
-    """The legend of the error maps, in the clean image's place."""
+    """The legend of the error maps, in place of the clean image's own."""
     canvas.text("|restored - clean| of 255", left, top + height / 2 - 1.7 * LINE_HEIGHT, width)
     axes = canvas.axes(left + 0.1 * width, top + height / 2 - LINE_HEIGHT / 2, 0.8 * width, 0.1)
     axes.set_axis_on()
@@ -264,7 +264,7 @@ def draw_error_scale(canvas: Canvas, left: float, top: float, width: float, heig
 def fitting_text(text: str, width: float) -> tuple[str, float]:
     """The text and the size in points at which it fits ``width`` inches.
 
-    A name that is far too long loses its end.
+    A name that is far too long is cut off.
     """
 
     def length(candidate: str) -> float:  # inches at the full size
@@ -283,7 +283,7 @@ def fitting_text(text: str, width: float) -> tuple[str, float]:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """In the format of the suffix, without loss but for JPEG; the same figure is the same file."""
+    """Write a figure in the format of the suffix: lossless except JPEG, the same bytes each time."""
     options: dict[str, dict[str, Any]] = {
         ".pdf": {"metadata": {"CreationDate": None}},
         ".svg": {"metadata": {"Date": None}},

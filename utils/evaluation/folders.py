@@ -1,4 +1,4 @@
-"""Which folders an evaluation compares: one pair of folders, or methods x data sets."""
+"""The folders that an evaluation compares: one pair of folders, or methods x data sets."""
 
 from __future__ import annotations
 

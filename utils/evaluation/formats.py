@@ -29,7 +29,7 @@ FACT_HEADINGS = {
 
 
 def number_text(value: float, decimals: int) -> str:
-    """A score as people read it; ``inf`` for identical images, ``-`` where it is not known."""
+    """A score as text; ``inf`` for identical images, ``-`` for an unknown one."""
     if math.isnan(value):
         return "-"
     return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
@@ -42,7 +42,7 @@ def markdown(table: Table) -> str:
 
 
 def console(table: Table, width: int) -> str:
-    """The Markdown table for a terminal: one block for each data set where it is too wide."""
+    """The Markdown table for a terminal: one block for each data set if it is too wide."""
     columns = list(range(len(table.headings)))
     grids = [_grid(table, columns, facts=True)]
     if max(len(line) for line in grids[0].splitlines()) > width:
@@ -138,7 +138,7 @@ def finite(value: float) -> float | str:
 
 
 def row_name(row: TableRow, table: Table) -> str:
-    """The method; of published rows with the number of the source."""
+    """The method; for a published row with the number of its source."""
     if row.kind == "published":
         return f"{row.method} (published) [{sources(table).index(row.source) + 1}]"
     return row.method
@@ -182,7 +182,7 @@ def _notes_below(table: Table) -> list[str]:
 
 
 def _grid(table: Table, columns: list[int], *, facts: bool = False) -> str:
-    """The pipe table of some columns, padded so that it reads well as plain text too."""
+    """The Markdown table of some columns, padded so that it also reads well as plain text."""
     alone = len(table.headings) == 1  # the caption names the only data set
     names = table.fact_names if facts else ()
     heads = [

@@ -10,7 +10,7 @@ from utils.evaluation.published import CITATIONS
 from utils.evaluation.table import Table, TableRow, notes, sources
 
 MARKS = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-# From this many columns of figures on, a table takes both columns of a two-column page.
+# A table with at least this many columns of figures spans both columns of a two-column page.
 WIDE = 6
 
 _SPECIAL = {
@@ -24,7 +24,7 @@ _SPECIAL = {
     INCOMPLETE: r"$^\dagger$",
     **{character: "\\" + character for character in "&%$#_{}"},
 }
-# What every LaTeX since 2018 sets without a further package: letters with these accents, and these.
+# Characters that LaTeX sets without a package since 2018: letters with these accents, and these.
 _ACCENTS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
 _PLAIN = "ßæÆœŒøØåÅłŁ¡¿§¶£\u2013\u2014\u2018\u2019\u201c\u201d\u2026"  # dashes, quotes, ellipsis
 
@@ -85,7 +85,7 @@ def latex(table: Table, label: str = "deraining") -> str:
 
 
 def escape(text: str) -> str:
-    """Any text for LaTeX; what pdfLaTeX has no letter for becomes its number, U+6DF1."""
+    """Any text for LaTeX; characters that pdfLaTeX cannot set become numbers such as U+6DF1."""
     return "".join(map(_escape_character, unicodedata.normalize("NFC", text)))
 
 
@@ -104,7 +104,7 @@ def _escape_character(character: str) -> str:
 
 
 def _unicode_macro(table: Table) -> list[str]:
-    """What shows a character under XeLaTeX and LuaLaTeX, and its number under pdfLaTeX."""
+    """A macro that shows a character under XeLaTeX and LuaLaTeX, its number under pdfLaTeX."""
     texts = [*table.headings, *(row.method + row.source for row in table.rows)]
     texts += [text for row in table.rows for text in row.facts.values()]
     if not any("anycharacter" in escape(text) for text in texts):

@@ -1,7 +1,7 @@
-"""The leaderboard: what all runs of evaluate.py under a folder have left, in one table and page.
+"""The leaderboard: all runs of evaluate.py under a folder, in one table and page.
 
-Every run puts a copy of its table.json into ``history/`` of its output folder, so that the next run
-into the same folder, which writes a new table, takes nothing away.
+Every run copies its table.json into ``history/`` of its output folder, so that a later run into the
+same folder does not remove it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COLUMN = tuple[str, str, int]  # data set, protocol, number of images: what can 
 class EvaluationRun:
     """One run: the folder of its outputs, when and with which code it was, and its table.
 
-    ``latest`` tells that the other files of the folder are of this run too.
+    ``latest`` says whether the folder's other files belong to this run too.
     """
 
     folder: Path
@@ -54,13 +54,13 @@ class EvaluationRun:
 
 
 def keep_in_history(folder: Path, content: dict[str, Any]) -> None:
-    """Put a table into the history of its folder, unless the last one there says the same."""
+    """Add a table to the history of its folder, unless it equals the last one there."""
     before = natsorted((folder / HISTORY).glob("*.json"), key=lambda path: path.name)
     if before:
         last = _read_json(before[-1])
         if all(last.get(part) == content[part] for part in PARTS):
             return
-    # no colons: some file systems have no names with them
+    # no colons: some file systems do not allow them in names
     name = content["provenance"]["date"].partition("+")[0].replace(":", "-")
     taken = {path.stem for path in before}
     number = 2
@@ -70,9 +70,9 @@ def keep_in_history(folder: Path, content: dict[str, Any]) -> None:
 
 
 def write_leaderboard(root: Path) -> tuple[Table, int]:
-    """Write leaderboard.html, .md and .csv into ``root``; returns the table and how many runs.
+    """Write leaderboard.html, .md and .csv into ``root``; returns the table and the number of runs.
 
-    Raises UserError where ``root`` holds no run or a file that is none.
+    Raises UserError if ``root`` holds no run, or a table.json that evaluate.py did not write.
     """
     runs = read_runs(root)
     table, folders = leaderboard_table(runs, root)
@@ -96,7 +96,7 @@ def read_runs(root: Path) -> list[EvaluationRun]:
     for path in [*root.rglob(f"{HISTORY}/*.json"), *root.rglob("table.json")]:
         content = _read_json(path)
         if not all(isinstance(content.get(part), list) for part in PARTS):
-            raise UserError(f"{path} is no table of evaluate.py; move it out of {root}.")
+            raise UserError(f"{path} is not a table of evaluate.py; move it out of {root}.")
         made = content.get("provenance", {})
         folder = path.parent.parent if path.parent.name == HISTORY else path.parent
         commit = (made.get("commit") or "")[:8]
@@ -112,11 +112,11 @@ def read_runs(root: Path) -> list[EvaluationRun]:
 
 
 def leaderboard_table(runs: Sequence[EvaluationRun], root: Path) -> tuple[Table, list[Path | None]]:
-    """One row for each result, and the folder whose report shows it, None where there is none.
+    """One row for each result, and the folder whose report shows it, None without a report.
 
-    Scores stand in one column where data set, protocol and number of images are the same. The same
-    scores of the same method are one row, with the date of the newest run; those of papers are
-    there where they are comparable.
+    Scores share a column if data set, protocol and number of images are the same. Equal scores of
+    one method are one row, with the date of the newest run. Rows of papers are kept where they are
+    comparable.
     """
     columns: dict[COLUMN, Column] = {}
     metrics: dict[str, Metric] = {}
@@ -179,7 +179,7 @@ def _row(
     cells: list[TableCell | None] = [None] * len(keys)
     published = entry["kind"] == "published"
     digits = {metric.key: metric.decimals for metric in metrics}
-    if published:  # as many as the source prints
+    if published:  # as many decimals as the source prints
         for metric in metrics:
             texts = (str(s[metric.key]) for s in entry["scores"].values() if s and metric.key in s)
             digits[metric.key] = max((len(t.partition(".")[2]) for t in texts), default=0)
@@ -202,7 +202,7 @@ def _row(
 
 
 def _named(keys: Sequence[COLUMN], columns: dict[COLUMN, Column]) -> list[Column]:
-    """The columns with headings that tell the same set under two protocols or sizes apart."""
+    """The columns, with headings that distinguish one set under two protocols or sizes."""
     names = Counter(dataset for dataset, _, _ in keys)
     return [
         Column(f"{name} ({protocol}, {plural(count, 'image')})", protocol, count)
@@ -221,7 +221,7 @@ def _relative(folder: Path, root: Path) -> str:
 
 
 def _report_link(folder: Path | None, root: Path) -> str:
-    """To the page of a row's run, "" where there is none."""
+    """The link to the page of a row's run, "" without a page."""
     if folder is None or not (folder / "report.html").exists():
         return ""
     return quote(f"{_relative(folder, root)}/report.html")
@@ -233,5 +233,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UserError(f"{path} is no JSON file ({error}); move it away.") from error
+        raise UserError(f"{path} is not a JSON file ({error}); move it away.") from error
     return content if isinstance(content, dict) else {}

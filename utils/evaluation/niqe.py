@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.evaluation.quality import PyiqaScorer
 from utils.wording import size_text
 
-BLOCK = 96  # NIQE looks at blocks of this many pixels a side
+BLOCK = 96  # side of NIQE's blocks, in pixels
 
 # How colours become gray: Y of YCbCr as in the restoration papers' implementation (BasicSR's), or
 # MATLAB's rgb2gray as in the authors' own. Single images differ by up to 0.07.
@@ -37,8 +37,8 @@ class Niqe(PyiqaScorer):
         """Load pyiqa and its model of natural images.
 
         ``parameters`` is a local file of them, the authors' ``niqe_modelparameters.mat`` or
-        BasicSR's ``niqe_pris_params.npz``; without it pyiqa takes its own copy from its cache or
-        the network. ``gray`` is one of ``GRAY``. Raises UserError where pyiqa or the parameters are
+        BasicSR's ``niqe_pris_params.npz``; without it pyiqa uses its own copy, from its cache or
+        downloaded. ``gray`` is one of ``GRAY``. Raises UserError where pyiqa or the parameters are
         missing.
         """
         self.gray = gray
@@ -77,12 +77,12 @@ def _read_parameters(path: Path) -> tuple[np.ndarray, np.ndarray]:
         content = np.load(path) if path.suffix == ".npz" else scipy.io.loadmat(path)
     except (OSError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path} is missing or no file of NIQE parameters; {_FITTING} fits."
+            f"{path} is missing or not a file of NIQE parameters; use {_FITTING}."
         ) from error
     for mean, covariance in _PARAMETER_NAMES:
         if mean in content and covariance in content:
             return content[mean], content[covariance]
-    raise UserError(f"{path} does not hold the NIQE parameters that pyiqa needs; {_FITTING} does.")
+    raise UserError(f"{path} does not hold the NIQE parameters that pyiqa needs; use {_FITTING}.")
 
 
 def _write_parameters(folder: Path, mean: np.ndarray, covariance: np.ndarray) -> Path:

@@ -1,4 +1,4 @@
-"""What the papers report, and under which protocol each data set is scored."""
+"""Published scores, and the protocol that each data set is scored under."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DEFAULT_PROTOCOL = "rain13k"
 
 
 class DatasetFacts(NamedTuple):
-    """The protocol that papers score a data set under, its number of test images, an equal set."""
+    """The protocol that papers use for a data set, its number of test images, an equal set."""
 
     protocol: str
     num_images: int | None = None
     also: str = ""  # another name that papers have for the same images
-    # The protocol of the published rows, where the field at large scores by another one.
+    # The protocol of the published rows if most of the field uses another one.
     published_protocol: str = ""
 
 
@@ -56,7 +56,7 @@ DATASETS = {
     "Rain12": DatasetFacts("did", 12),
 }
 
-# Keys of published.bib: of the models, and of where their numbers come from.
+# Keys of published.bib: of the models, and of the sources of their numbers.
 CITATIONS = {
     "DMSR": "dmsr",
     "NeRD-Rain": "nerdrain",
@@ -87,10 +87,10 @@ CITATIONS = {
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """Scores of a paper. They are texts: their digits are those printed there.
+    """Scores of a paper, as texts with the digits that are printed there.
 
-    ``scores`` is by the metrics' keys. ``cite`` is the model's key in a file of references,
-    ``note`` what a reader must know about these figures, "" for nothing.
+    ``scores`` is by the metrics' keys. ``cite`` is the model's key in a file of references;
+    ``note`` tells readers of these figures what they must know, "" for nothing.
     """
 
     model: str
@@ -104,12 +104,12 @@ class PublishedScore:
 
 
 def known_name(dataset: str) -> str | None:
-    """The papers' spelling of a data set, found from ``rain100h``, ``DID_Data`` or ``did``."""
+    """The papers' spelling of a data set, also for ``rain100h``, ``DID_Data`` or ``did``."""
     return _BY_PLAIN_NAME.get(_plain(dataset))
 
 
 def facts(dataset: str) -> DatasetFacts:
-    """What is known of a data set; an unknown one is scored under ``rain13k``."""
+    """The facts about a data set; an unknown one is scored under ``rain13k``."""
     return DATASETS.get(known_name(dataset) or "", DatasetFacts(DEFAULT_PROTOCOL))
 
 
@@ -122,7 +122,7 @@ def own_protocol(dataset: str, *, published: bool) -> str:
 def published_scores(
     dataset: str, protocol: str, more: Sequence[PublishedScore] = (), *, papers: bool = True
 ) -> list[PublishedScore]:
-    """Scores reported for this data set under this very protocol: ``more`` and the papers'."""
+    """Scores reported for this data set under exactly this protocol: the papers' and ``more``."""
     names = {known_name(dataset) or dataset, facts(dataset).also}
     return [
         score
@@ -132,7 +132,7 @@ def published_scores(
 
 
 def read_csv(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:
-    """The lines of a CSV file with a heading, by column, and the columns.
+    """The lines of a CSV file with a heading, each by column, and the columns.
 
     Raises UserError for a file that cannot be read or is not CSV.
     """

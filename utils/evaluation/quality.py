@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Metric(NamedTuple):
-    """A figure of merit: its key in files, its name in headings, how it is shown and compared."""
+    """A metric: its key in files, its name in headings, how it is shown and compared."""
 
     key: str
     name: str
@@ -80,7 +80,7 @@ _WEIGHTS = {
 
 
 class Scorer(Protocol):
-    """Computes one metric. ``name`` tells the implementation and all that its values depend on."""
+    """Computes one metric. ``name`` states the implementation and all that its values depend on."""
 
     metric: Metric
     name: str
@@ -149,7 +149,7 @@ class PyiqaScorer:
         try:
             with self._alone:
                 value = float(self.model(*map(self._planes, images)))
-        # what PyTorch and pyiqa raise for images smaller than a network's windows
+        # PyTorch and pyiqa raise these for images smaller than a network's windows
         except (AssertionError, IndexError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{self.metric.name} cannot judge an image of {size_text(restored)} px ({error})"

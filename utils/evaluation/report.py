@@ -27,8 +27,8 @@ from utils.evaluation.table import Table
 from utils.wording import plural
 
 CLEAN = "clean"
-MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers give up beyond
-PROBLEMS_IN_SIGHT = 12  # the others are folded away
+MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers fail beyond that
+PROBLEMS_IN_SIGHT = 12  # further ones are folded
 NAMES_IN_SIGHT = 60  # of missing images, by method and data set
 ERROR_RANGE = 64  # of 255: what the brightest colour of an error map stands for
 

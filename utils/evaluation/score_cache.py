@@ -1,8 +1,8 @@
 """Scores of earlier runs, kept so that images are not scored twice.
 
 A score belongs to the content of its files: a copied, moved or touched file keeps it, a changed one
-does not. Each score is added to the end of the file as soon as it is known, so whatever ends a run
-loses none, and two runs into one folder lose none of each other's.
+does not. Each score is appended as soon as it is known, so a run that is killed loses none, and two
+runs into one folder do not overwrite each other's.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import NamedTuple
 
 from utils.errors import UserError
 
-# Raised whenever the same files get another score than before.
+# Increased whenever the same files get another score than before.
 VERSION = 2
 
 
 class Remark(NamedTuple):
-    """Something to know about an image that was scored: its kind, in words."""
+    """Something to know about a scored image: its kind, and a sentence."""
 
     kind: str
     text: str
 
 
 class CachedScore(NamedTuple):
-    """Scores of one image, and what was remarked on the way."""
+    """Scores of one image, and the remarks on it."""
 
     scores: tuple[float, ...]
     remarks: tuple[Remark, ...] = ()
@@ -38,16 +38,16 @@ class CachedScore(NamedTuple):
 
 
 class ScoreCache:
-    """A file of scores by what was measured and by the content of the images, one a line.
+    """A file of scores by what was measured and by the content of the images, one per line.
 
-    Used by several threads at a time: single dictionary operations are atomic, and so is what the
-    system adds to the end of a file at once.
+    Several threads may use it: single dictionary operations are atomic, and so is appending a line
+    to a file in one system call.
     """
 
     def __init__(self, path: Path, fresh: bool = False) -> None:
-        """Read ``path`` if it is there; ``fresh`` passes over what it holds.
+        """Read ``path`` if it exists; ``fresh`` ignores what it holds.
 
-        Raises UserError where ``path`` cannot be written or holds something else.
+        Raises UserError if ``path`` cannot be written or holds something else.
         """
         self.path = path
         self._scores: dict[str, CachedScore] = {}
@@ -79,17 +79,17 @@ class ScoreCache:
 
 
 def cache_key(measure: str, digests: list[str]) -> str:
-    """The key of a score: what was measured, on files of which content."""
+    """The key of a score: what was measured, and the content of the files."""
     return f"v{VERSION} {measure} | {' '.join(digests)}"
 
 
 def digest(content: bytes) -> str:
-    """A name for a file's content, 32 digits; no two contents share it."""
+    """A name of 32 digits for a file's content; different contents have different names."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _parse(path: Path, content: bytes) -> dict[str, CachedScore]:
-    """The scores in a file. A line that a killed run left unfinished is passed over."""
+    """The scores in a file. A line that a killed run left unfinished is ignored."""
     lines = content.splitlines()
     entries = [entry for line in lines if (entry := _parse_line(line)) is not None]
     if lines and not entries:

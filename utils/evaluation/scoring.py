@@ -1,7 +1,7 @@
-"""Scoring folders of images: on all cores, and what was wrong with which file.
+"""Scoring folders of images on all cores, naming every file that has a problem.
 
-The PNG on disk is the border: any method's images can be scored. Who belongs to whom is found
-before (data/results.py), and nothing is skipped without being named.
+The PNG on disk is the border: any method's images can be scored. data/results.py pairs them
+beforehand, and nothing is skipped without being named.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from utils.images import as_uint8, decode_gray_or_rgb, read_bytes, read_gray_or_
 from utils.metrics import PROTOCOLS, score
 from utils.wording import size_text
 
-NIQE = "niqe"  # the protocol without clean images, beside those of utils.metrics
+NIQE = "niqe"  # the protocol without clean images; the others are in utils.metrics
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class ImageResult:
     clean: Path | None = None
     scores: tuple[float, ...] | None = None
     problem: str = ""
-    remarks: list[Remark] = field(default_factory=list)  # what is to be known about the scores
-    reused: bool = False  # the scores are those of an earlier run
+    remarks: list[Remark] = field(default_factory=list)  # what to know about the scores
+    reused: bool = False  # whether the scores are those of an earlier run
     # Where ``clean`` holds both images side by side: the half with the rainy one, left or right.
     rainy_half: str = ""
     # Objects that a detector sees: counts for images.csv, and boxes for the page, each left, top,
@@ -82,7 +82,7 @@ class ImageResult:
 
 @dataclass
 class JobResult:
-    """All images of a job: the expected ones in natural order, then those nobody expected.
+    """All images of a job: the expected ones in natural order, then the unexpected ones.
 
     ``problem`` is set where the folder itself could not be used; ``num_expected`` counts the
     images that a complete folder has. The scores of its images are those of ``metrics``;
@@ -146,8 +146,8 @@ def score_jobs(
 
     PSNR and SSIM where there are clean images, then what ``scorers`` compute for each image and
     ``set_scorers`` for each folder. Scores that ``cache``
-    holds for files of the same content are taken from there. ``crop`` lets two sizes that differ
-    pass, both cut at the right and the bottom.
+    holds for files of the same content are reused. ``crop`` cuts images of different sizes to the
+    common one, at the right and the bottom.
     """
     for result in paired:
         compared = () if result.job.protocol == NIQE else (PSNR, SSIM)
@@ -167,7 +167,7 @@ def score_jobs(
             image.problem = str(error)
 
     threads_before = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one image a core; OpenCV's own threads would only get in the way
+    cv2.setNumThreads(1)  # one image per core; OpenCV's own threads would oversubscribe them
     try:
         # Decoding and filtering run outside the interpreter's lock, so threads use all cores.
         thread_map(
@@ -178,7 +178,7 @@ def score_jobs(
             unit="image",
             leave=False,
             dynamic_ncols=True,
-            disable=None,  # no bar where nobody looks, as in a log file
+            disable=None,  # no bar in a log file
         )
     finally:
         cv2.setNumThreads(threads_before)
@@ -211,8 +211,8 @@ def score_image(
 ) -> None:
     """Fill in the scores of one image, from ``cache`` or from its files.
 
-    Raises UserError naming the files for unreadable ones, different sizes and values that are no
-    image.
+    Raises UserError, naming the files, for unreadable files, different sizes and values outside the
+    range of an image.
     """
     paths = [path for path in (image.restored, image.clean) if path is not None]
     contents = [read_bytes(path) for path in paths]
@@ -225,7 +225,7 @@ def score_image(
     variant = {"": "", "right": ", side by side", "left": ", side by side, rainy left"}
     keys = {name: cache_key(name + variant[image.rainy_half], digests) for name in measures}
     found = {name: cache.get(key) for name, key in keys.items()}
-    if not crop:  # what --crop let pass is refused without it
+    if not crop:  # scores of images that --crop cut do not count without it
         found = {name: None if known and known.is_cut else known for name, known in found.items()}
     image.reused = None not in found.values()
     if not image.reused:
@@ -282,7 +282,7 @@ def _decode_pair(
 def _comparable(
     restored: np.ndarray, clean: np.ndarray | None, crop: bool
 ) -> tuple[np.ndarray, np.ndarray | None, list[Remark]]:
-    """The images at one size where ``crop`` allows it, and what is to be said about them."""
+    """The images, cut to one size where ``crop`` allows it, and remarks on them."""
     remarks: list[Remark] = []
     if clean is None:
         return restored, clean, remarks
@@ -299,13 +299,13 @@ def _comparable(
 
 
 def _damage(paths: list[Path], contents: list[bytes]) -> list[Remark]:
-    """Remarks on JPEG files that are decoded all the same although their data are damaged."""
+    """Remarks on JPEG files whose data are damaged and yet decoded."""
     damages = [(path, jpeg_damage(content)) for path, content in zip(paths, contents, strict=True)]
     return [Remark("damaged", f"{path.name}: {text}") for path, text in damages if text]
 
 
 def _identity(protocol: str, scores: tuple[float, ...]) -> list[Remark]:
-    """A remark where a comparison found no difference at all."""
+    """A remark where a comparison found no difference."""
     if protocol in PROTOCOLS and scores in ((np.inf, 1.0), (100.0, 1.0)):
         return [Remark("identical", f"cannot be told from the clean image under {protocol}")]
     return []

@@ -1,4 +1,4 @@
-"""Whether a difference means something: spread, wins image by image, paired bootstrap intervals."""
+"""Is a difference significant: spread, wins per image, paired bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _BATCH = 4_000_000
 class MethodStatistics:
     """One method on one data set by one metric.
 
-    ``std`` is that of the images (n - 1), NaN for one. ``wins`` counts the images on which no other
-    method is better. ``difference`` is the mean of the method's score minus the reference's over
-    the images that both have, ``interval`` its bootstrap interval; None for the reference itself,
-    and the interval also where fewer than two images or infinite scores leave none.
+    ``std`` is the sample standard deviation over images, NaN for one image. ``wins`` counts the
+    images on which no other method is better. ``difference`` is the mean of the method's score
+    minus the reference's over the images that both have, ``interval`` its bootstrap interval; both
+    are None for the reference itself, the interval also with fewer than two images or infinite
+    scores.
     """
 
     method: str
@@ -95,7 +96,7 @@ def bootstrap_interval(differences: np.ndarray) -> tuple[float, float] | None:
 
     None where there are fewer than two, or infinite ones.
     """
-    from scipy.stats import bootstrap  # takes half a second to import
+    from scipy.stats import bootstrap  # its import takes half a second
 
     if len(differences) < 2 or not np.all(np.isfinite(differences)):
         return None

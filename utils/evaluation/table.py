@@ -32,16 +32,16 @@ class Column:
 
     @property
     def published_images(self) -> int | None:
-        """How many images the papers score, where that is known and another number."""
+        """How many images the papers score, if that is known and differs from ``num_images``."""
         known = facts(self.dataset).num_images
         return known if known != self.num_images and self.protocol != NIQE else None
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """Mean scores of one method on one data set, one for each metric; NaN where it is not known.
+    """Mean scores of one method on one data set, one for each metric; NaN where unknown.
 
-    ``decimals`` is how many of their digits are shown; an incomplete mean leaves out images.
+    ``decimals`` says how many decimals of each are shown; an incomplete mean leaves out images.
     """
 
     scores: tuple[float, ...]
@@ -80,9 +80,9 @@ class TableRow:
 class Table:
     """Rows over columns; all columns share the same metrics.
 
-    ``num_problems`` counts all that went wrong, ``num_left_out`` the part of it that a mean leaves
-    out; ``remarks`` counts the kinds of remarks on images. ``implementations`` names whose metrics
-    these are, beside PSNR and SSIM.
+    ``num_problems`` counts all problems, ``num_left_out`` the images that means leave out for them;
+    ``remarks`` counts the kinds of remarks on images. ``implementations`` names who computes the
+    metrics beside PSNR and SSIM.
     """
 
     columns: list[Column]
@@ -139,7 +139,7 @@ def build_table(
         rows,
         num_problems=sum(len(result.problems) for result in results) + num_unmatched,
         num_left_out=sum(
-            # a folder that is not there at all leaves out the whole set
+            # a missing folder leaves out the whole set
             result.num_left_out if result.num_expected else num_images[result.job.dataset]
             for result in results
         ),
@@ -155,7 +155,7 @@ def build_table(
 
 
 def notes(table: Table) -> list[str]:
-    """The sentences that belong to a table: what was measured, how, and what is missing."""
+    """The sentences below a table: what was measured, how, and what is missing."""
     sentences = [f"{_directions(table.metrics)}; means over images."]
     for protocol in dict.fromkeys(column.protocol for column in table.columns):
         sets = ", ".join(_with_count(c) for c in table.columns if c.protocol == protocol)
@@ -203,7 +203,7 @@ def _directions(metrics: tuple[Metric, ...]) -> str:
 
 
 def _remark_sentences(table: Table) -> list[str]:
-    """What the reader has to know about images that were scored all the same."""
+    """What the reader should know about images that were scored despite a peculiarity."""
     count = table.remarks
     sentences = []
     if count["cropped"]:
@@ -229,7 +229,7 @@ def _remark_sentences(table: Table) -> list[str]:
 
 
 def _with_count(column: Column) -> str:
-    """A data set with its number of images; if the papers score another number, that too."""
+    """A data set with its number of images, and that of the papers if it differs."""
     count = plural(column.num_images, "image")
     if column.published_images:
         count += f"; papers score {column.published_images}"
@@ -264,7 +264,7 @@ def _published_rows(
     papers: bool,
     more: list[PublishedScore],
 ) -> list[TableRow]:
-    """One row for each model and source that has a score for one of the columns."""
+    """One row for each model and source with a score for at least one column."""
     rows: dict[tuple[str, str], TableRow] = {}
     trained_on: dict[tuple[str, str], list[str]] = {}
     for index, column in enumerate(columns):
@@ -298,7 +298,7 @@ def _training_text(trained_on: list[str], columns: list[Column]) -> str:
 
 
 def _published_cell(score: PublishedScore, metrics: tuple[Metric, ...]) -> TableCell | None:
-    """The printed figures of these metrics, None where the source has none of them."""
+    """The printed figures of these metrics, None if the source has none of them."""
     texts = [score.scores.get(metric.key, "") for metric in metrics]
     if not any(texts):
         return None
@@ -309,7 +309,7 @@ def _published_cell(score: PublishedScore, metrics: tuple[Metric, ...]) -> Table
 
 
 def mean_cell(cells: list[TableCell | None]) -> TableCell | None:
-    """Unweighted mean over data sets; None unless there is a score for each of several."""
+    """Unweighted mean over data sets; None unless there are several, all with a score."""
     present = [cell for cell in cells if cell is not None]
     if len(present) < 2 or len(present) < len(cells):
         return None
@@ -333,8 +333,8 @@ def rank_rows(rows: list[TableRow], columns: list[Column], metrics: tuple[Metric
     """Mark the best and second best of each column and metric, by the digits that are shown.
 
     Two scores are compared by the digits that both show: 0.899 of a paper and 0.8989 are equal.
-    The rainy input is no method and takes no part, nor does an incomplete or infinite mean, nor do
-    published scores where the papers score other images than those that are here.
+    The rainy input, which is not a method, is not ranked, nor are incomplete or infinite means, nor
+    published scores if the papers score other images than those that are here.
     """
     same_images = [column.published_images is None for column in columns]
     for column, comparable in enumerate([*same_images, all(same_images)]):
@@ -346,7 +346,7 @@ def rank_rows(rows: list[TableRow], columns: list[Column], metrics: tuple[Metric
                 if takes_part and cell and cell.complete and math.isfinite(cell.scores[index]):
                     shown[number] = cell.scores[index], cell.decimals[index]
             if len(shown) < 2:
-                continue  # one method alone is not the best of anything
+                continue  # a single method is not ranked
             for rank in (1, 2):
                 best = _unbeaten(shown, metric)
                 for number in best:
@@ -355,7 +355,7 @@ def rank_rows(rows: list[TableRow], columns: list[Column], metrics: tuple[Metric
 
 
 def _unbeaten(shown: dict[int, tuple[float, int]], metric: Metric) -> list[int]:
-    """The rows than which no other is better; values are scores with their shown decimals."""
+    """The rows that no other row beats; values are scores with their shown decimals."""
 
     def beats(a: tuple[float, int], b: tuple[float, int]) -> bool:
         decimals = min(a[1], b[1])

@@ -1,8 +1,8 @@
 """Which results in a folder are finished, so that an interrupted benchmark goes on where it was.
 
-A result is finished where a line of the folder's list says that this very content was made from
-this content of the input by these weights and options. Its mere presence does not count: results of
-other weights, of a changed input, or of somebody's own hand are restored anew.
+A result is finished if a line of the folder's list says that exactly this content was made from
+this content of the input with these weights and options. Its presence alone does not count: results
+of other weights, of a changed input, or edited by hand are restored anew.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FinishedResults:
     """
 
     def __init__(self, folder: Path, fingerprint: str, inputs: dict[Path, str]) -> None:
-        """Read the list of ``folder``, if any. ``fingerprint`` tells weights and options apart.
+        """Read the list of ``folder``, if any. ``fingerprint`` identifies weights and options.
 
         ``inputs`` remembers the digests of inputs, which several methods share.
         """
@@ -45,8 +45,8 @@ class FinishedResults:
     def unfinished(self, jobs: Sequence[RestoringJob]) -> list[RestoringJob]:
         """The jobs whose results have yet to be made.
 
-        Reads every input, whose content at this moment is what ``add`` writes down. An input that
-        cannot be read stays among the jobs, where the restoring names it.
+        Reads every input; ``add`` records the content that it has now. An input that cannot be read
+        stays among the jobs, and restoring it reports the problem.
         """
         left = []
         for job in jobs:
@@ -61,7 +61,7 @@ class FinishedResults:
         return left
 
     def add(self, job: RestoringJob) -> None:
-        """Write down that the result of a job of ``unfinished`` lies on the disk.
+        """Record that the result of one of the ``unfinished`` jobs is on the disk.
 
         Raises UserError where the list cannot be written.
         """

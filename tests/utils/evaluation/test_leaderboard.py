@@ -120,10 +120,10 @@ def test_mistakes_are_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match="There is no folder"):
         read_runs(tmp_path / "nowhere")
     (tmp_path / "table.json").write_text('{"rows": 1}', encoding="utf-8")
-    with pytest.raises(UserError, match="is no table of evaluate"):
+    with pytest.raises(UserError, match="is not a table of evaluate"):
         read_runs(tmp_path)
     (tmp_path / "table.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="is no JSON file"):
+    with pytest.raises(UserError, match="is not a JSON file"):
         read_runs(tmp_path)
 
 

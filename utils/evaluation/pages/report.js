@@ -45,7 +45,7 @@ function sortValue(image) {
   return view.by === "difference" ? difference(image, view.metric) : scoreOf(view.by, image, view.metric);
 }
 
-// Indices of the images that the search finds, in the order asked for.
+// Indices of the images that the search finds, in the chosen order.
 function listed() {
   const wanted = byId("find").value.trim().toLowerCase();
   let order = view.set.images.map((_, index) => index);
@@ -60,7 +60,7 @@ function sortBy(by, metric, descending, worst = false) {
   showList();
 }
 
-// The worst first: low scores, and where B gains least or loses most against A.
+// Worst first: low scores, or images on which B gains least or loses most against A.
 const worstFirst = (metric) => !metrics[metric][2];
 
 function showOrder() {
@@ -98,7 +98,7 @@ function stripCaption(image) {
 }
 
 function thumbnail(image) {
-  // the clean image tells best which one it is
+  // the clean image is the easiest to recognise
   const file = view.set.methods.map(({ files }) => files[image]).filter(Boolean).at(-1);
   const picture = element("span", { className: "thumb" });
   if (file) picture.append(element("img", { loading: "lazy", decoding: "async", alt: "", src: file }));
@@ -234,7 +234,7 @@ function writeLink() {
   history.replaceState(null, "", `#${words}`);
 }
 
-// Take over what the address asks for; say what this page does not have.
+// Apply what the address asks for; report what this page does not have.
 function readLink() {
   const words = new URLSearchParams(location.hash.slice(1));
   const unknown = [];
@@ -261,7 +261,7 @@ function readLink() {
 
 const hasClean = () => view.set.methods.some(({ kind }) => kind === "clean");
 
-// The method with the best mean of the first metric: what one wants to see against the rainy input.
+// The method with the best mean of the first metric, shown against the rainy input at first.
 function bestMethod(set) {
   const mean = ({ scores }) => {
     const values = scores.filter(Boolean).map((all) => numeric(all[0])).filter(Number.isFinite);

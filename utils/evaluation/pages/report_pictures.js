@@ -3,7 +3,7 @@
 
 const MOST_ENLARGED = 16;
 const STEPS = [0.25, 0.5, 1, 2, 4, 8, MOST_ENLARGED];
-const FIT_AT_MOST = 4; // small images are not blown up further to fill the page
+const FIT_AT_MOST = 4; // small images are not enlarged further to fill the page
 let panes = [];
 
 function makePane() {
@@ -31,14 +31,14 @@ function say(pane, text) {
   pane.absent.hidden = !text;
 }
 
-// Set or remove an image's file; a file that is shown already is not loaded again.
+// Set or remove an image's file; a file that is already shown is not loaded again.
 function show(image, file) {
   image.hidden = !file;
   if (!file) image.removeAttribute("src");
   else if (image.getAttribute("src") !== file) image.src = file;
 }
 
-// A method's scores of the image, each a piece that is not broken in two lines.
+// A method's scores of the image; no line break falls inside a score.
 function scoreTexts(index) {
   const scores = view.set.methods[index].scores;
   if (!scores) return [];
@@ -89,7 +89,7 @@ function showPictures(said = "") {
     byId("panes").replaceChildren(...panes.map(({ figure }) => figure));
   }
   panes.forEach((pane, at) => fillPane(pane, methods[at]));
-  // A stands over B also where both are one method
+  // A lies over B even if both are the same method
   if (mode !== "all") panes.forEach(({ figure }, at) => { figure.className = `pane ${"ba"[at]}`; });
   byId("stage").className = `stage mode-${mode}`;
   byId("stage").classList.toggle("second", view.second);
@@ -110,7 +110,7 @@ function showPictures(said = "") {
   preload();
 }
 
-// So that the next image is there at once.
+// Load the neighbours, so that the next image appears at once.
 function preload() {
   const next = view.image + 1;
   for (const side of ["a", "b"]) {
@@ -121,7 +121,7 @@ function preload() {
 
 // --- where the pictures stand --------------------------------------------------------------------
 
-// Width and height of the first picture that is loaded, which stands for all; null before.
+// Width and height of the first loaded picture, taken for all of them; null before.
 function imageSize() {
   const loaded = panes.flatMap(({ picture, clean }) => [picture, clean]).find((image) => !image.hidden && image.naturalWidth);
   if (!loaded) return null;
@@ -154,7 +154,7 @@ function geometry() {
   return { width, height, frame, fit, scale: view.scale ?? fit, across: frame.clientWidth, down: frame.clientHeight };
 }
 
-// The centre moves no further than to where the picture's edge meets the window's.
+// The centre stops where the picture's edge meets the window's edge.
 function limited(centre, scale, size, room) {
   if (size * scale <= room) return size / 2;
   const half = room / scale / 2;
@@ -170,7 +170,7 @@ function place() {
   const [x, y] = view.scale === null ? [width / 2, height / 2]
     : [limited(view.centre[0], scale, width, across), limited(view.centre[1], scale, height, down)];
   view.centre = [x, y];
-  // whole pixels at the edges: half covered ones would shine in the error maps
+  // whole pixels at the edges: half-covered ones would look like errors in the error maps
   const [wide, tall] = [Math.round(width * scale) / width, Math.round(height * scale) / height];
   const [left, top] = [Math.round(across / 2 - x * scale), Math.round(down / 2 - y * scale)];
   for (const { layer } of panes) {
@@ -320,7 +320,7 @@ function startPictures() {
   byId("boxes").addEventListener("click", toggleBoxes);
   for (const button of byId("modes").children) button.addEventListener("click", () => setMode(button.dataset.mode));
 
-  // After a click or a tap the keys belong to the pictures again; who walks by keys keeps the focus.
+  // After a click or a tap the keys control the pictures again; keyboard users keep the focus.
   let byKeys = false;
   document.addEventListener("pointerdown", () => { byKeys = false; }, true);
   document.addEventListener("click", (event) => { if (event.detail) event.target.closest("button")?.blur(); });

@@ -1,8 +1,8 @@
-// How the scores of a data set are distributed: for each method a row of dots, one an image.
+// The distribution of scores on a data set: for each method a row of dots, one per image.
 
 const ROW = 46;
 const DOT = 4;
-let plot = null; // what a click or the marking of an image needs to know
+let plot = null; // used by clicks and by the mark on the shown image
 
 function drawn(name, attributes, ...children) {
   const made = document.createElementNS(byId("filters").namespaceURI, name);
@@ -11,7 +11,7 @@ function drawn(name, attributes, ...children) {
   return made;
 }
 
-// Linear between neighbours, as NumPy's default.
+// Interpolates linearly between neighbours, as NumPy does by default.
 function quantile(sorted, share) {
   const at = share * (sorted.length - 1);
   const low = Math.floor(at);
