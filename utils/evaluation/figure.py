@@ -283,7 +283,7 @@ def fitting_text(text: str, width: float) -> tuple[str, float]:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the suffix: lossless except JPEG, the same bytes each time."""
+    """Write a figure in the format of its suffix: lossless except JPEG, reproducible."""
     options: dict[str, dict[str, Any]] = {
         ".pdf": {"metadata": {"CreationDate": None}},
         ".svg": {"metadata": {"Date": None}},
