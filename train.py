@@ -40,7 +40,7 @@ from utils.training.build import Run, Start, build_run, note_other_recipe
 from utils.training.checks import check_all_are_trained, refuse_skipped_steps, refuse_step
 from utils.training.distributed import destroy_distributed, init_distributed, mistakes_said_once
 from utils.training.dry_run import dry_run
-from utils.training.logs import summary
+from utils.training.logs import summary, time_left
 from utils.training.optim import autotuner_off
 from utils.training.plan import is_every
 from utils.training.run_folder import RunFolder
@@ -135,7 +135,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
         # The last step's rate; a run resumed behind it has not set it yet.
         lr = run.schedule.set(epoch, progress.step - 1)
         record: Record = {"kind": "epoch", "epoch": epoch, "step": progress.step, "at": epoch}
-        record |= {"lr": lr} | progress.means() | skipped_steps(run)
+        record |= {"lr": lr} | progress.means() | skipped_steps(run) | run.pace.recent()
         if is_every(cfg.VALIDATION.EVERY, epoch) or epoch == cfg.OPTIM.EPOCHS:
             record |= validate(run)
         record["seconds"] = time.perf_counter() - started
@@ -152,7 +152,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
     if run.log:
         run.log.close()
         pairs = [*(s.pairs for s in run.loaders.validation.values()), run.loaders.train_pairs][0]
-        say(summary(progress, cfg, run.folder, pairs[0].rainy.parent))
+        say(summary(progress, cfg, run.folder, pairs[0]))
 
 
 def train_one_epoch(run: Run) -> None:
@@ -175,6 +175,7 @@ def train_one_epoch(run: Run) -> None:
         total=steps,
         initial=progress.step_in_epoch,
         desc=f"epoch {progress.epoch}/{cfg.OPTIM.EPOCHS}",
+        bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {rate_fmt}{postfix}",  # fits 80 columns
         unit="step",
         leave=False,
         disable=None if run.log else True,  # None: no bar where the output is no terminal
@@ -197,7 +198,8 @@ def train_one_epoch(run: Run) -> None:
                 values, is_stopped = read_step(run, unread.popleft())
             hours = run.pace.hours_left(progress.epoch, progress.step_in_epoch)
             if values:
-                bar.set_postfix_str(f"loss {values['loss']:.4f}, {hours:.1f} h left", refresh=False)
+                left = time_left(hours)
+                bar.set_postfix_str(f"loss {values['loss']:.4f}, {left}", refresh=False)
             bar.update()
             if run.log and is_logged:
                 record = {"kind": "step", "epoch": progress.epoch, "step": progress.step, "lr": lr}
@@ -298,7 +300,7 @@ def validate_within_epoch(run: Run, fraction: float) -> None:
     """A validation between two steps, with a record of its own."""
     progress = run.state.progress
     record: Record = {"kind": "validation", "epoch": progress.epoch, "step": progress.step}
-    record |= {"at": progress.epoch - 1 + fraction} | validate(run)
+    record |= {"at": progress.epoch - 1 + fraction} | run.pace.recent() | validate(run)
     progress.history.append(record)
     if run.log:
         run.log.add(record)
@@ -337,7 +339,7 @@ def validate(run: Run) -> Record:
 @torch.inference_mode()
 def score_set(run: Run, restorer: Restorer, name: str) -> tuple[float, float]:
     """Mean PSNR and SSIM of a set's whole images, scored as evaluate.py scores files."""
-    node, epoch = run.cfg.VALIDATION, run.state.progress.epoch
+    node, epoch, step = run.cfg.VALIDATION, run.state.progress.epoch, run.state.progress.step
     pairs, images = run.loaders.validation[name].pairs, iter(run.loaders.validation[name].loader)
     # All processes take the same number of rounds; in the last one some may have no image left.
     rounds = range(math.ceil(len(pairs) / run.processes.world_size))
@@ -350,7 +352,7 @@ def score_set(run: Run, restorer: Restorer, name: str) -> tuple[float, float]:
             if run.log and not number and is_every(node.SAMPLES_EVERY, epoch):
                 prefix = f"{name}_" if len(run.loaders.validation) > 1 else ""
                 pictures = [rainy, restored, clean]
-                run.log.add_sample(f"{prefix}{pairs[0].rainy.stem}", pictures, epoch)
+                run.log.add_sample(f"{prefix}{pairs[0].rainy.stem}", pictures, epoch, step)
         if run.processes.any(bool(run.stop.received)):
             raise RunStopped
     psnr, ssim, count = run.processes.sum(sums)

@@ -549,7 +549,7 @@ def test_a_stage_of_larger_patches_is_in_the_dry_run(settings, tmp_path, capsys)
 def test_without_a_terminal_lines_take_the_place_of_the_bar(settings, tmp_path) -> None:
     done = run_alone(tmp_path, "run", *settings, "LOG.EVERY_STEPS", "2")
     steps = [line for line in done.output.splitlines() if " step " in line]
-    assert [line.split("  ")[0] for line in steps] == [
+    assert [line.split(" loss")[0].split(" ", 1)[1] for line in steps] == [
         "epoch 1/2 step 2", "epoch 2/2 step 4", "epoch 2/2 step 6"
     ]  # fmt: skip
     assert "\r" not in done.output and "it/s" not in done.output

@@ -1,11 +1,11 @@
-"""Trainings side by side: validation PSNR over the time that they trained, and their speed.
+"""Trainings side by side: validation PSNR over training time, and their speed.
 
     python tools/compare_runs.py --runs runs/dmsr runs/nerd_rain --output runs.png
 
-Reads the log.jsonl and config.yml of each run's folder, also of runs that still go on; draws one
+Reads log.jsonl and config.yml in the folder of each run, which may still be training; draws one
 picture and prints a table in Markdown. Time is that of the training steps, without validation and
-what else an epoch ends with. GMAC/s counts three times the multiply-accumulates of restoring a
-patch: those of its gradients are twice as many.
+the other work at the end of an epoch. GMAC/s counts three times the multiply-accumulates of
+restoring a patch: its gradients take twice as many.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from matplotlib import pyplot as plt
 
 @dataclass(frozen=True)
 class RunCurve:
-    """What one training did; ``points`` are (hours, PSNR in dB) of its validations."""
+    """The figures of one training; ``points`` are (hours, PSNR in dB) of its validations."""
 
     name: str
     network: str
@@ -73,16 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def read_run(folder: Path) -> RunCurve:
     """The figures of a run from its log.
 
-    Raises UserError where the folder holds none, or no validation yet.
+    Raises UserError if the folder is not a run's, or has no validation yet.
     """
     log, config = folder / "log.jsonl", folder / "config.yml"
     for path in (log, config):
         if not path.exists():
-            raise UserError(f"{folder} is no folder of a run: it has no {path.name}.")
+            raise UserError(f"{folder} is not a folder of a run: it has no {path.name}.")
     cfg = load_config(config)
-    plan = RunPlan(cfg, num_samples=0)  # of which only the stages are asked
+    plan = RunPlan(cfg, num_samples=0)  # only for its stages
 
-    seconds = speed = 0.0  # speed: patches a second
+    seconds = speed = 0.0  # speed: patches per second
     patches = pixels = last_step = 0
     points = []
     for record in read_log(log):
@@ -90,15 +90,20 @@ def read_run(folder: Path) -> RunCurve:
         new = (record["step"] - last_step) * stage.batch_size
         last_step = record["step"]
         speed = record.get("images_per_second", speed)  # an epoch's last few steps: as before
+        if new and not speed and record.get("seconds"):
+            # An old log of epochs shorter than LOG.EVERY_STEPS; with what validation took.
+            speed = new / record["seconds"]
         if new and not speed:
-            raise UserError(f"{log} tells no speed of its first steps; set LOG.EVERY_STEPS lower.")
+            raise UserError(
+                f"{log} does not have the speed of its first steps; set LOG.EVERY_STEPS lower."
+            )
         seconds += new / speed if new else 0
         patches += new
         pixels += new * stage.patch**2
         if "psnr" in record:
             points.append((seconds / 3600, record["psnr"]))
     if not points:
-        raise UserError(f"{log} tells of no validation yet.")
+        raise UserError(f"{log} has no validation yet.")
 
     parameters, macs = _size(cfg, plan.stage(1))
     return RunCurve(
@@ -114,7 +119,7 @@ def read_run(folder: Path) -> RunCurve:
 
 
 def _size(cfg: CfgNode, stage: Stage) -> tuple[int, float]:
-    """Parameters and multiply-accumulates a pixel of a run's network on its patches."""
+    """Parameters and multiply-accumulates per pixel of a run's network on its patches."""
     with torch.device("meta"):
         network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS).eval()
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -122,7 +127,7 @@ def _size(cfg: CfgNode, stage: Stage) -> tuple[int, float]:
 
 
 def draw(curves: Sequence[RunCurve], output: Path) -> None:
-    """Validation PSNR over hours, and beside it patches and multiply-accumulates a second."""
+    """Validation PSNR over hours, and beside it patches and multiply-accumulates per second."""
     figure, (psnr, patches, gmacs) = plt.subplots(
         1, 3, figsize=(11, 4.5), width_ratios=[3, 1, 1], layout="constrained"
     )
@@ -159,7 +164,7 @@ def draw(curves: Sequence[RunCurve], output: Path) -> None:
 
 def table(curves: Sequence[RunCurve]) -> str:
     """The figures as a Markdown table, and what each network is."""
-    heads = ["run", "parameters", "kMAC/px", "hours", "patches", "a second", "GMAC/s", "PSNR"]
+    heads = ["run", "parameters", "kMAC/px", "hours", "patches", "patches/s", "GMAC/s", "PSNR"]
     rows = [
         [
             curve.name,

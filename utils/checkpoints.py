@@ -61,10 +61,24 @@ def write_weights(path: Path, weights: Weights) -> None:
     def write(file: Path) -> None:
         try:
             safetensors.torch.save_file(state, file, metadata)
+            _sort_header(file)
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
 
     atomic_write(path, write)
+
+
+def _sort_header(file: Path) -> None:
+    """Bring the header of a safetensors file, which comes in any order, into one order.
+
+    Equal weights are then equal files. The header is JSON behind its length in 8 bytes.
+    """
+    with file.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        stream.seek(8)
+        stream.write(text.encode().ljust(length))
 
 
 def read_weights(path: Path) -> Weights:

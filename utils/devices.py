@@ -95,6 +95,13 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
+def device_name(device: torch.device) -> str:
+    """What a device is called by its maker: the GPU's name, or the processor and its kind."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+
+
 def tf32_note(device: torch.device) -> str:
     """A sentence for a user who asks for TF32 on a device that does not have it, else ""."""
     if device.type == "cuda":

@@ -15,6 +15,7 @@ CONFIG = """
 MODEL: {NAME: dcsfn, OPTIONS: {width: 4, num_units: 1}}
 AUGMENT: {PATCH: 32, PROGRESSIVE: [[2, 64, 1]]}
 OPTIM: {BATCH_SIZE: 2, EPOCHS: 2}
+SCHEDULE: {WARMUP_EPOCHS: 0}
 """
 
 # Epoch 1: 5 steps of 2 patches of 32 at 4, 4 and (unlogged) 4 patches/s: 2.5 s. Epoch 2: 4 steps of
@@ -28,6 +29,9 @@ LOG = [
     {"kind": "step", "epoch": 2, "step": 9, "images_per_second": 0.5},
     {"kind": "epoch", "epoch": 2, "step": 9, "at": 2, "psnr": 22.25, "seconds": 100.0},
 ]
+
+
+UNTIMED = {key: value for key, value in LOG[4].items() if key != "seconds"}
 
 
 def write_run(folder: Path, log: list[dict[str, object]]) -> Path:
@@ -51,6 +55,20 @@ def test_time_speed_and_scores_are_those_of_the_log(tmp_path: Path) -> None:
     )
 
 
+def test_epochs_shorter_than_the_interval_of_the_log_have_a_speed(tmp_path: Path) -> None:
+    """As DCSFN on Rain100L: 8 steps per epoch, and a log line every 50 steps."""
+    lines = [
+        {"kind": "epoch", "epoch": 1, "step": 8, "at": 1, "psnr": 20.0, "seconds": 40.0},
+        {"kind": "epoch", "epoch": 2, "step": 12, "at": 2, "psnr": 21.0, "seconds": 40.0},
+    ]
+    old = read_run(write_run(tmp_path / "old", lines))  # 16 patches in 40 s, then 4 at that speed
+    assert [hours for hours, _ in old.points] == pytest.approx([40 / 3600, 50 / 3600])
+    new = read_run(
+        write_run(tmp_path / "new", [line | {"images_per_second": 8.0} for line in lines])
+    )
+    assert [hours for hours, _ in new.points] == pytest.approx([2 / 3600, 2.5 / 3600])
+
+
 def test_the_picture_and_the_table_are_made(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     runs = [write_run(tmp_path / name, LOG) for name in ("first", "second")]
     output = tmp_path / "runs.png"
@@ -71,8 +89,8 @@ def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
         main(["--runs", str(tmp_path), "--output", str(output)])
     with pytest.raises(UserError, match="no validation yet"):
         main(["--runs", str(write_run(tmp_path / "new", LOG[:2])), "--output", str(output)])
-    with pytest.raises(UserError, match="tells no speed"):
-        main(["--runs", str(write_run(tmp_path / "slow", LOG[2:3])), "--output", str(output)])
+    with pytest.raises(UserError, match="does not have the speed"):
+        main(["--runs", str(write_run(tmp_path / "slow", [UNTIMED])), "--output", str(output)])
     with pytest.raises(UserError, match=r"must end in \.png"):
         main(["--runs", str(run), "--output", str(tmp_path / "runs.gif")])
     output.write_bytes(b"mine")

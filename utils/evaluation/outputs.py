@@ -11,7 +11,6 @@ from pathlib import Path
 from utils.evaluation import formats
 from utils.evaluation.latex import latex
 from utils.evaluation.leaderboard import keep_in_history
-from utils.evaluation.provenance import provenance
 from utils.evaluation.published import PUBLISHED_BIB, PublishedScore
 from utils.evaluation.report import report_page
 from utils.evaluation.scoring import JobResult
@@ -23,6 +22,7 @@ from utils.evaluation.statistics import (
 )
 from utils.evaluation.table import Table, build_table
 from utils.files import write_text
+from utils.provenance import provenance
 from utils.wording import plural
 
 SHOWN = 10  # problems and remarks per folder; images.csv has all
@@ -100,7 +100,7 @@ def _write_table(
     content = {
         **formats.table_json(table),
         "statistics": statistics_json(comparisons),
-        "provenance": provenance(weights),
+        "provenance": provenance(weights=weights),
     }
     write_text(folder / "table.json", formats.dump_json(content))
     keep_in_history(folder, content)

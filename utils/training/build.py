@@ -22,7 +22,7 @@ from losses.criteria import Criterion
 from models import NETWORKS, build_model, load_initial
 from utils.checkpoints import seal_of
 from utils.console import say
-from utils.devices import bf16_warning, tf32_note
+from utils.devices import bf16_warning, device_name, tf32_note
 from utils.files import write_text
 from utils.training.checkpointing import recompute_blocks
 from utils.training.checks import (
@@ -35,7 +35,7 @@ from utils.training.data_identity import FileStamps, check_same_files, identify_
 from utils.training.distributed import Processes
 from utils.training.ema import ModelEma
 from utils.training.graphs import GraphedCompute, check_graph
-from utils.training.logs import RunLog
+from utils.training.logs import RunLog, note_start
 from utils.training.optim import build_optimizer, has_batch_norm, set_backends
 from utils.training.plan import Pace, RunPlan
 from utils.training.run_folder import RunFolder
@@ -102,7 +102,7 @@ def build_run(
     log = None
     with processes.all_or_none(stop):
         if processes.is_main and not start.dry_run:
-            log = _open_log(state, folder)
+            log = _open_log(state, folder, processes)
     return Run(
         cfg=cfg,
         folder=folder,
@@ -258,8 +258,11 @@ def _take_up(
     }
 
 
-def _open_log(state: TrainingState, folder: RunFolder) -> RunLog:
+def _open_log(state: TrainingState, folder: RunFolder, processes: Processes) -> RunLog:
     """Begin to write into the run's folder."""
     write_text(folder.config, state.cfg.dump())
     write_list(folder.path, state.files)
+    note_start(
+        folder.path, device_name(processes.device), processes.world_size, state.progress.step
+    )
     return RunLog(folder.path, state.cfg, state.progress.history, state.progress.step)

@@ -1,26 +1,32 @@
-"""What a training run tells about itself: log.jsonl, TensorBoard, W&B, curves, sample pictures."""
+"""What a training run records: log.jsonl, TensorBoard, W&B, curves, sample pictures, its starts."""
 
 from __future__ import annotations
 
 import json
 import math
+import platform
+import shlex
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib
 import numpy as np
+import torch
 from yacs.config import CfgNode
 
 from utils.console import say
 from utils.errors import UserError
 from utils.files import atomic_write, write_text
-from utils.images import write_png
+from utils.images import read_rgb, write_png
+from utils.provenance import provenance
 from utils.training.run_folder import RunFolder
 from utils.training.state import Progress, Record
 from utils.training.tensorboard import SummaryWriter
+from utils.wording import plural
 
 matplotlib.use("Agg")  # pictures go to files; a training machine has no display
 from matplotlib import pyplot as plt
@@ -29,9 +35,9 @@ from matplotlib import pyplot as plt
 class RunLog:
     """The log of a run in ``folder``.
 
-    A resumed run hands over ``history``, its checkpoint's records of finished epochs and
-    validations, and the ``step`` it stands at: lines of what a kill undid are dropped, so that the
-    files hold everything once.
+    A resumed run passes ``history``, its checkpoint's records of finished epochs and validations,
+    and the ``step`` at which it goes on: what a kill undid is dropped, so that the files hold
+    everything once.
     """
 
     def __init__(
@@ -47,44 +53,61 @@ class RunLog:
         )
         if lines or self._path.exists():
             write_text(self._path, "".join(map(json_line, lines)))
-        # Events of steps that a kill undid are hidden by purge_step.
-        self._tensorboard = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._tensorboard = self._start_tensorboard(lines)
         self._wandb = start_wandb(folder, cfg) if cfg.LOG.WANDB else None
+
+    def _start_tensorboard(self, lines: Sequence[Record]) -> SummaryWriter:
+        """Write TensorBoard's events anew from the log and the samples.
+
+        Going on with the old files would show what was validated before a kill and again after it
+        twice: both have the step that the checkpoint is at.
+        """
+        events = self.folder / "tensorboard"
+        for old in events.glob("events.out.tfevents.*"):
+            old.unlink(missing_ok=True)
+        try:
+            # Tells a TensorBoard that is watching to forget what it has read.
+            writer = SummaryWriter(str(events), purge_step=0 if lines else None)
+        except OSError as error:
+            raise UserError(f"Cannot write {events}: {error.strerror}.") from error
+        for line in lines:
+            add_scalars(writer, line)
+        step_of = {line["epoch"]: line["step"] for line in lines if line["kind"] == "epoch"}
+        for picture in sorted((self.folder / "samples").glob("epoch*_*.png")):
+            epoch, _, name = picture.stem.removeprefix("epoch").partition("_")
+            if epoch.isdecimal() and int(epoch) in step_of:
+                add_picture(writer, name, read_rgb(picture), step_of[int(epoch)])
+        return writer
 
     def add(self, record: Record) -> None:
         """Append one record to log.jsonl, TensorBoard and W&B, and print its line.
 
-        Steps are printed only where no progress bar shows them.
+        Steps are printed only if no progress bar shows them.
         """
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json_line(record))
         except OSError as error:
             raise UserError(f"Cannot write {self._path}: {error.strerror}.") from error
-        kind = record["kind"]
-        other = ("kind", "step", "at", "is_best")
-        values = {f"{kind}/{k}": v for k, v in record.items() if k not in other}
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, record["step"])
+        add_scalars(self._tensorboard, record)
         self._tensorboard.flush()
         if self._wandb:
-            self._wandb.log({**values, "step": record["step"]})
-        if kind != "step" or not sys.stderr.isatty():
-            say(console_line(record, self._epochs))
+            self._wandb.log({**scalars(record), "step": record["step"]})
+        if record["kind"] != "step" or not sys.stderr.isatty():
+            say(f"{time.strftime('%H:%M')} {console_line(record, self._epochs)}")
 
     def draw(self, history: Sequence[Record], title: str) -> None:
         """Write curves.png anew."""
         atomic_write(self.folder / "curves.png", lambda file: draw_curves(history, title, file))
 
-    def add_sample(self, name: str, images: list[np.ndarray], epoch: int) -> None:
-        """Keep a row of (H, W, 3) uint8 images as a PNG of its own and in TensorBoard."""
-        row = np.hstack(images)
+    def add_sample(self, name: str, images: list[np.ndarray], epoch: int, step: int) -> None:
+        """Keep a row of (H, W, 3) uint8 images as a PNG of its own and in TensorBoard.
+
+        A name that is not UTF-8, or too long beside the epoch, is changed where it must be.
+        """
+        row, name = np.hstack(images), sample_name(name)
         write_png(self.folder / "samples" / f"epoch{epoch:04d}_{name}.png", row)
-        self._tensorboard.add_image(
-            f"rainy, restored, clean: {name}", row, epoch, dataformats="HWC"
-        )
+        add_picture(self._tensorboard, name, row, step)
 
     def close(self) -> None:
         """Flush what is still to be written."""
@@ -93,10 +116,50 @@ class RunLog:
             self._wandb.finish()
 
 
-def json_line(record: Record) -> str:
-    """A record as a line of log.jsonl. JSON has no infinity and no nan; these become null.
+def scalars(record: Record) -> dict[str, float]:
+    """The values of a record by the names that TensorBoard and W&B show."""
+    other = ("kind", "step", "at", "is_best")
+    kind = record["kind"]
+    return {f"{kind}/{k}": v for k, v in record.items() if k not in other and v is not None}
 
-    In fp16 the norm of gradients that overflowed, in a step that the scaler left out, is one.
+
+def add_scalars(writer: SummaryWriter, record: Record) -> None:
+    for name, value in scalars(record).items():
+        writer.add_scalar(name, value, record["step"])
+
+
+def add_picture(writer: SummaryWriter, name: str, row: np.ndarray, step: int) -> None:
+    writer.add_image(f"rainy, restored, clean: {name}", row, step, dataformats="HWC")
+
+
+def sample_name(name: str) -> str:
+    """A name for files and for TensorBoard: printable UTF-8 of at most 200 bytes."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    text = text.replace("\\", "%").replace("/", "_")
+    return text.encode()[:200].decode(errors="ignore")
+
+
+def note_start(folder: Path, device: str, num_processes: int, step: int) -> None:
+    """Add a line to starts.jsonl: with which command, code, versions and devices a run goes on."""
+    path = folder / "starts.jsonl"
+    start = provenance(
+        host=platform.node(),
+        device=device,
+        processes=num_processes,
+        threads=torch.get_num_threads(),
+        step=step,
+    )
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(start) + "\n")
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def json_line(record: Record) -> str:
+    """A record as a line of log.jsonl. JSON has neither infinity nor NaN; they become null.
+
+    The gradient norm is infinite in an fp16 step that overflowed and that the scaler skipped.
     """
     is_null = {k: isinstance(v, float) and not math.isfinite(v) for k, v in record.items()}
     values = {key: None if is_null[key] else value for key, value in record.items()}
@@ -104,7 +167,7 @@ def json_line(record: Record) -> str:
 
 
 def read_log(path: Path) -> list[Record]:
-    """The complete lines of a log.jsonl; a line that a kill cut off is left out."""
+    """The complete lines of a log.jsonl; a line that a kill cut off is skipped."""
     records: list[Record] = []
     if not path.exists():
         return records
@@ -119,9 +182,9 @@ def read_log(path: Path) -> list[Record]:
 
 
 def start_wandb(folder: Path, cfg: CfgNode) -> Any:
-    """A run of Weights & Biases that a resumed training takes up again; offline as WANDB_MODE says.
+    """A run of Weights & Biases, which a resumed training continues; WANDB_MODE is respected.
 
-    Raises UserError where the package is not installed.
+    Raises UserError if the package is not installed.
     """
     try:
         import wandb
@@ -149,7 +212,7 @@ def start_wandb(folder: Path, cfg: CfgNode) -> Any:
 def draw_curves(history: Sequence[Record], title: str, file: Path) -> None:
     """Loss, PSNR, SSIM and learning rate over the epochs as one picture; the best epoch marked."""
     figure, axes = plt.subplots(4, 1, figsize=(7, 9), sharex=True)
-    # A layout that finds these by itself takes most of the time of drawing.
+    # An automatic layout would take most of the time of drawing.
     figure.subplots_adjust(left=0.13, right=0.98, bottom=0.06, top=0.95, hspace=0.08)
     figure.suptitle(title)
     rows = (
@@ -176,30 +239,68 @@ def draw_curves(history: Sequence[Record], title: str, file: Path) -> None:
 
 
 def console_line(record: Record, epochs: int) -> str:
-    """A record in one line of at most 80 columns."""
-    line = f"epoch {record['epoch']}/{epochs}"
+    """A record in one line that leaves room for the time in 80 columns."""
+    words = [f"epoch {record['epoch']}/{epochs}"]
     if record["kind"] != "epoch":
-        line += f" step {record['step']}"
+        words.append(f"step {record['step']}")
     if "loss" in record:
-        line += f"  loss {record['loss']:.4f}"
+        words.append(f"loss {record['loss']:.4f}")
+    if "lr" in record:
+        words.append(f"lr {short_rate(record['lr'])}")
     if "psnr" in record:
-        line += f"  PSNR {record['psnr']:.2f} dB  SSIM {record['ssim']:.4f}"
-        line += " (best)" if record["is_best"] else ""
+        words.append(f"PSNR {record['psnr']:.2f} SSIM {record['ssim']:.4f}")
+        words += ["(best)"] if record["is_best"] else []
     if "seconds" in record:
-        line += f"  {record['seconds']:.0f} s"
+        words.append(f"{record['seconds']:.0f} s")
     if "hours_left" in record:
-        line += f"  {record['images_per_second']:.1f} images/s  {record['hours_left']:.1f} h left"
-    return line
+        words.append(f"{record['images_per_second']:.3g} images/s")
+        words.append(time_left(record["hours_left"]))
+    return " ".join(words)
 
 
-def summary(progress: Progress, cfg: CfgNode, folder: RunFolder, example: Path) -> str:
-    """The last words of a run: its best epoch and the command to test it on ``example``."""
+def short_rate(lr: float) -> str:
+    """A learning rate in two digits, 1.2e-4."""
+    digits, _, exponent = f"{lr:.1e}".partition("e")
+    return f"{digits}e{int(exponent)}"
+
+
+def time_left(hours: float) -> str:
+    """``1.5 h left``; below an hour ``42 min left``."""
+    minutes = round(60 * hours)
+    return f"{minutes} min left" if minutes < 60 else f"{hours:.1f} h left"
+
+
+def summary(progress: Progress, cfg: CfgNode, folder: RunFolder, example: Pair) -> str:
+    """The last words of a run: its best epoch and the command to test it where ``example`` is."""
     epochs = progress.epoch - 1
-    lines = [f"{epochs} epochs, {progress.step:,} steps: {folder.path}"]
+    lines = [f"{plural(epochs, 'epoch')}, {progress.step:,} steps: {folder.path}"]
     if progress.should_stop(cfg.VALIDATION.PATIENCE) and epochs < cfg.OPTIM.EPOCHS:
         lines.append(f"stopped early: no better PSNR in {cfg.VALIDATION.PATIENCE} epochs")
     if progress.best_epoch:
         lines.append(f"best epoch {progress.best_epoch}: {progress.best_psnr:.2f} dB")
     weights = folder.best if folder.best.exists() else folder.latest
-    lines.append(f"test it: python test.py --weights {weights} --input {example} --output results")
+    command = ["python", "test.py", "--weights", str(weights), *rainy_input(example)]
+    lines.append(f"test it: {shlex.join([*command, '--output', 'results'])}")
     return "\n".join(lines)
+
+
+def rainy_input(example: Pair) -> list[str]:
+    """Options with which test.py restores the rainy images of a data set, and no clean ones."""
+    folder = example.rainy.parent
+    if example.half:  # side by side with the clean one
+        return ["--input", str(folder), "--half", example.half]
+    is_alone = example.rainy == example.clean or folder != example.clean.parent
+    return ["--input", str(folder if is_alone else example.rainy)]
+
+
+class Pair(Protocol):
+    """What is asked of a pair of ``data.pairs``."""
+
+    @property
+    def rainy(self) -> Path: ...
+
+    @property
+    def clean(self) -> Path: ...
+
+    @property
+    def half(self) -> str: ...

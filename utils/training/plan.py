@@ -1,4 +1,4 @@
-"""What the epochs of a run take: patches, batches, steps, and how long that will be."""
+"""The work of a run: patches, batches and steps of its epochs, and how long they take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Stage:
 class RunPlan:
     """The stages of a run's epochs; an epoch's incomplete last batch is left out.
 
-    ``num_samples`` are the samples of one epoch.
+    ``num_samples`` is the number of samples per epoch.
     """
 
     def __init__(self, cfg: CfgNode, num_samples: int) -> None:
@@ -39,7 +39,7 @@ class RunPlan:
 
     @property
     def stages(self) -> list[Stage]:
-        """The stages that the run really reaches, each with its own first epoch."""
+        """The stages that the run reaches, each with the first epoch in which it is used."""
         used = {self.stage(epoch): epoch for epoch in range(self.epochs, 0, -1)}
         return [Stage(epoch, s.patch, s.batch_size) for s, epoch in reversed(used.items())]
 
@@ -53,14 +53,14 @@ class RunPlan:
         return sum(self.steps(epoch) for epoch in range(1, self.epochs + 1))
 
     def pixels_left(self, epoch: int, step_in_epoch: int) -> int:
-        """Pixels of the patches that are still to come: the work that is left."""
+        """Pixels of the patches that are still to come, a measure of the work that is left."""
         if epoch > self.epochs:
             return 0
         done = step_in_epoch * self._step_pixels(epoch)
         return self._pixels_before[-1] - self._pixels_before[epoch - 1] - done
 
     def report(self, seconds: dict[Stage, float], memory: float) -> str:
-        """A dry run's findings: seconds a step in each stage, and what the whole run comes to."""
+        """A dry run's findings: seconds per step in each stage, and what the whole run takes."""
         lines = [
             f"a step   {stage.batch_size} patches of {stage.patch} x {stage.patch}: {taken:.2f} s"
             + (f" (from epoch {stage.first_epoch})" if len(seconds) > 1 else "")
@@ -86,14 +86,14 @@ class RunPlan:
 
 
 def is_every(interval: int, number: int, last: int = 0) -> bool:
-    """Whether what happens every ``interval`` (0: never) and last did at ``last`` is due."""
+    """Whether something is due that happens every ``interval`` (0: never), last at ``last``."""
     return bool(interval) and number > last and number % interval == 0
 
 
 class Pace:
-    """How fast a process trains: images a second lately, and the hours that are left.
+    """How fast a process trains: recent images per second, and the hours that are left.
 
-    Only steps count, measured from ``start``; other work lies between two starts.
+    Only the time of steps counts. Other work, such as validation, ends with a call of ``start``.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -103,7 +103,7 @@ class Pace:
         self.start()
 
     def start(self) -> None:
-        """Steps begin, again; what has passed since the last of them was other work."""
+        """Steps begin; the time since the last one was other work."""
         self._mark = self._recent_mark = time.perf_counter()
         self._recent_images = 0
 
@@ -116,14 +116,18 @@ class Pace:
         self._recent_images += stage.batch_size
 
     def images_per_second(self) -> float:
-        """Since the last call, or the last start."""
+        """Since the last call or the last start, whichever was later."""
         seconds = self._mark - self._recent_mark
         rate = self._recent_images / seconds if seconds else 0.0
         self._recent_mark, self._recent_images = self._mark, 0
         return rate
 
+    def recent(self) -> dict[str, float]:
+        """``images_per_second`` for a record; empty if there was no step since the last one."""
+        return {"images_per_second": self.images_per_second()} if self._recent_images else {}
+
     def hours_left(self, epoch: int, step_in_epoch: int) -> float:
-        """Of the whole run's steps, at the speed so far; validation is not in it."""
+        """Of the whole run's steps, at the speed so far, without validation."""
         if not self._pixels:
             return 0.0
         left = self._plan.pixels_left(epoch, step_in_epoch)

@@ -1,4 +1,4 @@
-"""Where a table comes from: date, commit, versions, the weights behind the methods."""
+"""Where a result comes from: date, command, commit and versions, for tables and for runs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("numpy", "opencv-python-headless", "pyiqa")
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("numpy", "opencv-python-headless", "pyiqa", "torch")
 
 
-def provenance(weights: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """What table.json says about its own making; ``weights`` by method, as ``read_facts`` gives."""
+def provenance(**more: Any) -> dict[str, Any]:
+    """What a file records about its own making, ``more`` of it behind the rest."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "weights": weights,
+        **more,
     }
 
 
 def commit() -> str | None:
-    """The commit of this code, with a plus where files differ from it; None outside a clone."""
+    """The commit of this code, with a plus if files differ from it; None outside a clone."""
     try:
         done = [
             subprocess.run(
@@ -35,7 +35,7 @@ def commit() -> str | None:
             ).stdout.strip()
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
         ]
-    except (OSError, subprocess.CalledProcessError):  # no git, or no clone
+    except (OSError, subprocess.CalledProcessError):  # no git, or not a clone
         return None
     return done[0] + "+" * bool(done[1])
 

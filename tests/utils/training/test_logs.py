@@ -1,0 +1,183 @@
+"""What a run records and prints: once, in 80 columns, with a command that works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import test as restoring
+from configs import load_config
+from data.pairs import Pair, find_pairs
+from models import build_model
+from tests.helpers import ROOT, smooth_image, streaked, write_pairs
+from utils.checkpoints import Weights, read_weights, write_weights
+from utils.training.logs import RunLog, console_line, note_start, summary, time_left
+from utils.training.run_folder import RunFolder
+from utils.training.state import Progress
+
+CFG = load_config(ROOT / "training.yml", ["OPTIM.EPOCHS", "3000"])
+
+
+def epoch_line(epoch: int, step: int, psnr: float) -> dict:
+    return {"kind": "epoch", "epoch": epoch, "step": step, "at": epoch, "loss": 0.5 / epoch,
+            "psnr": psnr, "ssim": 0.5, "is_best": True, "seconds": 1.0}  # fmt: skip
+
+
+def step_line(epoch: int, step: int) -> dict:
+    return {"kind": "step", "epoch": epoch, "step": step, "loss": 1 / step, "lr": 0.1,
+            "images_per_second": 2.0, "hours_left": 1.0}  # fmt: skip
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows: step and value of each point by name, pictures with value 0."""
+    accumulator = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0, "images": 0})
+    accumulator.Reload()
+    found = {
+        name: [(event.step, round(event.value, 4)) for event in accumulator.Scalars(name)]
+        for name in accumulator.Tags()["scalars"]
+    }
+    for name in accumulator.Tags()["images"]:
+        found[name] = [(event.step, 0.0) for event in accumulator.Images(name)]
+    return found
+
+
+def test_tensorboard_has_each_point_once_after_a_kill_in_a_validation(tmp_path: Path) -> None:
+    picture = [smooth_image(1, 16, 16)] * 3
+    log = RunLog(tmp_path, CFG)
+    for line in (step_line(1, 2), step_line(1, 4), epoch_line(1, 4, 20.0), step_line(2, 6)):
+        log.add(line)
+    log.add_sample("1", picture, 1, 4)
+    # The checkpoint of step 8 is written; the validation adds its points, and is killed.
+    log.add(step_line(2, 8))
+    log.add_sample("1", picture, 2, 8)
+    log.add({"kind": "validation", "epoch": 2, "step": 8, "at": 2, "psnr": 21.0, "ssim": 0.5,
+             "is_best": True})  # fmt: skip
+    log.close()
+    log = RunLog(tmp_path, CFG, history=[epoch_line(1, 4, 20.0)], step=8)
+    log.add_sample("1", picture, 2, 8)
+    log.add(epoch_line(2, 8, 21.5))
+    log.close()
+    found = points(tmp_path)
+    assert found["step/loss"] == [(2, 0.5), (4, 0.25), (6, 0.1667), (8, 0.125)]
+    assert found["epoch/psnr"] == [(4, 20.0), (8, 21.5)]
+    assert "validation/psnr" not in found
+    assert found["rainy, restored, clean: 1"] == [(4, 0.0), (8, 0.0)]
+
+
+@pytest.mark.parametrize("stem", ["ä" * 123, os.fsdecode(b"rain\xe4\xff_1"), "a/b", "%"])
+def test_a_sample_of_any_name_is_kept(tmp_path: Path, stem: str) -> None:
+    log = RunLog(tmp_path, CFG)
+    log.add_sample(stem, [smooth_image(1, 16, 16)] * 3, 7, 14)
+    log.close()
+    (picture,) = (tmp_path / "samples").iterdir()
+    assert picture.name.startswith("epoch0007_") and picture.name.encode()  # is UTF-8
+    assert cv2.imdecode(np.fromfile(picture, np.uint8), 1).shape == (16, 48, 3)
+    RunLog(tmp_path, CFG, [epoch_line(7, 14, 20.0)], 14).close()
+    assert [p for name, p in points(tmp_path).items() if "rainy" in name] == [[(14, 0.0)]]
+
+
+def test_console_lines_have_rate_and_time_left_and_fit_80_columns() -> None:
+    step = {"kind": "step", "epoch": 2999, "step": 1234567, "loss": 0.01234, "lr": 1.24e-4,
+            "images_per_second": 123.4, "hours_left": 0.8}  # fmt: skip
+    line = console_line(step, 3000)
+    assert line == ("epoch 2999/3000 step 1234567 loss 0.0123 lr 1.2e-4 123 images/s 48 min left")
+    assert console_line(step | {"hours_left": 123.45}, 3000).endswith(" 123.5 h left")
+    epoch = {"kind": "epoch", "epoch": 2999, "step": 1234567, "loss": 0.01234, "lr": 1e-6,
+             "psnr": 31.234, "ssim": 0.91234, "is_best": True, "seconds": 12345.6}  # fmt: skip
+    best = console_line(epoch, 3000)
+    assert best == "epoch 2999/3000 loss 0.0123 lr 1.0e-6 PSNR 31.23 SSIM 0.9123 (best) 12346 s"
+    assert max(len(f"12:34 {text}") for text in (line, best)) <= 81
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0, "0 min left"), (0.5, "30 min left"), (0.99, "59 min left"), (0.995, "1.0 h left"),
+     (1, "1.0 h left"), (49.96, "50.0 h left")],
+)  # fmt: skip
+def test_less_than_an_hour_is_minutes(hours: float, text: str) -> None:
+    assert time_left(hours) == text
+
+
+def test_a_start_records_where_and_how(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "RUN.NAME", "my run"])
+    note_start(tmp_path, "cpu (x86_64)", 2, 0)
+    note_start(tmp_path, "cuda", 1, 40)
+    first, second = map(json.loads, (tmp_path / "starts.jsonl").read_text().splitlines())
+    assert first["command"] == "python train.py RUN.NAME 'my run'"
+    assert first["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert (first["processes"], first["device"], first["host"]) == (
+        2,
+        "cpu (x86_64)",
+        os.uname()[1],
+    )
+    assert (first["step"], second["step"], second["device"]) == (0, 40, "cuda")
+    assert first["date"] and "commit" in first
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run's folder with weights, under a name that a shell must have quoted."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "it's mine")
+    network = build_model("dmsr_s")
+    write_weights(folder.best, Weights("dmsr_s", {}, network.state_dict(), {}))
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["folders", "one_folder", "side_by_side"])
+def test_the_command_of_the_summary_restores_the_rainy_images(
+    trained, tmp_path, monkeypatch, layout: str
+) -> None:
+    data = tmp_path / "my data"
+    if layout == "folders":
+        write_pairs(data, 2, 32, 32)
+    else:
+        data.mkdir()
+        for i in (1, 2):
+            clean = smooth_image(i, 64, 64)
+            rainy = streaked(clean, i)
+            if layout == "one_folder":
+                cv2.imwrite(str(data / f"norain-{i}.png"), clean)
+                cv2.imwrite(str(data / f"rain-{i}.png"), rainy)
+            else:
+                cv2.imwrite(str(data / f"{i}.png"), np.hstack([clean, rainy]))
+    pairs = find_pairs(data).pairs
+    text = summary(Progress(epoch=2, step=3), CFG, trained, pairs[0])
+    command = shlex.split(text.splitlines()[-1].removeprefix("test it: "))
+    assert command[:2] == ["python", "test.py"]
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert not restoring.main(command[2:])
+    results = sorted(path.name for path in (tmp_path / "results").rglob("*.png"))
+    expected = {"folders": ["1.png", "2.png"], "one_folder": ["rain-1.png"],
+                "side_by_side": ["1.png", "2.png"]}  # fmt: skip
+    assert results == expected[layout]
+    width = cv2.imread(str(next((tmp_path / "results").rglob("*.png")))).shape[1]
+    assert width == pairs[0].read()[0].shape[1]
+
+
+def test_a_photograph_for_synthesis_is_restored_whole(trained) -> None:
+    photo = Path("photos") / "a.png"
+    text = summary(Progress(epoch=2), CFG, trained, Pair(photo, photo))
+    assert "--input photos --output results" in text and "1 epoch, 0 steps" in text
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    state = {f"layer{i}": torch.full((2, 3), float(i)) for i in (2, 10, 1)}
+    info = {"psnr": 31.5, "config": "MODEL: {NAME: dmsr}", "epoch": 3, "name": "Größe"}
+    paths = [tmp_path / f"{i}.safetensors" for i in range(6)]
+    for path in paths:  # the library orders the header's entries at random in each call
+        write_weights(path, Weights("dmsr", {"width": 8}, state, info))
+    assert len({path.read_bytes() for path in paths}) == 1
+    read = read_weights(paths[0])
+    assert read.info == info and read.options == {"width": 8}
+    assert all(torch.equal(read.state[name], value) for name, value in state.items())
