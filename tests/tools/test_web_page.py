@@ -120,8 +120,8 @@ def test_notes_reach_the_visitor(deraining: web_page.Deraining, tmp_path: Path) 
     tifffile.imwrite(tmp_path / "bright.tif", np.full((70, 70), 3, np.float32))
     for name, note in (("two", "holds 2 pages"), ("bright", "outside 0 to 1 are clipped")):
         arguments = (tmp_path / f"{name}.tif", "small", 1.0, tmp_path, lambda done, total: None)
-        (told,) = deraining(*arguments)[2]
-        assert note in told
+        (sentence,) = deraining(*arguments)[2]
+        assert note in sentence
 
 
 def test_visitors_at_the_same_time_do_not_change_each_others_strength(
@@ -217,7 +217,7 @@ def test_impossible_arguments_end_with_status_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--weights", "absent.pth"], ["--official", "dcsfn=absent.pth"]]
 )
-def test_missing_weights_are_told_at_the_start(
+def test_missing_weights_are_reported_at_the_start(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["web_page.py", "--no-browser", *arguments])

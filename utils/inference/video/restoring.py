@@ -98,7 +98,7 @@ def _restore_frames(
 
 
 def _stamp(path: Path) -> str:
-    """A file's size and time of change, by which another one is told apart."""
+    """A file's size and time of change, which differ for another one."""
     stat = path.stat()
     return f"{stat.st_size} bytes, changed {stat.st_mtime_ns}"
 

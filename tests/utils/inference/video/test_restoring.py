@@ -1,4 +1,4 @@
-"""Videos through an identity network: what goes in comes out, in all its respects."""
+"""Videos through an identity network: pictures, times, sound and tags come out as they went in."""
 
 from __future__ import annotations
 
@@ -148,7 +148,9 @@ def test_grays_keep_their_level(full: bool, kind: Kind, tagged: bool, tmp_path: 
 def test_every_frame_keeps_its_own_time(tmp_path: Path) -> None:
     times = [0, 40, 80, 200, 233, 400, 401, 1000, 1040, 2500]
     source = write(tmp_path / "a", Kind(".mkv"), scene(10), times, Fraction(1, 1000))
-    assert restore(source, tmp_path / "out.mp4") == []  # that the last frame stands long is no end
+    assert (
+        restore(source, tmp_path / "out.mp4") == []
+    )  # a last frame that is shown for long is not an early end
     after = read(tmp_path / "out.mp4")
     assert after.times == [Fraction(time, 1000) for time in times]
     assert after.seconds == pytest.approx(2.54)
@@ -165,7 +167,7 @@ def test_a_video_is_as_long_as_its_frames_are_shown(tmp_path: Path) -> None:
 
 
 def test_a_last_frame_of_no_duration_is_kept(tmp_path: Path) -> None:
-    """MP4 tells its length in thousandths of a second."""
+    """MP4 states its length in milliseconds."""
     times = [0, 1, 2, 3]
     base = Fraction(1, 90_000)
     source = write(tmp_path / "a", Kind(".mp4"), scene(4, 32, 48), times, base)
@@ -176,7 +178,7 @@ def test_a_last_frame_of_no_duration_is_kept(tmp_path: Path) -> None:
 
 
 def test_times_that_b_frames_have_swapped_are_in_their_order(tmp_path: Path) -> None:
-    """AVI knows no times: the decoder's guesses are those of frames near by."""
+    """AVI stores no times: the decoder guesses those of neighbouring frames."""
     options = (("crf", "10"), ("bf", "3"), ("b_strategy", "0"))
     frames = scene(8, 32, 48)
     source = write(tmp_path / "a", Kind(".avi", options=options, sound="pcm_s16le"), frames)
@@ -190,8 +192,8 @@ def test_times_that_b_frames_have_swapped_are_in_their_order(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", [KINDS["transport"], KINDS["mpeg"]], ids=lambda kind: kind.suffix)
-def test_recordings_one_behind_the_other_keep_all_their_time(kind: Kind, tmp_path: Path) -> None:
-    """Whose clock begins anew in the middle, for the pictures and for the sound."""
+def test_joined_recordings_keep_their_whole_duration(kind: Kind, tmp_path: Path) -> None:
+    """The clocks of the pictures and of the sound start again in the middle."""
     source = write(tmp_path / "a", kind, scene(25, 32, 48))
     once = read(source)
     source.write_bytes(source.read_bytes() * 2)
@@ -247,7 +249,7 @@ def test_pieces_join_to_the_same_times(tmp_path: Path, monkeypatch: pytest.Monke
     assert 10 * np.log10(255**2 / (difference(before, after) ** 2).mean()) > 41
 
 
-def test_colours_are_told_as_in_the_source(tmp_path: Path) -> None:
+def test_the_colour_tags_are_those_of_the_source(tmp_path: Path) -> None:
     """BT.2020 with HLG in 10 bits, as telephones film."""
     kind = Kind(".mp4", pixels="yuv420p10le")
     source = write(tmp_path / "a", kind, scene(4, bits=10), tags=(1, 9, 9, 18))
@@ -268,7 +270,7 @@ WRITES_TURNS = pytest.mark.skipif(
 
 
 @WRITES_TURNS
-def test_a_guessed_matrix_is_told_where_the_result_would_be_taken_for_another(
+def test_a_guessed_matrix_is_stated_where_players_would_guess_another(
     tmp_path: Path,
 ) -> None:
     """720 x 32 is BT.601 for players and 32 x 720 BT.709, where the file does not tell."""
@@ -283,7 +285,7 @@ def test_a_guessed_matrix_is_told_where_the_result_would_be_taken_for_another(
             assert np.abs(turned.astype(int) - other).mean() < 2
 
 
-def test_ycbcr_that_says_it_is_rgb_is_told_as_what_it_was_taken_for(tmp_path: Path) -> None:
+def test_ycbcr_labelled_as_rgb_is_relabelled(tmp_path: Path) -> None:
     source = write(tmp_path / "a", LOSSLESS, scene(2, 32, 48), tags=(1, 0, 2, 2))
     assert read(source).tags[1] == 0
     restore(source, tmp_path / "out.mp4")
@@ -419,14 +421,16 @@ def test_a_trimmed_file_does_not_end_early(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "length", "told"),
+    ("kind", "length", "sentence_part"),
     [
         (replace(KINDS["mpeg"], sound=None), 40, "is damaged in one place"),
         (replace(KINDS["webm"], sound=None), 10**6, "ends early"),  # all that follows
     ],
     ids=lambda value: getattr(value, "suffix", None),
 )
-def test_damage_in_the_middle_is_told(kind: Kind, length: int, told: str, tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_reported(
+    kind: Kind, length: int, sentence_part: str, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(1)
     frames = scene(20)
     for luma, *_ in frames:  # detail, so that the file is large beside its index
@@ -437,7 +441,7 @@ def test_damage_in_the_middle_is_told(kind: Kind, length: int, told: str, tmp_pa
     part[:] = rng.integers(0, 256, len(part))
     source.write_bytes(damaged.tobytes())
     (sentence,) = restore(source, tmp_path / "out.mp4")
-    assert told in sentence
+    assert sentence_part in sentence
     assert len(read(tmp_path / "out.mp4").frames) >= 8
 
 
@@ -463,8 +467,8 @@ def test_a_change_of_the_way_pixels_are_stored(pixels: str, tmp_path: Path) -> N
             assert np.abs(a.astype(int) - b).mean() < 2
 
 
-def test_a_clock_that_is_damaged_is_not_taken_for_a_break(tmp_path: Path) -> None:
-    """From the fourth frame on it tells 25 days more, which MP4 cannot hold between two frames."""
+def test_a_damaged_clock_is_not_taken_for_a_gap(tmp_path: Path) -> None:
+    """From the fourth frame on it is 25 days ahead, which MP4 cannot hold between two frames."""
     times = [0, 40, 80, *(2**31 + time for time in (120, 160, 200, 240))]
     source = write(tmp_path / "a", LOSSLESS, scene(7, 32, 48))
     with av.open(str(source)) as old, av.open(str(tmp_path / "b.nut"), "w") as new:
@@ -495,17 +499,17 @@ def test_an_unknown_matrix_is_a_sentence(tmp_path: Path) -> None:
         VideoReader(source)
 
 
-def test_all_sounds_arrive_and_subtitles_are_told(tmp_path: Path) -> None:
+def test_all_sounds_are_kept_and_lost_subtitles_reported(tmp_path: Path) -> None:
     frames = scene(3, 32, 48)
     film = write(tmp_path / "a", Kind(".mkv", sound="aac"), frames)
     dub = write(tmp_path / "b", Kind(".mkv", sound="pcm_u8"), frames)
     words = tmp_path / "words.srt"
     words.write_text("1\n00:00:00,000 --> 00:00:00,100\nRain\n")
     source = merged(tmp_path / "all.mkv", film, dub, words)
-    told = " ".join(restore(source, tmp_path / "out.mp4"))
+    notes = " ".join(restore(source, tmp_path / "out.mp4"))
     assert (
-        "not kept: video (h264), subtitle (srt)" in told
-        and "cannot hold pcm_u8; that sound" in told
+        "not kept: video (h264), subtitle (srt)" in notes
+        and "cannot hold pcm_u8; that sound" in notes
     )
     assert read(tmp_path / "out.mp4").codecs == ["h264", "aac", "aac"]
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -523,7 +527,7 @@ def test_a_cover_is_not_taken_for_the_film(tmp_path: Path) -> None:
     assert len(after.frames) == 4 and after.frames[0][0].shape == (32, 48)
 
 
-def test_titles_that_are_no_utf8_and_time_codes_cost_nothing(tmp_path: Path) -> None:
+def test_titles_in_other_encodings_and_time_codes_do_no_harm(tmp_path: Path) -> None:
     kind = Kind(".mkv", sound="aac")
     metadata = {"title": "Rain xxx", "timecode": "01:00:00:00"}
     source = write(tmp_path / "a", kind, scene(3, 32, 48), metadata=metadata)
@@ -535,7 +539,7 @@ def test_titles_that_are_no_utf8_and_time_codes_cost_nothing(tmp_path: Path) -> 
         assert container.metadata["title"].startswith("Rain ")
 
 
-def test_a_rate_that_is_the_clocks_is_not_taken_for_the_films(tmp_path: Path) -> None:
+def test_the_rate_of_a_clock_is_not_taken_for_the_frame_rate(tmp_path: Path) -> None:
     """As DV files tell it: 60,000 frames a second."""
     frames = [[np.full((576, 720), 99, np.uint8), *[np.full((288, 360), 128, np.uint8)] * 2]] * 3
     source = write(tmp_path / "a", Kind(".dv", "dvvideo", options=()), frames)
@@ -545,14 +549,14 @@ def test_a_rate_that_is_the_clocks_is_not_taken_for_the_films(tmp_path: Path) ->
     assert read(tmp_path / "out.mp4").times == [Fraction(i, 25) for i in range(3)]
 
 
-def test_a_frame_that_avi_counts_too_many_is_not_missed(tmp_path: Path) -> None:
+def test_the_surplus_frame_that_avi_announces_is_not_missed(tmp_path: Path) -> None:
     """FFmpeg writes one more than there are beside AAC."""
     source = write(tmp_path / "a", Kind(".avi", "mpeg4", sound="aac", options=FINE), scene(10))
     assert restore(source, tmp_path / "out.mp4") == []
     assert len(read(tmp_path / "out.mp4").frames) == 10
 
 
-def test_interlaced_frames_are_told(tmp_path: Path) -> None:
+def test_interlaced_frames_are_reported(tmp_path: Path) -> None:
     options = (*FINE, ("flags", "+ilme+ildct"))
     source = write(tmp_path / "a", Kind(".mpg", "mpeg2video", options=options), scene(3, 32, 48))
     assert "is interlaced" in " ".join(restore(source, tmp_path / "out.mp4"))
@@ -587,13 +591,13 @@ def test_a_damaged_sound_does_not_cost_the_pictures(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".nut", sound="wavpack"), scene(4, 32, 48))
     num_parts = len(read(source).sound)
     half = [None] * (num_parts // 2)
-    for sound, told, codecs in (
+    for sound, note, codecs in (
         ([NOISE] * num_parts, "not kept: audio (wavpack, unreadable or empty)", ["h264"]),
         ([], "not kept: audio (wavpack, unreadable or empty)", ["h264"]),
         ([*half, NOISE, NOISE, *half], "2 damaged parts of the sound", ["h264", "aac"]),
     ):
         damaged = with_damaged_sound(source, tmp_path / "b.nut", sound)
-        assert told in " ".join(restore(damaged, tmp_path / "out.mp4"))
+        assert note in " ".join(restore(damaged, tmp_path / "out.mp4"))
         after = read(tmp_path / "out.mp4")
         assert len(after.frames) == 4 and after.codecs == codecs
 
@@ -643,7 +647,7 @@ def test_the_clock_of_a_sound(times: list[int], wanted: list[int]) -> None:
 
 
 @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le"])
-def test_channels_of_which_the_file_tells_only_the_number(codec: str, tmp_path: Path) -> None:
+def test_channels_whose_positions_the_file_does_not_state(codec: str, tmp_path: Path) -> None:
     kind = Kind(".mkv", sound=codec)
     source = write(tmp_path / "a", kind, scene(4, 32, 48), sound_layout=("5.1", 6))
     restore(source, tmp_path / "out.mp4")

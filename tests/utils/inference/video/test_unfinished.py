@@ -1,4 +1,4 @@
-"""A killed run of a video goes on where it was, and no other run is taken for it."""
+"""A run continues where a killed one stopped, if it is the same one and alone."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by signals")
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_run_is_continued_where_it_stopped(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mp4", sound="aac"), scene(15))
     run(source, tmp_path / "at once.mp4")
     target = tmp_path / "out" / ("long name " * 20 + ".mp4")
@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by signals")
 @pytest.mark.parametrize("removed", [1, 2, 3])
-def test_a_run_that_is_killed_while_it_cleans_up_leaves_nothing_to_go_on_with(
+def test_a_run_that_is_killed_while_it_cleans_up_leaves_nothing_to_continue(
     removed: int, tmp_path: Path
 ) -> None:
     source = write(tmp_path / "a", Kind(".mp4"), scene(10, 32, 48))
