@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from configs import load_config
+from data.settings import training_folders
 from models import build_model
 from models.published import to_published
 from tests.helpers import ROOT, write_pairs
+from utils.set_names import named_folders
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -33,45 +35,47 @@ COMMANDS = [
 
 # What stands for the reader's own files.
 OWN = {
-    "photo.jpg": "datasets/val/input/1.png",
-    "FOLDER": "datasets/val/input",
-    "PHOTOS": "datasets/val/target",
+    "photo.jpg": "pairs/input/1.png",
+    "FOLDER": "pairs/input",
+    "skimage": "photographs",  # smaller ones of the same names
     "THEIRS.pth": "theirs.pth",
     "OURS.safetensors": "nerd.safetensors",
 }
 # A training of seconds; the folders stay those of the recipe.
 SHORT = shlex.split(
-    "DATA.WORKERS 0 DATA.REPEAT 4 AUGMENT.PATCH 64 OPTIM.EPOCHS 1 SCHEDULE.NAME multi_step "
+    "DATA.WORKERS 0 DATA.REPEAT 1 AUGMENT.PATCH 64 OPTIM.EPOCHS 1 SCHEDULE.NAME multi_step "
     "OPTIM.BATCH_SIZE 2"
 )
-SMALL = {"nerd": "nerd_rain_t"}  # by the recipe's first word; DMSR's otherwise
+SMALL = {"nerd": "nerd_rain_t", "dcsfn": "dcsfn_t"}  # by the recipe's first word; DMSR's otherwise
 # Needs a package that is optional; its own tests cover it.
-OPTIONAL = ("--no-reference", "--metrics", "web_page.py", "rain.mp4")
+OPTIONAL = ("--no-reference", "--metrics", "--tasks", "web_page.py", "rain.mp4")
 
 
 def folders_of_recipes() -> set[str]:
     """Every folder that a YAML of configs/ trains or validates on, but the demo's."""
-    nodes = [load_config(path).DATA for path in (ROOT / "configs").glob("*.yml")]
-    folders = {folder for node in nodes for folder in (node.TRAIN, node.VAL)}
+    folders = set()
+    for path in (ROOT / "configs").glob("*.yml"):
+        cfg = load_config(path)
+        folders |= {folder for folder, _ in training_folders(cfg.DATA.TRAIN)}
+        for setting, name in ((cfg.DATA.VAL, "DATA.VAL"), (cfg.TEST.SETS, "TEST.SETS")):
+            folders |= set(named_folders(setting, name).values())
     return {folder for folder in folders if not folder.startswith("demo/")}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A newcomer's folder: data in the README's tree, results, an author's checkpoint."""
+    """A newcomer's folder: rainy images, published sets where the README says, authors' weights."""
     folder = tmp_path_factory.mktemp("newcomer")
-    write_pairs(folder / "datasets" / "train", 3)
-    write_pairs(folder / "datasets" / "val", 2)
-    for name in (
-        "Rain13K/train",
-        "Rain13K/test/Rain100H",
-        "Rain13K/test/Rain100L",
-        "Rain200H/train",
-        "Rain200H/test",
-    ):
-        write_pairs(folder / "datasets" / name, 2)
-    for name, source in (("val", "val"), ("Rain200H", "Rain200H/test")):
-        shutil.copytree(folder / "datasets" / source / "input", folder / "benchmark/method" / name)
+    write_pairs(folder / "pairs", 4)
+    (folder / "photographs").mkdir()
+    for number, name in enumerate(("astronaut", "chelsea", "coffee", "rocket"), 1):
+        clean = folder / "pairs" / "target" / f"{number}.png"
+        shutil.copy(clean, folder / "photographs" / f"{name}.png")
+    tests = (f"Rain13K/test/{name}" for name in ("Test100", "Rain100H", "Rain100L", "Test2800"))
+    for name in ("Rain13K/train", *tests, "Rain13K/test/Test1200"):
+        write_pairs(folder / "datasets" / name, 1)
+    for name in ("train", "test"):  # as high as DCSFN's largest crops
+        write_pairs(folder / "datasets" / "Rain200H" / name, 2, 96, 88)
     published = to_published(build_model("nerd_rain"))
     torch.save({"state_dict": published}, folder / "theirs.pth")
     return folder
@@ -89,7 +93,7 @@ def runnable(command: str) -> list[str]:
         words += [*SHORT, "MODEL.NAME", network]
         words += ["OPTIM.EPOCHS", "2"] if "--resume" in words else []
     if words[1:2] == ["tools/make_rain.py"]:
-        words[words.index("datasets/train")] = "made"  # never over what is there
+        words[words.index("8")] = "1"  # variants
     words = ["64" if word == "256" else word for word in words]  # a smaller image
     words = [
         str(ROOT / word) if re.fullmatch(r"(tools/\w+|\w+)\.py|configs/\w+\.yml", word) else word
@@ -114,13 +118,14 @@ def test_the_commands_of_the_readme_run_in_its_order(folder: Path) -> None:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (folder / "runs" / "dmsr" / "best.safetensors").exists()
-    assert (folder / "evaluation" / "table.md").exists()
+    table = (folder / "evaluation" / "table.md").read_text()
+    assert "dmsr" in table and "nerd_rain_s" in table
 
 
 def test_the_python_of_the_readme_runs_as_it_stands(folder: Path) -> None:
     """Beside a photo.jpg, in a folder with the project's weights."""
     (code,) = [block for language, block in BLOCKS if language == "python"]
-    shutil.copy(folder / "datasets/val/input/1.png", folder / "photo.jpg")
+    shutil.copy(folder / "pairs/input/1.png", folder / "photo.jpg")
     (folder / "weights").mkdir(exist_ok=True)
     shutil.copy(ROOT / "weights/petrichor.safetensors", folder / "weights")
     check = (

@@ -1,4 +1,4 @@
-"""The README's "Add a network": one file and two lines, and everything else works."""
+"""CONTRIBUTING.md's "Add a network": one file and two lines, and everything else works."""
 
 from __future__ import annotations
 
