@@ -28,18 +28,24 @@ from utils.checkpoints import Weights, read_weights, write_weights
 from utils.errors import UserError, run_main
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", type=Path, required=True, help="file, or TensorFlow prefix")
     parser.add_argument("--output", type=Path, required=True, help="file to write, or prefix")
-    parser.add_argument("--model", help=f"network of published weights: {', '.join(NETWORKS)}")
     parser.add_argument(
-        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="of that network: width=16"
+        "--model", help=f"network whose authors wrote the file: {', '.join(NETWORKS)}"
+    )
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of that network, such as width=16",
     )
     parser.add_argument("--to", choices=("project", "published"), default="project")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.output.exists() or is_tensorflow_checkpoint(args.output):
         raise UserError(f"{args.output} exists; choose another name or remove it first.")
     if args.to == "published" and (args.model or args.options):

@@ -359,3 +359,26 @@ def test_tanh_keeps_small_values_in_bfloat16() -> None:
 def test_slopes_and_biases_start_at_zero() -> None:
     for name, parameter in MSPFN(VARIANTS["mspfn_t"]).named_parameters():
         assert (parameter.ndim == 1) == (parameter.abs().max() == 0), name
+
+
+def test_kernels_start_uniform_after_glorot() -> None:
+    """TensorFlow's default: up to sqrt(6 / (fan in + fan out)), of the LSTM's whole kernel."""
+    torch.manual_seed(0)
+    network = MSPFN(MSPFNConfig(width=32, num_units=1))
+    bounds = {}
+    for name, weight in network.named_parameters():
+        if weight.ndim > 1:
+            fans = (weight.shape[0] + weight.shape[1]) * weight[0, 0].numel()
+            bounds[name] = (6 / fans) ** 0.5
+    for level, hidden in enumerate((32, 64, 128)):
+        # 16 channels and the state in, four gates out, whatever of it exists here
+        fans = 9 * (16 + hidden + 4 * hidden)
+        bounds[f"cfm.memory.{level}.lstm.gates.weight"] = (6 / fans) ** 0.5
+    for name, bound in bounds.items():
+        weight = network.get_parameter(name)
+        assert weight.abs().max() <= bound, name
+        # of n uniform values the largest falls short of the bound by a share of about 1/n
+        assert weight.abs().max() > bound * (1 - 12 / weight.numel()), name
+        assert weight.std().item() == pytest.approx(
+            bound / 3**0.5, rel=6 / weight.numel() ** 0.5
+        ), name

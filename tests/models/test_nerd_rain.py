@@ -112,6 +112,24 @@ def test_cab_equals_its_formula() -> None:
     assert not any(name.endswith("bias") for name, _ in cab.named_parameters())
 
 
+def test_start_values_are_the_releases() -> None:
+    """Temperatures and gains of 1; all else uniform up to 1/sqrt(inputs), PyTorch's default.
+
+    The first layer of an INR is part of a linear layer of 9C + 20 inputs there.
+    """
+    network = NeRDRain(NeRDRainConfig(width=16, head_width=64, num_blocks=(1, 1, 1)))
+    for name, value in network.named_parameters():
+        if name.endswith("temperature") or ".norm." in name:
+            assert (value == (0.0 if name.endswith("bias") else 1.0)).all(), name
+            continue
+        weight = value if value.ndim > 2 else network.get_parameter(name.replace("bias", "weight"))
+        bound = weight[0].numel() ** -0.5
+        if "neighbours" in name or name.endswith("cell"):
+            bound = (9 * 16 + 20) ** -0.5
+        assert value.abs().max() <= bound, name
+        assert value.abs().max() > bound * (1 - 14 / value.numel()), name
+
+
 # The blocks, each against its formula
 
 
