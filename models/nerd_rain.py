@@ -188,7 +188,7 @@ class CAB(nn.Module):
         self.conv_out = conv3x3(channels, channels)
         self.squeeze = PixelwiseConv(channels, channels // 4, bias=False)
         self.excite = PixelwiseConv(channels // 4, channels, bias=False)
-        self.shared = (activation,)  # in a tuple it is not registered a second time
+        self.shared = (activation,)  # in a tuple it is not registered again
 
     def forward(self, x: Tensor) -> Tensor:
         (activation,) = self.shared

@@ -28,7 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="a new .safetensors file")
-    parser.add_argument("--share", type=float, default=0.5, help="of AFTER, 0 to 1 (0.5)")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        help="weight of AFTER in the mean, 0 to 1 (default: 0.5)",
+    )
     options = parser.parse_args(arguments)
     if not 0 <= options.share <= 1:
         raise UserError(f"--share is {options.share:g}; it must be from 0 to 1.")

@@ -152,7 +152,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def check(network: DerainingNetwork, path: Path, size: tuple[int, int]) -> None:
-    """Compare with PyTorch on random pixels, and tell both times, on one thread.
+    """Compare with PyTorch on random pixels, and print both times, on one thread.
 
     Raises UserError where the values differ.
     """

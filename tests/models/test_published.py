@@ -233,7 +233,9 @@ with tf1.Graph().as_default(), tf1.Session() as session:
 
 
 @pytest.mark.extras
-def test_variables_are_read_without_the_training_state_and_damage_is_told(tmp_path: Path) -> None:
+def test_variables_are_read_without_the_training_state_and_damage_is_reported(
+    tmp_path: Path,
+) -> None:
     prefix = tmp_path / "epoch44"
     run_tensorflow(TRAIN, prefix, tmp_path / "expected.npz")
     variables = read_tensorflow_checkpoint(prefix)

@@ -56,8 +56,8 @@ def test_onnxruntime_computes_the_same(
     weights, path = folder / f"{name}.safetensors", tmp_path / "network.onnx"
     extra = ["--any-size"] if any_size else []
     run(monkeypatch, "--weights", weights, "--output", path, "--size", 64, 96, *extra)
-    told = capsys.readouterr().out
-    assert "exported in" in told and "64 x 96: at most" in told
+    printed = capsys.readouterr().out
+    assert "exported in" in printed and "64 x 96: at most" in printed
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     network = export_onnx.load_weights(weights)
     for height, width in [(64, 96), (160, 64), (96, 224)] if any_size else [(64, 96)]:
