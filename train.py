@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from configs import load_config
+from configs import load_config, settings_help
 from data.datasets import Prefetcher, to_unit_range
 from utils.console import lossy_outputs, say
 from utils.devices import PRECISIONS, peak_memory
@@ -59,9 +59,10 @@ from utils.training.stopping import EXIT_STOPPED, RunStopped, StopSignal, explai
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a deraining network.",
-        epilog="All settings with their defaults are listed in configs/__init__.py. "
-        "A run that SIGINT, SIGTERM, SIGUSR1 or SIGHUP ends is saved and exits with status "
-        f"{EXIT_STOPPED}: the same command with --resume goes on. Mistakes exit with 1.",
+        epilog="A run that SIGINT, SIGTERM, SIGUSR1 or SIGHUP ends is saved and exits with status\n"
+        f"{EXIT_STOPPED}: the same command with --resume goes on. Mistakes exit with 1.\n\n"
+        f"The settings and their defaults (configs/__init__.py):\n\n{settings_help()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = Path(__file__).with_name("training.yml")
     parser.add_argument("--config", type=Path, default=default, help="YAML file of settings")

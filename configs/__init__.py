@@ -7,6 +7,9 @@ key), the command line what differs from the YAML. Unknown keys and wrong types 
 from __future__ import annotations
 
 import ast
+import inspect
+import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,27 +32,27 @@ def default_config() -> CfgNode:
     c.RUN = CfgNode()
     c.RUN.NAME = "run"  # the run's folder is FOLDER/NAME
     c.RUN.FOLDER = "runs"
-    c.RUN.SEED = 0  # decides weights, order and augmentation; on a CPU to the last bit
-    c.RUN.DETERMINISTIC = False  # the same bits on CUDA too, more slowly; no autotuner of cuDNN
+    c.RUN.SEED = 0  # decides weights, order and augmentation; exactly so on a CPU
+    c.RUN.DETERMINISTIC = False  # the same bits on CUDA too, but slower: without cuDNN's autotuner
     c.RUN.TIMEOUT = 10.0  # minutes that processes wait for one that is missing
-    c.RUN.BACKEND = "auto"  # of several processes: NCCL on CUDA; or gloo, which can share a GPU
+    c.RUN.BACKEND = "auto"  # between processes: NCCL on CUDA; or gloo, which can share a GPU
 
     c.MODEL = CfgNode()
     c.MODEL.NAME = "dmsr"  # a name that models.build_model knows
     c.MODEL.OPTIONS = CfgNode(new_allowed=True)  # fields of its configuration, e.g. width: 32
     c.MODEL.INIT = ""  # weights to start from, of this project or the authors'; empty: random
-    c.MODEL.INIT_PARTIAL = False  # take what fits of INIT and tell what did not; or refuse
+    c.MODEL.INIT_PARTIAL = False  # take what fits of INIT and report the rest, instead of refusing
 
     c.DATA = CfgNode()
-    # A folder of pairs, or a list of folders and of [folder, weight]: 2 = twice an epoch. A text
+    # A folder of pairs, or a list of folders and of [folder, weight]: 2 = twice per epoch. A text
     # file that names a rainy and a clean file in each line can stand for a folder.
     c.DATA.TRAIN = "datasets/train"
     # A folder, or a list of folders and of [folder, name]; empty: no validation and no `best`.
     c.DATA.VAL = "datasets/val"
-    c.DATA.LAYOUT = "auto"  # recognised; or folders, one_folder, side_by_side
+    c.DATA.LAYOUT = "auto"  # auto recognises it; or folders, one_folder, side_by_side
     c.DATA.MATCH = ""  # a regular expression: what its groups hold, the names of a pair share
     c.DATA.RAINY_HALF = "auto"  # of files with both side by side: as they show; or left, right
-    c.DATA.REPEAT = 1  # how often an epoch visits each pair; raise it for small sets
+    c.DATA.REPEAT = 1  # visits of each pair per epoch; raise it for small sets
     c.DATA.CACHE = ""  # folder for decoded images, memory-mapped; empty: decode every time
     c.DATA.WORKERS = 2  # loader processes of each training process
     # Rain drawn on clean photographs while loading, instead of the pairs of TRAIN.
@@ -81,7 +84,7 @@ def default_config() -> CfgNode:
     c.AUGMENT.SATURATION_PROBABILITY = 0.0
     c.AUGMENT.CROP = []  # [smallest, largest] height and width of a crop, resized to PATCH
     c.AUGMENT.ROTATION = 0.0  # degrees, drawn from -ROTATION to ROTATION
-    c.AUGMENT.BLACK_CORNERS = False  # leave what the rotation brings in black, as DCSFN's release
+    c.AUGMENT.BLACK_CORNERS = False  # keep the black corners of a rotation, as DCSFN's release
 
     c.LOSS = CfgNode()
     c.LOSS.TERMS = CfgNode()  # weight of each term, 0 = off
@@ -98,8 +101,8 @@ def default_config() -> CfgNode:
     c.LOSS.RANGE = [0.0, 1.0]  # of the images inside the terms
 
     c.OPTIM = CfgNode()
-    c.OPTIM.BATCH_SIZE = 12  # images a step, over all processes and ACCUMULATE
-    c.OPTIM.ACCUMULATE = 1  # micro-batches that a step's batch is split into
+    c.OPTIM.BATCH_SIZE = 12  # images per step, over all processes and ACCUMULATE
+    c.OPTIM.ACCUMULATE = 1  # micro-batches per step; each holds its share of BATCH_SIZE
     c.OPTIM.EPOCHS = 300
     c.OPTIM.NAME = "adam"  # or adamw
     c.OPTIM.LR = 2e-4
@@ -107,13 +110,13 @@ def default_config() -> CfgNode:
     c.OPTIM.EPS = 1e-8
     c.OPTIM.WEIGHT_DECAY = 0.0  # of convolutions and linear layers, not of biases and norms
     c.OPTIM.CLIP_NORM = 0.0  # largest gradient norm, 0 = off
-    c.OPTIM.EMA = 0.0  # decay of the averaged weights a step, 0 = off
+    c.OPTIM.EMA = 0.0  # decay of the averaged weights per step, 0 = off
     c.OPTIM.PRECISION = "float32"  # or bf16, fp16: autocast; Fourier parts stay float32
     c.OPTIM.TF32 = False  # faster, coarser float32 products on CUDA
     c.OPTIM.CHANNELS_LAST = False  # weights in memory pixel by pixel; on CUDA always
-    c.OPTIM.COMPILE = False  # torch.compile: the network, of NeRD-Rain the layer norms alone
-    c.OPTIM.CUDA_GRAPH = False  # replay a step's kernels: for one GPU that waits for Python
-    c.OPTIM.GRADIENT_CHECKPOINTING = False  # compute blocks twice to keep less of them in memory
+    c.OPTIM.COMPILE = False  # torch.compile for the network; for NeRD-Rain its layer norms only
+    c.OPTIM.CUDA_GRAPH = False  # replay a step's kernels without Python's overhead; one GPU only
+    c.OPTIM.GRADIENT_CHECKPOINTING = False  # recompute blocks in the backward pass to save memory
 
     c.SCHEDULE = CfgNode()
     c.SCHEDULE.NAME = "warmup_cosine"  # or multi_step, exponential
@@ -153,6 +156,31 @@ def default_config() -> CfgNode:
     c.LOG.WANDB = False  # Weights & Biases too; needs its package (WANDB_MODE=offline: no network)
     c.LOG.WANDB_PROJECT = "petrichor"
     return c
+
+
+def settings_help() -> str:
+    """Every setting with its default and its comment, by group, in lines of 80 columns."""
+    cfg, lines, comments = default_config(), [], []
+    for line in inspect.getsource(default_config).splitlines():
+        text = line.strip()
+        if text.startswith("# "):
+            comments.append(text[2:])
+            continue
+        found = re.match(r"c\.([A-Z0-9_.]+) = .*?(?:  # (.*))?$", text)
+        if found is None:
+            continue
+        key, comment = found.groups()
+        words = " ".join([*comments, *([comment] if comment else [])])
+        comments = []
+        default = _default_of(key, cfg)
+        if isinstance(default, CfgNode) and default:
+            lines += ["", *textwrap.wrap(f"{key}: {words}" if words else key, 80)]
+            continue
+        value = default if isinstance(default, str) and default else repr(default)
+        value = "{}" if isinstance(default, CfgNode) else value
+        head = f"  {key} {value}"
+        lines += textwrap.wrap(f"{head:38}  {words}", 80, subsequent_indent=" " * 8)
+    return "\n".join(lines).strip()
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> CfgNode:
@@ -298,9 +326,9 @@ def _of_type(value: Any, default: Any, name: str, source: str) -> Any:
     return value
 
 
-def _default_of(name: str) -> Any:
-    """The default of a setting, or None where there is no such setting."""
-    node: Any = default_config()
+def _default_of(name: str, defaults: CfgNode | None = None) -> Any:
+    """The default of a setting, or None if there is no such setting."""
+    node: Any = default_config() if defaults is None else defaults
     for part in name.split("."):
         node = node.get(part) if isinstance(node, CfgNode) else None
     return node

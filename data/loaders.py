@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,12 +36,15 @@ from data.synthesis import (
     read_layers,
 )
 from data.transforms import Augmentation
-from data.workers import prepare_worker
+from data.workers import count_cores, prepare_worker
 from utils.console import say
 from utils.errors import UserError
 from utils.images import images_by_stem
 from utils.set_names import named_folders
 from utils.wording import plural
+
+# Of PyTorch's loaders, about more workers than cores; build_loaders prints a note instead.
+warnings.filterwarnings("ignore", message="This DataLoader will create")
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,11 @@ def build_loaders(
         check.pairs(found, protocol=cfg.VALIDATION.PROTOCOL)
 
     # How it is read.
+    if rank == 0 and (cores := count_cores()) < data.WORKERS:
+        say(
+            f"note: DATA.WORKERS is {data.WORKERS}, more than the {plural(cores, 'core')} of this "
+            "machine; loading may be slower than with fewer"
+        )
     sampler = BatchSampler(num_samples, seed, cfg.OPTIM.ACCUMULATE, rank, world_size)
     found_sets = [source, *validation.values()]
     return Loaders(

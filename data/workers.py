@@ -11,6 +11,13 @@ import time
 import cv2
 
 
+def count_cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def prepare_worker(worker: int) -> None:
     """Set up a loader process: one thread, and an end with its trainer, not before.
 

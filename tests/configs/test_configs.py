@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from yacs.config import CfgNode
 
-from configs import default_config, load_config
+from configs import default_config, load_config, settings_help
 from data.settings import build_augmentation
 from losses import build_criterion
 from models import build_model
@@ -178,3 +179,19 @@ def test_every_setting_is_read_somewhere() -> None:
     for group, node in default_config().items():
         for key in node:
             assert re.search(rf"\.{key}\b|{group}\.{key}\b", code), f"{group}.{key}"
+
+
+def test_the_help_lists_every_setting_with_default_and_comment_in_80_columns() -> None:
+    text = settings_help()
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    for group, node in default_config().items():
+        assert f"\n{group}" in f"\n{text}"
+        for key, value in node.items():
+            if not isinstance(value, CfgNode):
+                default = value if isinstance(value, str) and value else repr(value)
+                assert f" {group}.{key} {default}" in words
+    assert "OPTIM.ACCUMULATE 1 micro-batches per step" in words
+    # two lines of comment above the setting
+    assert "DATA.TRAIN datasets/train A folder of pairs, or a list of folders" in words
+    assert "DATA.SYNTHESIS.SHARE_LIGHT 0.1 that get light rain" in words

@@ -6,6 +6,7 @@ import itertools
 import os
 import pickle
 import shutil
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -341,3 +342,19 @@ def test_batches_loaded_ahead_are_all_there_and_in_order() -> None:
                 ahead.fetch()
             seen += [int(batch[0]) for batch in itertools.islice(ahead, 1)]
         assert seen == [0, 1, 2]
+
+
+def test_more_workers_than_cores_are_one_note_of_ours(tmp_path, capsys) -> None:
+    folder = write_pairs(tmp_path / "pairs", 2, 40, 40)
+    training = Path(__file__).parents[2] / "training.yml"
+    settings = ["DATA.TRAIN", str(folder), "DATA.VAL", "", "OPTIM.BATCH_SIZE", "1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # as on import
+        build_loaders(load_config(training, [*settings, "DATA.WORKERS", "4096"]))
+        assert "note: DATA.WORKERS is 4096, more than the" in capsys.readouterr().out
+        build_loaders(load_config(training, [*settings, "DATA.WORKERS", "1"]))
+        build_loaders(
+            load_config(training, [*settings, "DATA.WORKERS", "4096"]), rank=1, world_size=1
+        )
+        assert "note" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import platform
@@ -9,7 +10,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,18 +66,16 @@ class RunLog:
         events = self.folder / "tensorboard"
         for old in events.glob("events.out.tfevents.*"):
             old.unlink(missing_ok=True)
-        try:
+        with written(events):
             # Tells a TensorBoard that is watching to forget what it has read.
             writer = SummaryWriter(str(events), purge_step=0 if lines else None)
-        except OSError as error:
-            raise UserError(f"Cannot write {events}: {error.strerror}.") from error
-        for line in lines:
-            add_scalars(writer, line)
-        step_of = {line["epoch"]: line["step"] for line in lines if line["kind"] == "epoch"}
-        for picture in sorted((self.folder / "samples").glob("epoch*_*.png")):
-            epoch, _, name = picture.stem.removeprefix("epoch").partition("_")
-            if epoch.isdecimal() and int(epoch) in step_of:
-                add_picture(writer, name, read_rgb(picture), step_of[int(epoch)])
+            for line in lines:
+                add_scalars(writer, line)
+            step_of = {line["epoch"]: line["step"] for line in lines if line["kind"] == "epoch"}
+            for picture in sorted((self.folder / "samples").glob("epoch*_*.png")):
+                epoch, _, name = picture.stem.removeprefix("epoch").partition("_")
+                if epoch.isdecimal() and int(epoch) in step_of:
+                    add_picture(writer, name, read_rgb(picture), step_of[int(epoch)])
         return writer
 
     def add(self, record: Record) -> None:
@@ -84,13 +83,11 @@ class RunLog:
 
         Steps are printed only if no progress bar shows them.
         """
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json_line(record))
-        except OSError as error:
-            raise UserError(f"Cannot write {self._path}: {error.strerror}.") from error
-        add_scalars(self._tensorboard, record)
-        self._tensorboard.flush()
+        with written(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json_line(record))
+        with written(self.folder / "tensorboard"):
+            add_scalars(self._tensorboard, record)
+            self._tensorboard.flush()
         if self._wandb:
             self._wandb.log({**scalars(record), "step": record["step"]})
         if record["kind"] != "step" or not sys.stderr.isatty():
@@ -107,13 +104,24 @@ class RunLog:
         """
         row, name = np.hstack(images), sample_name(name)
         write_png(self.folder / "samples" / f"epoch{epoch:04d}_{name}.png", row)
-        add_picture(self._tensorboard, name, row, step)
+        with written(self.folder / "tensorboard"):
+            add_picture(self._tensorboard, name, row, step)
 
     def close(self) -> None:
         """Flush what is still to be written."""
-        self._tensorboard.close()
+        with written(self.folder / "tensorboard"):
+            self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turn an error of the disk under ``path`` into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def scalars(record: Record) -> dict[str, float]:
@@ -149,11 +157,8 @@ def note_start(folder: Path, device: str, num_processes: int, step: int) -> None
         threads=torch.get_num_threads(),
         step=step,
     )
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(start) + "\n")
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+    with written(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(start) + "\n")
 
 
 def json_line(record: Record) -> str:

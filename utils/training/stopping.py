@@ -232,6 +232,12 @@ def _explanation(error: RuntimeError, is_one_of_several: bool) -> str | None:
             f"RUN.DETERMINISTIC cannot be had here: {message.split(' ')[0]} has no deterministic "
             "form in PyTorch; leave it False."
         )
+    no_compiler = r"No working C\+\+ compiler|Failed to find C compiler|Cannot find .*triton"
+    if re.search(no_compiler, message):
+        return (
+            "OPTIM.COMPILE needs a C++ compiler, and on CUDA triton too, which were not found; "
+            "install them (on Debian: apt install g++), or set OPTIM.COMPILE False."
+        )
     if not is_one_of_several:
         return None
     lost = r"Connection (closed|reset|refused)|Broken pipe|ncclRemoteError|remote process exited"

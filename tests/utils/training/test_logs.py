@@ -20,6 +20,7 @@ from data.pairs import Pair, find_pairs
 from models import build_model
 from tests.helpers import ROOT, smooth_image, streaked, write_pairs
 from utils.checkpoints import Weights, read_weights, write_weights
+from utils.errors import UserError
 from utils.training.logs import RunLog, console_line, note_start, summary, time_left
 from utils.training.run_folder import RunFolder
 from utils.training.state import Progress
@@ -181,3 +182,16 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
     read = read_weights(paths[0])
     assert read.info == info and read.options == {"width": 8}
     assert all(torch.equal(read.state[name], value) for name, value in state.items())
+
+
+def test_a_full_disk_under_tensorboard_is_a_sentence(tmp_path: Path, monkeypatch) -> None:
+    """The condition is patched: /dev/full stands for the file of events, as a full disk would."""
+    (tmp_path / "tensorboard").write_text("")  # a file where the folder should be
+    with pytest.raises(UserError, match=r"Cannot write .*tensorboard"):
+        RunLog(tmp_path, CFG)
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    (tmp_path / "tensorboard").unlink()
+    log = RunLog(tmp_path / "other", CFG)
+    log._path = Path("/dev/full")
+    with pytest.raises(UserError, match="Cannot write /dev/full: No space left"):
+        log.add(step_line(1, 2))

@@ -18,6 +18,7 @@ from utils.errors import UserError
 from utils.training.logs import read_log
 from utils.training.optim import match_layout
 from utils.training.steps import TakenStep, gradient_norms, take_guarded_step
+from utils.training.stopping import explained_failures
 
 
 @pytest.fixture
@@ -216,3 +217,26 @@ def test_what_the_device_skips_is_what_the_host_refuses(changed, is_sound, is_so
     assert taken.read() == (pytest.approx(values, nan_ok=True), False)
     assert taken.is_sound(values, is_scaled=False) == is_sound
     assert taken.is_sound(values, is_scaled=True) == is_sound_scaled
+
+
+@pytest.mark.slow
+def test_compiling_without_a_compiler_is_a_sentence(settings, tmp_path, monkeypatch) -> None:
+    """The condition is patched: the compiler that PyTorch is to take does not exist."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nowhere/g++"))
+    with pytest.raises(UserError, match=r"OPTIM\.COMPILE needs a C\+\+ compiler.* no checkpoint"):
+        train_here(tmp_path, "run", *settings, "OPTIM.COMPILE", "True")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx",
+        "Failed to find C compiler. Please specify via CC environment variable",
+        "Cannot find a working triton installation.",
+    ],
+)
+def test_what_pytorch_says_of_a_missing_compiler_is_a_sentence(message: str) -> None:
+    with pytest.raises(UserError, match=r"OPTIM\.COMPILE needs .* Go on so\."):
+        with explained_failures(False, lambda: "Go on so."):
+            raise RuntimeError(message)
