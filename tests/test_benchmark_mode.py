@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,10 +18,12 @@ import pytest
 import torch
 
 import test as script
+from data.leaks import pack_scenes, scene_hashes
+from data.pairs import find_pairs
 from models import build_model, load_weights
 from tests.helpers import ROOT, smooth_image, streaked, write_pairs
 from tests.ranks import FORK, train_here
-from utils.checkpoints import Weights, write_weights
+from utils.checkpoints import Weights, read_weights, write_weights
 from utils.errors import UserError
 from utils.images import read_rgb
 from utils.inference.finished import LIST_NAME
@@ -238,6 +241,24 @@ def test_weights_of_another_network_are_refused() -> None:
     for name in ("2.png", "10.png"):
         ours, theirs = (Path("results") / m / "mine" / name for m in ("ours", "theirs"))
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_scenes_of_the_training_set_are_told_below_the_table() -> None:
+    for number, seed in ((1, 3), (2, 44), (3, 5)):
+        scene = np.random.default_rng(seed).integers(0, 255, (96, 128, 3), np.uint8)
+        scene = cv2.GaussianBlur(scene, (0, 0), 4)
+        scene = cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX)
+        write(Path(f"datasets/mine/target/{number}.png"), scene)
+        write(Path(f"datasets/mine/input/{number}.png"), streaked(scene, number))
+    trained_on = find_pairs(Path("datasets/mine")).pairs[1:2]
+    config = write_run("ours", "dmsr_s", SETS="datasets/mine")
+    path = config.with_name("best.safetensors")
+    weights = read_weights(path)
+    scenes = pack_scenes(scene_hashes(trained_on, None))
+    write_weights(path, replace(weights, info={"training_scenes": scenes}))
+    assert run("--config", config) == 0
+    (note,) = (note for note in read_table()["notes"] if "trained on" in note)
+    assert note == "ours was trained on 1 of the 3 scenes of mine, such as 2.png."
 
 
 def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

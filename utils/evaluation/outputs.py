@@ -35,6 +35,7 @@ class TableOptions:
     published: the papers' rows of the same data sets and protocols; ``more_published`` are others.
     implementations: who computes the metrics beside PSNR and SSIM.
     facts: further columns by method; ``weights`` what table.json says of each method's weights.
+    notes: further sentences below the table.
     baseline: the method that statistics compare with, None for the best.
     extremes: how many of the worst and best images are listed.
     embed: put the images into the page.
@@ -45,6 +46,7 @@ class TableOptions:
     implementations: Sequence[str] = ()
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     weights: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
     baseline: str | None = None
     extremes: int = 5
     embed: bool = False
@@ -68,6 +70,7 @@ def write_evaluation(
         num_unmatched=len(unmatched),
         more_published=list(options.more_published),
         method_facts=options.facts,
+        more_notes=options.notes,
     )
     comparisons = compare_methods(results, options.baseline)
     _write_table(folder, table, comparisons, options.weights)

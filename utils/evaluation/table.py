@@ -93,6 +93,7 @@ class Table:
     remarks: Counter[str]
     implementations: tuple[str, ...] = ()
     fact_names: tuple[str, ...] = ()
+    more_notes: tuple[str, ...] = ()
 
     @property
     def headings(self) -> list[str]:
@@ -113,11 +114,12 @@ def build_table(
     num_unmatched: int = 0,
     more_published: list[PublishedScore] | None = None,
     method_facts: dict[str, dict[str, str]] | None = None,
+    more_notes: Sequence[str] = (),
 ) -> Table:
     """The table of some jobs, with the papers' rows for the same data sets and protocols.
 
     ``num_unmatched`` counts problems that belong to no job; ``more_published`` are rows beside the
-    papers'; ``method_facts`` are further columns, by method.
+    papers'; ``method_facts`` are further columns, by method; ``more_notes`` further sentences.
     """
     datasets = list(dict.fromkeys(result.job.dataset for result in results))
     columns = []
@@ -151,6 +153,7 @@ def build_table(
         ),
         implementations=tuple(implementations),
         fact_names=fact_names,
+        more_notes=tuple(more_notes),
     )
 
 
@@ -173,6 +176,7 @@ def notes(table: Table) -> list[str]:
     if any(column.published_images for column in table.columns) and sources(table):
         sentences.append("Published scores of other images than these are not ranked.")
     sentences += [f"{note}." for row in table.rows for note in row.notes]
+    sentences += [f"{note}." for note in table.more_notes]
     sentences += _remark_sentences(table)
     if table.num_left_out:
         count = plural(table.num_left_out, "image")

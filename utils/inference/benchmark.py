@@ -16,7 +16,8 @@ import torch
 
 from configs import load_config
 from data.layouts import find_sides, images_by_name
-from data.pairs import pair_sides
+from data.leaks import overlap
+from data.pairs import Pair, pair_sides
 from data.results import pair_results, set_folders
 from models import build_model, load_published, load_weights
 from models.network import DerainingNetwork
@@ -44,13 +45,15 @@ class RainySet:
     """A set to restore: where its two sides lie, and its rainy images by name.
 
     ``rainy_folder`` and ``clean_folder`` are as ``set_folders`` gives them. ``rainy_half`` is the
-    half that is restored of files with both images side by side, else "".
+    half that is restored of files with both images side by side, else "". ``pairs`` is empty
+    without clean images.
     """
 
     rainy_folder: Path
     clean_folder: Path | None
     rainy: dict[str, Path]
     rainy_half: str = ""
+    pairs: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,31 @@ def run_benchmark(
     if not processes.is_main:
         return int(any(of_all))
     found = list(dict.fromkeys(sentence for own_ones in of_all for sentence in own_ones))
-    return score_methods(methods, sets, found)
+    leaks = [
+        sentence
+        for method, network in zip(methods, networks, strict=True)
+        for sentence in training_leaks(method, network, sets)
+    ]
+    return score_methods(methods, sets, found, leaks)
+
+
+def training_leaks(
+    method: Method, network: DerainingNetwork, sets: dict[str, RainySet]
+) -> list[str]:
+    """A sentence for each set that shows scenes of the method's training set.
+
+    Weights that record no training scenes give none.
+    """
+    packed = network.info.get("training_scenes", "")
+    sentences = []
+    for name in method.sets if packed else ():
+        pairs = sets[name].pairs if name in sets else ()
+        if shared := overlap(packed, pairs):
+            sentences.append(
+                f"{method.name} was trained on {len(shared)} of the {len(pairs)} scenes of {name}, "
+                f"such as {shared[0].clean.name}"
+            )
+    return sentences
 
 
 def find_rainy_set(folder: Path, method: Method, *, notify: bool = True) -> RainySet:
@@ -132,7 +159,8 @@ def find_rainy_set(folder: Path, method: Method, *, notify: bool = True) -> Rain
         if notify:
             say(*(f"{place}: {note}" for note in notes))
         rainy = {name: pair.rainy for name, pair in pairs.items()}
-        return RainySet(rainy_folder, clean_folder, rainy, sides.rainy_half)
+        every = tuple(pairs.values())
+        return RainySet(rainy_folder, clean_folder, rainy, sides.rainy_half, every)
     raise UserError(f"there are no rainy images in {', '.join(map(str, splits(folder)))}.")
 
 
@@ -195,11 +223,14 @@ def restoring_jobs(rainy_set: RainySet, folder: Path) -> list[RestoringJob]:
 
 
 def score_methods(
-    methods: Sequence[Method], sets: dict[str, RainySet], problems: Sequence[str]
+    methods: Sequence[Method],
+    sets: dict[str, RainySet],
+    problems: Sequence[str],
+    leaks: Sequence[str],
 ) -> int:
     """Score all results as evaluate.py does and write everything; returns the exit status.
 
-    ``problems`` are those of the restoring.
+    ``problems`` are those of the restoring; ``leaks`` stand below the table.
     """
     found = list(problems)
     jobs, patterns = [], []
@@ -235,6 +266,7 @@ def score_methods(
     paired = [pair_results(job, *how) for job, how in zip(jobs, patterns, strict=True)]
     results = score_jobs(paired, cache, scorers=scorers)
     options = TableOptions(
+        notes=leaks,
         implementations=[scorer.name for scorer in scorers],
         weights={
             method.name: {"weights": str(method.weights), "sha256": method.fingerprint().split()[0]}
