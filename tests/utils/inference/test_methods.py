@@ -77,6 +77,8 @@ def test_the_weights_are_the_best_of_the_run_or_those_given() -> None:
     assert read([Path("archive/config.yml")])[0].weights == Path("archive/best.safetensors")
     with pytest.raises(UserError, match=r"no runs/second/best\.safetensors\. Train it by"):
         read([recipe])
+    write_run("second")  # another run of that name
+    assert read([Path("archive/config.yml")])[0].weights == Path("archive/best.safetensors")
 
 
 def test_what_would_mix_two_methods_or_sets_is_refused() -> None:
