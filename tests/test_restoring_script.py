@@ -216,8 +216,47 @@ def test_precision_is_tried_for_images_by_the_shipped_network_alone(
     ):
         given = ["--input", source, "--output", tmp_path / "out", "--device", "cpu", *arguments]
         assert script.main(list(map(str, given))) == 0
-        told = capsys.readouterr().err
-        assert ("precision: float32, since this processor has no native bf16" in told) == is_tried
+        printed = capsys.readouterr().err
+        assert (
+            "precision: float32, since this processor has no native bf16" in printed
+        ) == is_tried
+
+
+def test_videos_stay_in_float32_where_photographs_are_restored_in_bf16(
+    script: ModuleType,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The processor and its clock are patched: bf16 is native and ten times as fast."""
+    image = smooth_image(1, 64, 64)
+    images.write_png(tmp_path / "in" / "a.png", image)
+    write_video(tmp_path / "in" / "v.mkv", 1)
+    used = []
+
+    class Recorded(Restorer):
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            used.append((image.dtype.name, self.options.precision))
+            return super().__call__(image)
+
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(script, "SHIPPED_WEIGHTS", weights)
+    monkeypatch.setattr(script, "Restorer", Recorded)
+    for options, video_precision in (([], "float32"), (["--precision", "auto"], "bf16")):
+        seconds = (1.0, 0.1, 1.0, 0.1)  # float32 and bf16, at first and measured
+        ends = np.cumsum([step for second in seconds for step in (5, second)])
+        with monkeypatch.context() as patch:
+            now = iter(ends.tolist())
+            patch.setattr("utils.inference.precision.perf_counter", lambda now=now: next(now))
+            given = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--device", "cpu"]
+            assert script.main(list(map(str, [*given, *options]))) == 0
+        assert "precision: bf16, which is 10.0 times as fast" in capsys.readouterr().err
+        assert used == [("uint8", "bf16"), ("float32", video_precision)]
+        used.clear()
+    expected = Restorer(load_weights(weights), precision="bf16", notify=lambda line: None)(image)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out" / "a.png"), expected)
 
 
 def test_subfolders_keep_their_structure(run: Callable[..., int], tmp_path: Path) -> None:
@@ -226,7 +265,7 @@ def test_subfolders_keep_their_structure(run: Callable[..., int], tmp_path: Path
     source, inside = tmp_path / "in", tmp_path / "in" / "results"
     assert run("--input", source, "--output", tmp_path / "flat") == 0
     assert files_in(tmp_path / "flat") == ["a.png"]
-    for _ in range(2):  # results inside the input are no input of the second run
+    for _ in range(2):  # results inside the input are not inputs of the second run
         assert run("--input", source, "--output", inside, "--recursive") == 0
         assert files_in(inside) == ["a.png", "sub/a.png", "sub/deeper/b.png"]
 
@@ -267,10 +306,10 @@ def test_unreadable_files_are_named_and_the_rest_is_done(
     (tmp_path / "in" / "4.mp4").write_bytes(b"no video")
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
     assert files_in(tmp_path / "out") == ["1.png", "3.png"]
-    told = capsys.readouterr().err
-    assert "2 of 4 could not be restored" in told
-    assert "2.png is not a readable image" in told
-    assert "4.mp4 is not a readable video" in told
+    printed = capsys.readouterr().err
+    assert "2 of 4 could not be restored" in printed
+    assert "2.png is not a readable image" in printed
+    assert "4.mp4 is not a readable video" in printed
 
 
 def test_subfolders_are_found_where_the_output_lies_above(
@@ -298,9 +337,9 @@ def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
     monkeypatch.setattr(Restorer, "__call__", restore)
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
     assert files_in(tmp_path / "out") == ["b.png", "c.png"]
-    told = capsys.readouterr().err
-    assert "2 of 4 could not be restored" in told
-    assert "0.png is not a readable image" in told and "Cannot write" in told
+    printed = capsys.readouterr().err
+    assert "2 of 4 could not be restored" in printed
+    assert "0.png is not a readable image" in printed and "Cannot write" in printed
 
 
 def test_a_full_disk_ends_the_folder(
@@ -352,8 +391,8 @@ def test_a_size_that_the_format_cannot_hold_is_reported_before_restoring(
     assert run(*arguments) == 1
     assert calls == [(2, 16383)]
     assert files_in(tmp_path / "out") == ["fits.webp"]
-    told = capsys.readouterr().err
-    assert "wide.webp: 16384 x 2 pixels do not fit into WEBP; take png." in told
+    printed = capsys.readouterr().err
+    assert "wide.webp: 16384 x 2 pixels do not fit into WEBP; take png." in printed
 
 
 def test_a_restoring_error_names_its_file(
@@ -369,10 +408,10 @@ def test_a_restoring_error_names_its_file(
         images.write_png(tmp_path / "in" / f"{name}.png", smooth_image(1, 8, 8))
     arguments = ("--weights", tmp_path / "nan.safetensors", "--input", tmp_path / "in")
     assert run(*arguments, "--output", tmp_path / "out") == 1
-    told = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     for name in "ab":
         sentence = "The network's result in float32 is NaN or infinite; are these weights broken?"
-        assert told.count(f"{tmp_path / 'in' / name}.png: {sentence}") == 2  # at once and again
+        assert printed.count(f"{tmp_path / 'in' / name}.png: {sentence}") == 2  # at once and again
 
 
 @pytest.mark.parametrize("half", ["left", "right"])
@@ -454,7 +493,7 @@ def test_several_inputs_at_once(run: Callable[..., int], tmp_path: Path) -> None
     assert files_in(tmp_path / "out") == ["a.png", "b.png", "in/c.png"]
 
 
-def test_problems_are_told_when_they_happen_and_again_after_ctrl_c(
+def test_problems_are_reported_when_they_happen_and_again_after_ctrl_c(
     script: ModuleType,
     run: Callable[..., int],
     tmp_path: Path,
@@ -477,8 +516,8 @@ def test_problems_are_told_when_they_happen_and_again_after_ctrl_c(
     with pytest.raises(KeyboardInterrupt):
         run("--input", tmp_path / "in", "--output", tmp_path / "out")
     assert "1.png is not a readable image" in calls[0]
-    told = capsys.readouterr().err
-    assert "1 of 3 could not be restored" in told and "1.png is not a readable image" in told
+    printed = capsys.readouterr().err
+    assert "1 of 3 could not be restored" in printed and "1.png is not a readable image" in printed
     assert files_in(tmp_path / "out") == ["2.png"]
 
 
@@ -518,7 +557,7 @@ def test_missing_rights_are_a_sentence(weights: Path, tmp_path: Path, closed: st
     assert "Permission denied" in done.stderr and str(tmp_path / closed) in done.stderr
 
 
-def test_long_names_are_no_trouble(run: Callable[..., int], tmp_path: Path) -> None:
+def test_long_names_do_no_harm(run: Callable[..., int], tmp_path: Path) -> None:
     name = "n" * 250 + ".png"
     images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
@@ -761,7 +800,7 @@ Restorer(build_model(sys.argv[1]).eval(), notify=lambda line: None, progress=pro
 @pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="bf16 of x86 processors"
 )
-def test_emulated_bf16_is_told(
+def test_emulated_bf16_is_reported(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A photograph took 71 s instead of 3 s on such a processor, and nothing said why."""
@@ -776,7 +815,7 @@ def test_emulated_bf16_is_told(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is told in other units")
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units")
 @pytest.mark.parametrize("name", ["dmsr", "nerd_rain", "nerd_rain_s", "dcsfn", "mspfn_n1", "mspfn"])
 def test_a_4k_image_takes_less_than_4_gib(name: str) -> None:
     done = subprocess.run(

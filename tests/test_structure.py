@@ -99,5 +99,5 @@ def test_the_top_level_is_what_the_readme_says() -> None:
         *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"),
         *("LICENSE", "Makefile", "pyproject.toml"),
     }
-    optional = {"examples", "hubconf.py", "Dockerfile"}
+    optional = {"examples", "hubconf.py", "setup.py", "Dockerfile"}
     assert named <= visible <= named | optional, visible ^ named

@@ -16,7 +16,7 @@ TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigT
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 LAB_KINDS = (8, 9, 10)
 SEPARATE_PLANES = 2
-ASSOCIATED_ALPHA, ALPHA = 1, 2  # kinds of extra samples, others are no transparency
+ASSOCIATED_ALPHA, ALPHA = 1, 2  # kinds of extra samples that are transparency
 REDUCED = 1  # bit of a page's kind: it shows another page, smaller
 UNCOMPRESSED, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
 

@@ -155,7 +155,7 @@ def test_names_that_are_not_utf8_stand_in_texts_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_full_disk_is_told_apart_from_other_errors(
+def test_a_full_disk_is_reported_apart_from_other_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The system's answer is patched: no test can fill a disk."""

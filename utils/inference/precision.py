@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import perf_counter
 
 import torch
 
@@ -49,11 +49,11 @@ def bf16_speedup(network: Network, device: torch.device) -> float:
 
     def seconds(enabled: bool) -> float:
         _wait_for(device)
-        start = time.perf_counter()
+        start = perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             network.restore(rainy)
         _wait_for(device)
-        return time.perf_counter() - start
+        return perf_counter() - start
 
     for enabled in (False, True):
         seconds(enabled)

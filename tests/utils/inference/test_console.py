@@ -29,21 +29,21 @@ def test_lines_of_libraries_come_once_and_behind_the_bar() -> None:
     done = subprocess.run(
         [sys.executable, "-c", NOISY], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    told = done.stderr
-    assert told.count("libpng warning") == 1
+    printed = done.stderr
+    assert printed.count("libpng warning") == 1
     order = ["sentence 0 of \\udcff", "sentence 2", "100%", "Lines of the libraries"]
     order += ["libpng warning", "the console again", "and Python's"]
-    places = [told.rindex(words) for words in order]
-    assert places == sorted(places), told
+    places = [printed.rindex(words) for words in order]
+    assert places == sorted(places), printed
 
 
-def test_problems_are_told_at_once_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_are_reported_at_once_and_again(capsys: pytest.CaptureFixture[str]) -> None:
     problems = Problems(["a folder"])
     problems.add("a.png is broken")
     assert capsys.readouterr().err == "a folder\na.png is broken\n"
     problems.repeat(5)
-    told = capsys.readouterr().err
-    assert told == "2 of 5 could not be restored:\na folder\na.png is broken\n"
+    printed = capsys.readouterr().err
+    assert printed == "2 of 5 could not be restored:\na folder\na.png is broken\n"
     Problems().repeat(5)
     assert capsys.readouterr().err == ""
 
@@ -56,9 +56,9 @@ def test_the_bar_says_from_the_first_tile_on_how_long_the_rest_takes(
     bar(0, 3)
     assert "left" not in capsys.readouterr().err
     bar(1, 3)
-    told = capsys.readouterr().err
-    assert "1/3 tiles, 1 min left" in told  # 75 s, as one tile took 37.5
-    assert told.count("note: a GPU is faster.") == 1
+    printed = capsys.readouterr().err
+    assert "1/3 tiles, 1 min left" in printed  # 75 s, as one tile took 37.5
+    assert printed.count("note: a GPU is faster.") == 1
     bar(2, 3)
     assert "2/3 tiles, 38 s left" in capsys.readouterr().err
     bar.close()
@@ -72,5 +72,5 @@ def test_the_bar_says_from_the_first_tile_on_how_long_the_rest_takes(
 
 def test_hours_and_minutes() -> None:
     seconds = (0.4, 59.4, 59.6, 89, 91, 3570, 3600, 7510, 360_000)
-    told = ["0 s", "59 s", "1 min", "1 min", "2 min", "1 h 0 min", "1 h 0 min"]
-    assert [duration(number) for number in seconds] == [*told, "2 h 5 min", "100 h 0 min"]
+    printed = ["0 s", "59 s", "1 min", "1 min", "2 min", "1 h 0 min", "1 h 0 min"]
+    assert [duration(number) for number in seconds] == [*printed, "2 h 5 min", "100 h 0 min"]

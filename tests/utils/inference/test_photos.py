@@ -393,7 +393,7 @@ def test_without_its_package_heic_is_a_sentence(
 
 
 @pytest.mark.parametrize(("kind", "word"), [("TIFF", "pages"), ("GIF", "frames")])
-def test_of_several_pages_the_first_is_taken_and_told(
+def test_of_several_pages_the_first_is_taken_and_reported(
     tmp_path: Path, rgb: np.ndarray, kind: str, word: str
 ) -> None:
     pages = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (50, 100, 200)]
@@ -406,7 +406,7 @@ def test_of_several_pages_the_first_is_taken_and_told(
     assert read_photo(path).notes == ()
 
 
-def test_of_several_float_pages_the_first_is_taken_and_told(tmp_path: Path) -> None:
+def test_of_several_float_pages_the_first_is_taken_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     pages = np.linspace(0, 1, 3 * 8 * 9, dtype=np.float32).reshape(3, 8, 9)
     tifffile.imwrite(path, pages, photometric="minisblack")
@@ -415,7 +415,7 @@ def test_of_several_float_pages_the_first_is_taken_and_told(tmp_path: Path) -> N
     assert photo.notes == (f"{path} holds 3 pages; only the first was taken.",)
 
 
-def test_damaged_jpegs_are_told(tmp_path: Path) -> None:
+def test_damaged_jpegs_are_reported(tmp_path: Path) -> None:
     """Decoders fill in what they cannot make out, as if nothing was wrong."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     path = tmp_path / "a.jpg"
@@ -430,20 +430,20 @@ def test_damaged_jpegs_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not cv2.haveImageWriter("a.avif"), reason="OpenCV is built without AVIF")
-def test_avif_of_more_than_8_bits_is_told(tmp_path: Path) -> None:
+def test_avif_of_more_than_8_bits_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.avif"
-    for bits, told in ((8, ()), (10, (10,)), (12, (12,))):
+    for bits, noted in ((8, ()), (10, (10,)), (12, (12,))):
         image = np.full((16, 16, 3), 2**bits // 2, np.uint8 if bits == 8 else np.uint16)
         cv2.imwrite(str(path), image, [cv2.IMWRITE_AVIF_DEPTH, bits])
         photo = read_photo(path)
         assert photo.pixels.dtype == np.uint8 and np.abs(photo.pixels.astype(int) - 128).max() <= 2
         expected = (
-            f"{path} holds {bits} bits per channel; they were reduced to 8." for bits in told
+            f"{path} holds {bits} bits per channel; they were reduced to 8." for bits in noted
         )
         assert photo.notes == tuple(expected)
 
 
-def test_of_several_heic_images_the_main_one_is_taken_and_told(tmp_path: Path) -> None:
+def test_of_several_heic_images_the_main_one_is_taken_and_reported(tmp_path: Path) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     path = tmp_path / "a.heic"
     images = [Image.new("RGB", (64, 64), (gray,) * 3) for gray in (50, 200)]
@@ -458,7 +458,7 @@ def test_of_several_heic_images_the_main_one_is_taken_and_told(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".heic"])
-def test_wide_colours_without_a_profile_are_told(tmp_path: Path, suffix: str) -> None:
+def test_wide_colours_without_a_profile_are_reported(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     picture = Image.new("RGB", (64, 64), (200, 60, 20))
     if suffix == ".heic":
@@ -499,7 +499,7 @@ def test_netpbm_files_have_a_white_of_their_own(tmp_path: Path, white: int, chan
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+def test_values_of_nan_and_infinity_are_refused(tmp_path: Path, value: float) -> None:
     image = np.full((4, 4, 3), 0.5, np.float32)
     image[1, 2, 0] = value
     cv2.imwrite(str(tmp_path / "a.tif"), image)
@@ -507,7 +507,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
         read_photo(tmp_path / "a.tif")
 
 
-def test_float_values_above_1_are_told(tmp_path: Path) -> None:
+def test_float_values_above_1_are_reported(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), np.full((4, 4, 3), 3.25, np.float32))
     (note,) = read_photo(tmp_path / "a.tif").notes
     assert "from 3.25 to 3.25; those outside 0 to 1 are clipped" in note
@@ -573,7 +573,7 @@ def test_webp_at_100_loses_nothing(tmp_path: Path, rgb: np.ndarray) -> None:
 
 
 def png_with(image: np.ndarray, kind: bytes, data: bytes) -> bytes:
-    """A PNG with another chunk behind its first."""
+    """A PNG with another chunk after its first."""
     encoded = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1].tobytes()
     return encoded[:33] + write_chunk(kind, data) + encoded[33:]
 
@@ -840,7 +840,7 @@ def test_a_size_that_only_a_damaged_header_claims_is_refused(tmp_path: Path) -> 
         read_photo(path)
 
 
-def test_damage_behind_the_first_page_is_told(tmp_path: Path) -> None:
+def test_damage_behind_the_first_page_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.full((3, 40, 50), 77, np.uint8), photometric="minisblack")
     content = path.read_bytes()

@@ -128,18 +128,18 @@ def test_a_folder_without_rights_is_a_problem_not_the_end(tmp_path: Path) -> Non
     touch(tmp_path / "in", "a.png", "closed/b.png", "open/c.png")
     (tmp_path / "in" / "closed").chmod(0)
     try:
-        told = as_ordinary_user(
+        printed = as_ordinary_user(
             "from pathlib import Path; from utils.inference.plan import plan_files;"
             f"plan = plan_files([Path({str(tmp_path / 'in')!r})], Path('out'), recursive=True);"
             "print([job.source.name for job in plan.jobs], plan.problems)"
         ).stdout
     finally:
         (tmp_path / "in" / "closed").chmod(0o755)
-    assert "['a.png', 'c.png']" in told
-    assert f"Cannot read the folder {tmp_path / 'in' / 'closed'}: Permission denied." in told
+    assert "['a.png', 'c.png']" in printed
+    assert f"Cannot read the folder {tmp_path / 'in' / 'closed'}: Permission denied." in printed
 
 
-def test_an_output_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_reported_first(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "file")
     jobs = [RestoringJob(tmp_path / "a.png", tmp_path / "file" / "a.png")]
     with pytest.raises(UserError, match=r"Cannot write to .*file: .*file is a file"):
@@ -149,7 +149,7 @@ def test_an_output_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.png", "file"]  # and nothing is left by looking
 
 
-def test_a_full_disk_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(bytes(3 * 2**20))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2 * 2**20))

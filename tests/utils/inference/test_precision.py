@@ -62,9 +62,9 @@ def test_bf16_is_taken_where_it_is_native_and_worth_it(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert has_native_bf16(CPU) == native
-    told: list[str] = []
-    assert fastest_precision(Work(*times), CPU, told.append) == chosen
-    (line,) = told
+    messages: list[str] = []
+    assert fastest_precision(Work(*times), CPU, messages.append) == chosen
+    (line,) = messages
     assert line.startswith(sentence)
 
 

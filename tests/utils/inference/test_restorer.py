@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.helpers import smooth_image
 from utils.errors import UserError
 from utils.inference.options import RestoringOptions
 from utils.inference.restorer import CPU_TILE_PIXELS, Restorer
-from utils.inference.tiling import Grid, blended_spans, window_spans
+from utils.inference.tiling import Grid, Tile, blended_spans, window_spans
 
 
 class Identity:
@@ -197,16 +198,16 @@ def test_tiles_are_chosen_where_the_image_does_not_fit() -> None:
     image = smooth_image(0, 900, 800)
     expected = Restorer(Blur(), tile="whole")(image)
     for memory, fits in ((8 * 2**30, True), (2**29 + 18 * 2**20, False)):
-        network, told = Blur(), []
-        restored = Restorer(network, memory=memory, notify=told.append)(image)
+        network, messages = Blur(), []
+        restored = Restorer(network, memory=memory, notify=messages.append)(image)
         network.sizes.pop(0)  # the probe
         (tile,) = set(network.sizes)
-        assert len(told) == (not fits)
+        assert len(messages) == (not fits)
         if fits:
             assert CPU_TILE_PIXELS / 2 < tile[0] * tile[1] <= CPU_TILE_PIXELS
         else:
             # Blur keeps the tile and its result: 24 bytes a pixel, counted twice.
-            assert told[0].endswith(f"taking tiles of {tile[1]} x {tile[0]}.")
+            assert messages[0].endswith(f"taking tiles of {tile[1]} x {tile[0]}.")
             room = memory - 2**29 - 5 * image.nbytes
             assert room / 4 < tile[0] * tile[1] * 48 <= room
         assert np.abs(restored.astype(int) - expected).max() <= 1
@@ -218,36 +219,36 @@ def test_an_image_that_is_no_larger_than_a_tile_is_not_cut() -> None:
     assert network.sizes[1:] == [(336, 496)]
 
 
-def test_a_chosen_tile_is_told_once_for_images_of_one_size() -> None:
-    told = []
-    restorer = Restorer(Blur(), memory=2**29 + 18 * 2**20, notify=told.append)
+def test_a_chosen_tile_is_reported_once_for_images_of_one_size() -> None:
+    messages = []
+    restorer = Restorer(Blur(), memory=2**29 + 18 * 2**20, notify=messages.append)
     for seed, height in ((0, 900), (1, 900), (2, 896)):
         restorer(smooth_image(seed, height, 800))
-    assert [line.split(" pixels")[0] for line in told] == ["800 x 900", "800 x 896"]
+    assert [line.split(" pixels")[0] for line in messages] == ["800 x 900", "800 x 896"]
 
 
 def test_a_device_too_full_for_the_probe_takes_the_smallest_tiles() -> None:
     network, image = SmallMemory(100 * 100), smooth_image(3, 300, 300)
     restored = Restorer(network, notify=lambda line: None)(image)
-    assert set(network.sizes[1:]) == {(64, 64)}  # behind the probe
+    assert set(network.sizes[1:]) == {(64, 64)}  # after the probe
     assert np.abs(restored.astype(int) - Restorer(Blur(), tile="whole")(image)).max() <= 1
 
 
 @pytest.mark.parametrize("tile", ["whole", "auto", 512])
 def test_out_of_memory_halves_the_tile(tile: int | str) -> None:
     image = smooth_image(3, 500, 700)
-    network, told = SmallMemory(200 * 200), []
-    restorer = Restorer(network, tile=tile, notify=told.append)
+    network, messages = SmallMemory(200 * 200), []
+    restorer = Restorer(network, tile=tile, notify=messages.append)
     expected = Restorer(Blur(), tile="whole")(image)
     assert np.abs(restorer(image).astype(int) - expected).max() <= 1
-    assert told and "out of memory" in told[-1]
+    assert messages and "out of memory" in messages[-1]
     assert max(height * width for height, width in network.sizes[-5:]) <= 200 * 200
     # The next image begins with what turned out to fit.
     network.sizes.clear()
-    num_told = len(told)
+    num_told = len(messages)
     restorer(image)
     assert max(height * width for height, width in network.sizes) <= 200 * 200
-    assert len(told) == num_told
+    assert len(messages) == num_told
 
 
 @pytest.mark.parametrize("tile", ["whole", 64, "released"])
@@ -399,12 +400,12 @@ def test_tensors_have_their_channels_first(shape: tuple[int, ...], dtype: torch.
     ],
     ids=lambda image: str(image)[:40],
 )
-def test_what_is_no_image_is_refused_in_one_sentence(image: object) -> None:
-    with pytest.raises(UserError, match=r"is not an image; it must hold uint8") as told:
+def test_what_is_not_an_image_is_refused_in_one_sentence(image: object) -> None:
+    with pytest.raises(UserError, match=r"is not an image; it must hold uint8") as messages:
         Restorer(Identity())(image)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(messages.value)
     if isinstance(image, torch.Tensor) and not image.is_nested:
-        assert f"A Tensor of {image.dtype} and shape {tuple(image.shape)}" in str(told.value)
+        assert f"A Tensor of {image.dtype} and shape {tuple(image.shape)}" in str(messages.value)
 
 
 @pytest.mark.parametrize(
@@ -434,19 +435,19 @@ def test_it_does_not_matter_how_an_image_lies_in_memory(odd: Callable) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_no_numbers_are_refused(value: float) -> None:
+def test_values_of_nan_and_infinity_are_refused(value: float) -> None:
     image = np.full((8, 8), 0.5)
     image[3, 4] = value
     with pytest.raises(UserError, match="NaN or infinite"):
         Restorer(Identity())(image)
 
 
-def test_values_outside_of_0_to_1_are_told_and_clipped() -> None:
-    told = []
+def test_values_outside_of_0_to_1_are_reported_and_clipped() -> None:
+    messages = []
     image = np.array([[-0.5, 0.5, 3.0]], np.float32)
-    restored = Restorer(Identity(), notify=told.append)(image)
+    restored = Restorer(Identity(), notify=messages.append)(image)
     assert restored.tolist() == [[0, 0.5, 1]]
-    assert told == ["The image holds values from -0.5 to 3; those outside 0 to 1 are clipped."]
+    assert messages == ["The image holds values from -0.5 to 3; those outside 0 to 1 are clipped."]
 
 
 def test_strength_blends_result_and_input() -> None:
@@ -461,7 +462,7 @@ def test_strength_blends_result_and_input() -> None:
         )
 
 
-def test_results_that_are_no_numbers_are_refused() -> None:
+def test_results_of_nan_and_infinity_are_refused() -> None:
     class Broken(Identity):
         def restore(self, rainy: Tensor) -> Tensor:
             return rainy / 0
@@ -534,6 +535,29 @@ def test_options_by_name_or_as_one_object() -> None:
         Restorer(Blur(), tiles=96)
 
 
+def test_replaced_options_count_from_the_next_image_on() -> None:
+    image = smooth_image(2, 150, 170)
+    restorer = Restorer(Blur(), tile=96, overlap=40)
+    restorer(image)
+    for changes in ({"overlap": 0}, {"tile": Tile.parse(64)}, {"strength": 0.25}):
+        restorer.options = replace(restorer.options, **changes)
+        expected = Restorer(Blur(), restorer.options)(image)
+        np.testing.assert_array_equal(restorer(image), expected)
+
+
+def test_settings_are_all_that_decides_the_pixels() -> None:
+    size = (300, 400)
+    options = {"tile": 96, "overlap": 20, "ensemble": 1, "strength": 0.75, "precision": "float32"}
+    settings = Restorer(Blur(), **options).settings_for(*size)
+    assert settings == Restorer(Blur(), **options, memory=2**33).settings_for(*size)
+    others = {"tile": 128, "overlap": 24, "ensemble": 8, "strength": 0.5, "precision": "bf16"}
+    for name, value in others.items():
+        restorer = Restorer(Blur(), **{**options, name: value}, notify=lambda line: None)
+        assert restorer.settings_for(*size) != settings, name
+    auto = Restorer(Blur(), memory=2**29 + 40 * 2**20, notify=lambda line: None)
+    assert auto.settings_for(900, 800) != Restorer(Blur()).settings_for(900, 800)  # other tiles
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     image = smooth_image(2, 150, 170)
     options = {"tile": 96, "overlap": 20, "ensemble": 8, "strength": 0.75, "memory": 2**30}
@@ -574,8 +598,8 @@ def test_tiles_are_blended_before_they_are_clipped() -> None:
 
 def test_the_memory_of_four_gib() -> None:
     """Half a GiB for the process, five images, and twice the bytes of what Blur keeps."""
-    told = []
-    plan = Restorer(Blur(), notify=told.append)._memory
+    messages = []
+    plan = Restorer(Blur(), notify=messages.append)._memory
     assert plan.bytes_per_pixel == 2 * 24  # the image and its result, three float32 channels each
     assert plan.pixels(0) == (4 * 1024**3 - 1024**3 / 2) / 48
     assert plan.pixels(10**8) == (4 * 1024**3 - 1024**3 / 2 - 5 * 10**8) / 48
