@@ -32,6 +32,7 @@ pytestmark = pytest.mark.gpu
 TINY = {
     "dmsr_s": "dmsr_rain13k",
     "nerd_rain_t": "nerd_rain_rain200l",
+    "nerd_rain_cnn_t": "nerd_rain_cnn_rain200h",
     "dcsfn_t": "dcsfn_rain100h",
     "mspfn_t": "mspfn_rain13k",
 }
@@ -207,7 +208,7 @@ def test_two_processes_on_one_gpu_equal_one(pairs, tmp_path, checkpointing) -> N
         assert a["psnr"] == pytest.approx(b["psnr"], abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["dmsr", "nerd_rain", "nerd_rain_s", "dcsfn"])
+@pytest.mark.parametrize("name", ["dmsr", "nerd_rain", "nerd_rain_s", "nerd_rain_cnn", "dcsfn"])
 def test_golden_outputs_in_float32_without_tf32(name) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     golden = read_arrays(f"{name}_forward.npz")
