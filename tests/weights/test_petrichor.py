@@ -20,11 +20,12 @@ from utils.inference.restorer import Restorer
 from utils.metrics import score
 
 WEIGHTS = ROOT / "weights" / "petrichor.safetensors"
+REAL = ROOT / "weights" / "petrichor_real.safetensors"
 
 
-@pytest.fixture(scope="module")
-def network() -> DerainingNetwork:
-    return load_weights(WEIGHTS)
+@pytest.fixture(scope="module", params=[WEIGHTS, REAL], ids=lambda path: path.stem)
+def network(request: pytest.FixtureRequest) -> DerainingNetwork:
+    return load_weights(request.param)
 
 
 @pytest.fixture(scope="module", params=["astronaut", "chelsea", "coffee"])
@@ -34,14 +35,20 @@ def photo(request: pytest.FixtureRequest) -> np.ndarray:
     return np.ascontiguousarray(image[:256, 32:288])
 
 
-def test_the_file_is_small_and_its_recipe_ships() -> None:
-    assert WEIGHTS.stat().st_size <= 8e6
-    weights = read_weights(WEIGHTS)
-    recipe = load_config(ROOT / "configs" / "petrichor_cuda.yml")
+@pytest.mark.parametrize(
+    ("path", "recipe_name"), [(WEIGHTS, "petrichor_cuda"), (REAL, "petrichor_real")]
+)
+def test_the_file_is_small_and_its_recipe_ships(path: Path, recipe_name: str) -> None:
+    assert path.stat().st_size <= 8e6
+    weights = read_weights(path)
+    recipe = load_config(ROOT / "configs" / f"{recipe_name}.yml")
     assert (weights.model, weights.options) == (recipe.MODEL.NAME, dict(recipe.MODEL.OPTIONS))
     trained = yaml.safe_load(weights.info["config"])
-    # The run was ended by the clock, and its norms were compiled beside the settings.
-    trained["OPTIM"] |= {"EPOCHS": recipe.OPTIM.EPOCHS, "COMPILE": recipe.OPTIM.COMPILE}
+    if path == WEIGHTS:
+        # The run was ended by the clock, and its norms were compiled beside the settings.
+        trained["OPTIM"] |= {"EPOCHS": recipe.OPTIM.EPOCHS, "COMPILE": recipe.OPTIM.COMPILE}
+    else:
+        assert_same_settings(trained["DATA"]["SYNTHESIS"], recipe.DATA.SYNTHESIS)
     for part in ("LOSS", "OPTIM", "SCHEDULE", "AUGMENT"):
         assert_same_settings(trained[part], recipe[part])
 
