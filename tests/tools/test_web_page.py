@@ -469,9 +469,11 @@ def test_the_page_at_the_widths_of_screens(address: str) -> None:
         browser.find_element("css selector", "#examples button").click()
         wait(browser, "document.querySelector('#photo').innerText.includes('astronaut')")
         derain(browser, 480)
+        wait(browser, "!document.querySelector('#download').disabled")
         size = f"{PICTURES}[0].getBoundingClientRect().width"
         before = browser.execute_script(f"return {size}")
-        origin = ScrollOrigin.from_element(browser.find_element("css selector", "#compare img"))
+        picture = browser.find_element("css selector", "#compare img")
+        beside = ScrollOrigin.from_element(picture, 100, -100)  # the handle is in the middle
         for _ in range(8):  # each makes it larger by a twentieth
-            ActionChains(browser).scroll_from_origin(origin, 0, -100).perform()
+            ActionChains(browser).scroll_from_origin(beside, 0, -100).perform()
         wait(browser, f"{size} > {1.3 * before}")
