@@ -1,8 +1,8 @@
 """Train a network: python train.py --config configs/dmsr_rain13k.yml [KEY VALUE ...].
 
 The run's folder, RUN.FOLDER/RUN.NAME, receives the resolved settings (config.yml), log.jsonl,
-curves.png, TensorBoard events, sample pictures, latest.pth (to go on with --resume), previous.pth
-(the one before) and best.safetensors (the weights to use).
+curves.png, TensorBoard events, sample pictures, latest.pth (for --resume), previous.pth (the one
+before) and best.safetensors (the weights to use).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a deraining network.",
         epilog="A run that SIGINT, SIGTERM, SIGUSR1 or SIGHUP ends is saved and exits with status\n"
-        f"{EXIT_STOPPED}: the same command with --resume goes on. Mistakes exit with 1.\n\n"
+        f"{EXIT_STOPPED}: the same command with --resume continues it. Mistakes exit with 1.\n\n"
         f"The settings and their defaults (configs/__init__.py):\n\n{settings_help()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,10 +68,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=default, help="YAML file of settings")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
-        "--resume", action="store_true", help="go on with the run, or start it if it never began"
+        "--resume", action="store_true", help="continue the run, or start it if it never began"
     )
     start.add_argument(
-        "--resume-from", type=Path, metavar="CHECKPOINT", help="go on from another latest.pth"
+        "--resume-from", type=Path, metavar="CHECKPOINT", help="continue from another latest.pth"
     )
     start.add_argument(
         "--dry-run", action="store_true", help="take a few steps, print the plan, write nothing"
@@ -79,11 +79,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--accept-changed-data",
         action="store_true",
-        help="resume although files have changed; with more or fewer of them the epoch under way "
-        "may show an image twice or not at all",
+        help="resume although files have changed; with more or fewer of them the current epoch may "
+        "show an image twice or not at all",
     )
     parser.add_argument(
-        "--stop-after-epoch", action="store_true", help="end after the epoch under way"
+        "--stop-after-epoch", action="store_true", help="end after the current epoch"
     )
     parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="OPTIM.BATCH_SIZE 8 ...")
     return parser.parse_intermixed_args()
@@ -118,7 +118,7 @@ def main() -> int | None:
 
 
 def train(run: Run, is_one_epoch: bool) -> None:
-    """All epochs that are left, or the one under way, then a summary.
+    """Train the remaining epochs, or only the current one, and print a summary.
 
     Raises RunStopped after a signal, when everything is saved.
     """
@@ -127,13 +127,13 @@ def train(run: Run, is_one_epoch: bool) -> None:
         count = sum(p.numel() for p in run.state.network.parameters())
         say(f"{cfg.MODEL.NAME}: {count:,} parameters on {run.processes.device}")
         say(run.loaders.description)
-    run.stop.begin("finishing the step or image under way, then saving; go on with --resume")
+    run.stop.begin("finishing the current step or image, then saving; continue with --resume")
     for epoch in range(progress.epoch, cfg.OPTIM.EPOCHS + 1):
         if progress.should_stop(cfg.VALIDATION.PATIENCE):
             break
         started = time.perf_counter()
         train_one_epoch(run)
-        # The last step's rate; a run resumed behind it has not set it yet.
+        # The last step's rate, which a run resumed after that step has not set yet.
         lr = run.schedule.set(epoch, progress.step - 1)
         record: Record = {"kind": "epoch", "epoch": epoch, "step": progress.step, "at": epoch}
         record |= {"lr": lr} | progress.means() | skipped_steps(run) | run.pace.recent()
@@ -144,7 +144,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
         if run.log and is_every(cfg.CHECKPOINT.SNAPSHOT_EVERY, epoch):
             run.folder.keep_snapshot(run.state.weights({}), epoch)
         progress.end_epoch()
-        save(run)  # before the log tells of the epoch; a resume writes a line that is missing
+        save(run)  # before the log has the epoch: a resume adds a missing line to it
         if run.log:
             run.log.add(record)
             run.log.draw(progress.history, f"{cfg.RUN.NAME}: {cfg.MODEL.NAME}")
@@ -157,7 +157,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
 
 
 def train_one_epoch(run: Run) -> None:
-    """The steps that are left of the epoch, with the checkpoints and validations among them."""
+    """The remaining steps of the epoch, with the checkpoints and validations between them."""
     cfg, progress, state = run.cfg, run.state.progress, run.state
     device = run.processes.device
     stage, steps = state.plan.stage(progress.epoch), state.plan.steps(progress.epoch)
@@ -179,7 +179,7 @@ def train_one_epoch(run: Run) -> None:
         bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {rate_fmt}{postfix}",  # fits 80 columns
         unit="step",
         leave=False,
-        disable=None if run.log else True,  # None: no bar where the output is no terminal
+        disable=None if run.log else True,  # None: no bar unless the output is a terminal
     ) as bar:
         while progress.step_in_epoch < steps:
             if is_every(cfg.VALIDATION.EVERY_STEPS, progress.step, progress.validated_step):
@@ -210,7 +210,7 @@ def train_one_epoch(run: Run) -> None:
             if is_stopped or is_saved:
                 save(run)
             if is_stopped:
-                run.processes.barrier()  # the others would be killed with the first one to end
+                run.processes.barrier()  # a launcher kills the others when the first one ends
                 raise RunStopped
 
 
@@ -240,7 +240,7 @@ def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
         rainy, clean = (to_unit_range(x.to(device, non_blocking=True)) for x in (rainy, clean))
         exchange: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if number < optim.ACCUMULATE and isinstance(run.model, DistributedDataParallel):
-            exchange = run.model.no_sync()  # only a step's last micro-batch exchanges gradients
+            exchange = run.model.no_sync()  # the last micro-batch exchanges gradients
         with exchange:
             losses.append(run.graphs(compute, rainy.to(memory_format=layout), clean))
     micro_batches.fetch()  # while the device computes
@@ -298,7 +298,7 @@ def finish_one_step(run: Run, micro_batches: Prefetcher) -> StepValues:
 
 
 def validate_within_epoch(run: Run, fraction: float) -> None:
-    """A validation between two steps, with a record of its own."""
+    """Validate between two steps and add a record of it."""
     progress = run.state.progress
     record: Record = {"kind": "validation", "epoch": progress.epoch, "step": progress.step}
     record |= {"at": progress.epoch - 1 + fraction} | run.pace.recent() | validate(run)
@@ -311,9 +311,9 @@ def validate_within_epoch(run: Run, fraction: float) -> None:
 
 
 def validate(run: Run) -> Record:
-    """PSNR (dB) and SSIM of each validation set, and of what VALIDATION.BEST says of them.
+    """PSNR (dB) and SSIM of each validation set, and the values that VALIDATION.BEST selects.
 
-    Empty without validation data. Keeps the weights where they are among the best. Raises
+    Empty without validation data. Keeps the weights if they are among the best. Raises
     RunStopped after a signal; what was trained is on the disk before it begins.
     """
     sets, decides, network = run.loaders.validation, run.cfg.VALIDATION.BEST, run.state.ema.network

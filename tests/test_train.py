@@ -114,7 +114,10 @@ def test_signal_finishes_the_step_saves_and_says_so(
     arguments = [*settings, "RUN.FOLDER", tmp_path / "runs", "RUN.NAME", "stopped"]
     stopped = run_ranks(tmp_path / "out", 1, *arguments, at=At(number, step=5))
     assert stopped.statuses == [75]
-    assert f"{number.name}: finishing the step" in stopped.output and "--resume" in stopped.output
+    assert (
+        f"{number.name}: finishing the current step" in stopped.output
+        and "--resume" in stopped.output
+    )
     assert read_checkpoint(tmp_path / "runs/stopped/latest.pth")["progress"]["step"] == 5
     run_train("stopped", "--resume")
     assert_same_run(straight, tmp_path / "runs" / "stopped")
@@ -276,7 +279,7 @@ def test_patches_that_the_network_cannot_take_are_refused_at_once(run_train, tmp
 def test_an_existing_run_is_never_overwritten(run_train) -> None:
     folder = run_train("once", "OPTIM.EPOCHS", "1")
     before = (folder / "latest.pth").read_bytes()
-    with pytest.raises(UserError, match=r"exists .*; go on with it by --resume, or choose another"):
+    with pytest.raises(UserError, match=r"exists .*; continue it with --resume, or choose another"):
         run_train("once", "OPTIM.EPOCHS", "1")
     assert (folder / "latest.pth").read_bytes() == before
 

@@ -76,7 +76,7 @@ def test_a_signal_to_the_whole_group_reaches_no_loader(settings, tmp_path) -> No
     at = At(signal.SIGTERM, step=5, to_group=True)
     stopped = run_alone(tmp_path, "group", *settings, at=at)
     assert stopped.statuses == [75], stopped.output
-    assert stopped.output.count("SIGTERM: finishing the step") == 1
+    assert stopped.output.count("SIGTERM: finishing the current step") == 1
     resumed = train_here(tmp_path, "group", *settings, "--resume")
     one, other = (
         read_checkpoint(folder / "latest.pth")["network"] for folder in (straight, resumed)
@@ -95,7 +95,7 @@ def test_a_checkpoint_lies_on_the_disk_before_validation(settings, tmp_path) -> 
 def test_a_signal_during_validation_is_heard_after_the_image(settings, tmp_path) -> None:
     done = run_alone(tmp_path, "run", *settings, at=At(signal.SIGUSR1, image=1))
     assert done.statuses == [75]
-    assert done.output.count("SIGUSR1: finishing the step or image under way") == 1
+    assert done.output.count("SIGUSR1: finishing the current step or image") == 1
     assert progress(tmp_path / "run")["history"] == []
 
 
@@ -112,7 +112,7 @@ def test_repeated_signals_end_no_run_that_saves_or_has_saved(
     """As schedulers send them, also while the interpreter ends."""
     done = run_alone(tmp_path, "run", *settings, at=At(first, step=2, then=then))
     assert done.statuses == [75], done.output
-    assert done.output.count("finishing the step") == 1
+    assert done.output.count("finishing the current step") == 1
     assert progress(tmp_path / "run")["step"] == 2
 
 
@@ -207,7 +207,7 @@ def test_loader_processes_end_with_a_killed_trainer(settings, tmp_path) -> None:
     at = At(signal.SIGKILL, step=2)
     assert run_alone(tmp_path, "run", *settings, "DATA.WORKERS", "2", at=at).statuses == [-9]
     os.close(writer)
-    assert select.select([reader], [], [], 20)[0], "the loaders go on"
+    assert select.select([reader], [], [], 20)[0], "the loaders keep running"
     assert os.read(reader, 1) == b""
     os.close(reader)
 
@@ -222,7 +222,7 @@ def test_a_run_is_saved_when_its_launcher_is_killed(settings, tmp_path) -> None:
     )
     launcher.start()
     os.close(writer)
-    assert select.select([reader], [], [], 40)[0], "the orphans go on"
+    assert select.select([reader], [], [], 40)[0], "the orphans keep running"
     assert os.read(reader, 1) == b""
     os.close(reader)
     launcher.join()
@@ -255,7 +255,7 @@ def test_a_process_whose_launcher_dies_while_pytorch_loads_ends() -> None:
     os.close(writer)
     assert os.read(reader, 7) == b"loading"
     launcher.kill()
-    assert select.select([reader], [], [], 20)[0], "the orphan goes on"
+    assert select.select([reader], [], [], 20)[0], "the orphan keeps running"
     assert os.read(reader, 1) == b""
     os.close(reader)
     launcher.join()
@@ -331,13 +331,13 @@ def test_a_log_of_finished_epochs_alone_is_not_written_over(settings, tmp_path) 
     for name in ("latest.pth", "previous.pth", "best.safetensors"):
         (folder / name).unlink()
     before = (folder / "log.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"log\.jsonl tells of finished epochs, but there is no"):
+    with pytest.raises(UserError, match=r"log\.jsonl has finished epochs, but there is no"):
         train_here(tmp_path, "run", *settings, "--resume")
     assert (folder / "log.jsonl").read_bytes() == before
 
 
 def test_resume_starts_anew_what_was_killed_before_its_first_checkpoint(settings, tmp_path) -> None:
-    """One command for a scheduler: a log of a few steps and nothing else is no run."""
+    """One command for a scheduler: a log of a few steps and nothing else is not a run."""
     run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, step=3))
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
     folder = train_here(tmp_path, "run", *settings, "--resume", "OPTIM.EPOCHS", "1")
@@ -438,7 +438,7 @@ def test_changed_data_are_told_and_accepted_when_asked(settings, tmp_path) -> No
 def test_a_run_goes_on_without_files_that_have_gone_in_mid_epoch(
     settings, tmp_path, capsys, removed, stop, steps
 ) -> None:
-    """Batches of two: 6 pairs are three steps an epoch, 5 are two, 2 are one."""
+    """Batches of two: 6 pairs are three steps per epoch, 5 are two, 2 are one."""
     run_alone(tmp_path, "run", *settings, at=At(signal.SIGTERM, step=stop))
     for number in removed:
         for name in ("input", "target"):
@@ -497,7 +497,7 @@ def test_a_killed_loader_is_called_one(settings, tmp_path) -> None:
     done = run_alone(tmp_path, "run", *settings, "DATA.WORKERS", "1", "DATA.REPEAT", "20", at=at)
     assert done.statuses == [1]
     last = done.output.strip().splitlines()[-1]
-    # PyTorch tells the signal, or only that the process is gone, as it happens.
+    # PyTorch reports the signal, or only that the process has gone.
     assert last.startswith("error: A loader process ")
     assert "out-of-memory killer" in last and "There is no checkpoint yet" in last
     assert "Traceback" not in done.output and "disk" not in done.output

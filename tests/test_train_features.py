@@ -152,7 +152,7 @@ def test_what_is_not_finite_is_null_in_the_log(settings, tmp_path) -> None:
     """In fp16 the scaled gradients overflow now and then; JSON has no word for infinity."""
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     more = ["OPTIM.PRECISION", "fp16", "LOSS.TERMS.L1", "1e36", "LOG.EVERY_STEPS", "2"]
     folder = train_here(tmp_path, "run", *settings, *more, "--stop-after-epoch")
@@ -262,7 +262,7 @@ def test_another_networks_recipe_is_pointed_out(settings, tmp_path, capsys) -> N
     train_here(tmp_path, "run", *without_loss)
     printed = capsys.readouterr().out
     assert "MODEL.NAME is nerd_rain_t, but loss, learning rate and patch are those of" in printed
-    assert "dmsr_rain13k.yml for dmsr; take one of its own, such as configs/nerd_rain_" in printed
+    assert "dmsr_rain13k.yml for dmsr; use one of its own, such as configs/nerd_rain_" in printed
 
 
 @pytest.mark.extras

@@ -1,4 +1,4 @@
-"""Training on several processes: none waits for ever, and all of them equal one."""
+"""Training on several processes: none hangs, and the result is that of one."""
 
 from __future__ import annotations
 

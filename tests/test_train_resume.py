@@ -74,7 +74,7 @@ def test_skipped_steps_are_counted_in_the_log(settings, tmp_path) -> None:
     assert lines[-1]["kind"] == "epoch" and lines[-1]["skipped_steps"] == sum(skipped)
 
 
-# The plan of an epoch under way.
+# The plan of the current epoch.
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_times_of_copied_data_may_differ_and_sizes_may_not() -> None:
 
 
 def test_mistakes_of_all_processes_are_said_once(settings, tmp_path) -> None:
-    """Before any data are read: there are none."""
+    """Before any data are read: the folder does not exist."""
     common = [*settings, "DATA.TRAIN", "nowhere", "RUN.FOLDER", tmp_path, "RUN.NAME", "run"]
     done = run_ranks(tmp_path / "out", 2, *common, "SCHEDULE.WARMUP_EPOCHS", 2)
     assert_refused_together(done, "WARMUP_EPOCHS is 2; it must be below OPTIM.EPOCHS, 2")

@@ -1,7 +1,7 @@
 """Reading and writing weights. Nothing here executes code from a file.
 
 Two files belong to this project: ``NAME.safetensors``, weights for use, with the network's name and
-options in its metadata; and ``latest.pth``, everything a training run needs to go on.
+options in its metadata; and ``latest.pth``, everything a training run needs to continue.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def require_file(path: Path) -> None:
-    """Raises UserError where there is no file, or one that may not be read."""
+    """Raise UserError if there is no such file or it cannot be read."""
     try:
         with path.open("rb"):
             pass

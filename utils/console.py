@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-# Nobody reads any more, the terminal has gone, the disk or the quota behind a file is full.
+# The reader or the terminal has gone; the disk or the quota behind a file is full.
 OUTPUT_ERRORS = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def say(text: str) -> None:
-    """Print a line at once. Whoever says it goes on where the line cannot be written."""
+    """Print a line at once; a line that cannot be written is dropped."""
     try:
         print(text, flush=True)
     except OSError as error:
@@ -39,8 +39,8 @@ def give_up(stream: TextIO, error: OSError) -> None:
 def lossy_outputs() -> Iterator[None]:
     """Inside, and in a function decorated with it, nothing fails because it cannot be printed.
 
-    That includes progress bars and warnings: a run of days must not end for want of a reader, or
-    of space for what it prints.
+    That includes progress bars and warnings: a run of days must not end because its output has no
+    reader or no space.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Lossy(sys.stdout), _Lossy(sys.stderr)

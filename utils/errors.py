@@ -20,7 +20,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and end the process with its exit status.
 
     A ``UserError`` becomes its message on standard error and status 1; Ctrl-C becomes one word
-    and status 130. Where nobody reads the output any more, as behind ``| head``, it ends with
+    and status 130. If the output has no reader any more, as behind ``| head``, it ends with
     status 1; so it does on a full disk. Any other exception is a bug and keeps its traceback.
     """
     for name in ("stdout", "stderr"):

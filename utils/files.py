@@ -52,7 +52,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_unfinished(*paths: Path) -> None:
-    """Remove what processes that were killed while writing ``paths`` have left beside them."""
+    """Remove the unfinished files that killed writers of ``paths`` have left beside them."""
     by_folder: dict[Path, set[tuple[str, str]]] = {}
     for path in paths:
         by_folder.setdefault(path.parent, set()).add((_prefix(path), _suffix(path)))
@@ -149,7 +149,7 @@ class FileLock:
 
 @functools.cache
 def _note_missing_locks(folder: Path, reason: str) -> None:
-    """Say once for each folder that nothing keeps a second process out."""
+    """Print once per folder that nothing keeps a second process out."""
     print(
         f"note: the file system of {folder} has no file locks ({reason}); make sure that no second "
         "process writes there",

@@ -1,4 +1,4 @@
-"""Which of several processes have come how far, so that a hang names the one that is missing."""
+"""How far each process has come, so that a hang names the process that is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Attendance:
     def arrive(self, *, patient: bool = False) -> None:
         """This process is about to wait for the others.
 
-        Where this is ``patient``, as they may do longer work before, it only says whom it misses.
+        If it is ``patient``, as the others may be busy for long, it only prints which are missing.
         """
         self._count += 1
         self._is_patient = patient
@@ -91,7 +91,7 @@ class Attendance:
             self._say(
                 f"error: {who[0].upper()}{who[1:]} {is_or_are} missing: process {self._rank} has "
                 f"waited for {waited / 60:.2g} minutes (RUN.TIMEOUT). Look at what {who} last "
-                "printed; --resume goes on from the last checkpoint."
+                "printed; --resume continues from the last checkpoint."
             )
             os._exit(1)  # the main thread waits in a call that nothing interrupts
 

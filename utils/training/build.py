@@ -1,6 +1,6 @@
 """Building a run from its settings: what ``train.py`` trains, reads and writes.
 
-This file and ``dry_run.py`` compose the packages as the scripts do, for ``train.py`` alone.
+This file and ``dry_run.py`` combine the packages as the scripts do, for ``train.py`` only.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def note_other_recipe(cfg: CfgNode, config: Path, settings: list[str]) -> None:
     name, found = cfg.MODEL.NAME, loss_recipe(config, settings)
     if found and kind(found[1]) is not kind(name):
         fitting = [path for path, model in shipped_recipes() if kind(model) is kind(name)]
-        advice = f"; take one of its own, such as configs/{fitting[0].name}" if fitting else ""
+        advice = f"; use one of its own, such as configs/{fitting[0].name}" if fitting else ""
         say(
             f"note: MODEL.NAME is {name}, but loss, learning rate and patch are those of "
             f"{found[0]} for {found[1]}{advice}"
@@ -164,7 +164,7 @@ def _build_parts(
     elif processes.world_size > 1 and processes.is_main and has_batch_norm(network):
         say(
             "note: PyTorch joins the statistics of batch norms over GPUs only; here each process "
-            "normalises its share of a batch alone, and process 0's running averages are kept"
+            "normalises its own share of a batch, and process 0's running averages are kept"
         )
     network.to(device)
     # On CUDA the layout of the features, which the networks choose, decides that of the weights:
@@ -211,7 +211,7 @@ def _identify_data(loaders: Loaders) -> dict[str, FileStamps]:
 
 
 def _order_of_samples(loaders: Loaders) -> str:
-    """A digest of which sample of an epoch shows which pair; the same where all data have moved."""
+    """A digest of which sample of an epoch shows which pair; also after a move of all data."""
     paths = [os.path.abspath(pair.rainy) for pair in loaders.train_pairs]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     order = ([os.path.relpath(path, root) for path in paths], loaders.shares)
@@ -235,7 +235,7 @@ def _take_up(
         )
         state.check_same_epoch(saved, checkpoint, same_files=not changes)
         if changes:
-            say(f"note: going on with changed data: {changes}")
+            say(f"note: continuing with changed data: {changes}")
         changed = changed_settings(CfgNode.load_cfg(saved["config"]), state.cfg)
         check_is_unfinished(state, checkpoint, changed)
         for line in changed:

@@ -46,7 +46,7 @@ def check_deterministic(cfg: CfgNode, device: torch.device, network: nn.Module) 
 
 
 def check_best(cfg: CfgNode, names: list[str]) -> None:
-    """Refuse a VALIDATION.BEST that is no validation set; ``names`` are those there are."""
+    """Refuse a VALIDATION.BEST that is not a validation set; ``names`` are the existing ones."""
     decides = cfg.VALIDATION.BEST
     if decides != "mean" and decides not in names:
         raise UserError(
@@ -56,7 +56,7 @@ def check_best(cfg: CfgNode, names: list[str]) -> None:
 
 
 def check_is_unfinished(state: TrainingState, checkpoint: Path, changed: Sequence[str]) -> None:
-    """Refuse changed settings, one a line, where no epoch is left that would use them."""
+    """Refuse ``changed`` settings if no epoch is left that would use them."""
     progress, cfg = state.progress, state.cfg
     is_early = progress.should_stop(cfg.VALIDATION.PATIENCE)
     if changed and (is_early or progress.epoch > cfg.OPTIM.EPOCHS):
@@ -64,7 +64,7 @@ def check_is_unfinished(state: TrainingState, checkpoint: Path, changed: Sequenc
         raise UserError(
             f"{checkpoint} is that of a finished run, after epoch {progress.epoch - 1}; nothing "
             f"would be trained with the changed settings ({'; '.join(changed)}). Raise {more} to "
-            "go on."
+            "continue."
         )
 
 

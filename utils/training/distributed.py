@@ -59,7 +59,7 @@ class Processes:
     def sum(self, values: list[float], *, patient: bool = False) -> list[float]:
         """The element-wise sum over all processes, in float64 and the same on every one.
 
-        The processes are missed after RUN.TIMEOUT, unless this is ``patient``.
+        A process that is ``patient`` may wait for others longer than RUN.TIMEOUT.
         """
         if self.world_size == 1:
             return values
@@ -103,7 +103,7 @@ class Processes:
                 dist.broadcast(buffer, 0)
 
     def barrier(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have come here."""
         self.sum([0.0])
 
     def gather(self, value: Any) -> list[Any]:
@@ -187,11 +187,11 @@ class Processes:
 def init_distributed(backend: str = "auto", timeout: float = 10.0) -> Processes:
     """Join the other processes that torchrun or srun started, or be the only one.
 
-    They say who is who by the variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
-    CUDA devices are taken by local rank where there are any; otherwise everything runs on the CPU.
+    The environment variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT tell them
+    apart. The local rank selects the CUDA device; without CUDA everything runs on the CPU.
     ``backend`` is auto (NCCL on CUDA, gloo on the CPU) or gloo, with which several processes may
-    share one GPU. A process that another one waits for longer than ``timeout`` minutes is missed:
-    the one that waits ends.
+    share one GPU. A process that has waited for another one for ``timeout`` minutes ends and names
+    it.
 
     Raises UserError where a process is left without a GPU, for variables that make no sense, and
     where the processes do not meet.

@@ -1,4 +1,4 @@
-"""The process that started this one, torchrun or srun, and its death.
+"""The process that started this one, torchrun or srun, and what happens when it dies.
 
 train.py imports this before PyTorch, which takes seconds to load: the launcher may die in them.
 """
@@ -20,9 +20,9 @@ def end_with_launcher() -> None:
     """From now on, stop this process as SIGTERM does when the one that started it has ended.
 
     torchrun and srun take their processes with them, but not where they are killed themselves;
-    these would go on training, unseen, and hold their GPUs and the run's folder. A run is saved
-    before it ends. What has not ended after a minute, as it waits for a process that is gone, say,
-    ends without that.
+    the orphans would keep training unnoticed and hold their GPUs and the run's folder. The run is
+    saved before it ends; a process that has not ended after a minute, because it waits for one that
+    has died, ends without saving.
     """
     main_thread = threading.get_ident()
     # A fork of the process that loaded this module was started by that one.
@@ -31,7 +31,7 @@ def end_with_launcher() -> None:
     def watch() -> None:
         while os.getppid() == launcher:
             time.sleep(1)
-        threading.Thread(target=_tell, daemon=True).start()  # a pipe may be full for ever
+        threading.Thread(target=_say_so, daemon=True).start()  # a full pipe may block it
         # To the main thread, which may wait in a call that only its own signals interrupt.
         signal.pthread_kill(main_thread, signal.SIGTERM)
         time.sleep(SECONDS_TO_END)
@@ -40,6 +40,6 @@ def end_with_launcher() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _tell() -> None:
-    with contextlib.suppress(OSError):  # nobody may read any more
+def _say_so() -> None:
+    with contextlib.suppress(OSError):  # the reader may have gone
         os.write(2, b"error: The process that started this one has ended, and so does this one.\n")

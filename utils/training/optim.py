@@ -51,7 +51,7 @@ def match_layout(optimizer: torch.optim.Optimizer) -> None:
 def build_optimizer(cfg: CfgNode, network: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that the OPTIM settings name.
 
-    Weight decay acts on the weights of convolutions and linear layers alone, not on biases, norms
+    Weight decay acts on the weights of convolutions and linear layers only, not on biases, norms
     and other vectors. Fused, a step over thousands of small tensors takes a quarter of the time on
     a CPU: a tenth of a training step of DCSFN on one image.
     """

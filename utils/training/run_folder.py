@@ -1,4 +1,4 @@
-"""The folder of one run: who may write into it, where a run goes on, the files of its weights."""
+"""The folder of one run: who may write into it, where a run continues, the files of its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESULTS = ("latest.pth", "previous.pth", "best.safetensors", "log.jsonl")
 
 
 class RunFolder:
-    """``path`` with the names of what lies in it."""
+    """The paths of a run's files in the folder ``path``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -25,13 +25,13 @@ class RunFolder:
         self._lock = FileLock(path / ".lock")
 
     def results(self) -> list[str]:
-        """The names of the results that lie here; with any of them the folder is a run."""
+        """The names of the results in the folder; with any of them it is a run."""
         return [name for name in RESULTS if (self.path / name).exists()]
 
     def checkpoint_to_resume(self, resume: bool, resume_from: Path | None) -> Path | None:
-        """The checkpoint to go on from; None for a new run.
+        """The checkpoint to continue from; None for a new run.
 
-        Raises UserError rather than write over results, and for a checkpoint that is not there.
+        Raises UserError rather than overwrite results, and for a missing checkpoint.
         """
         found = self.results()
         if resume_from is not None:
@@ -42,14 +42,14 @@ class RunFolder:
                 )
             if found and resume_from.resolve().parent != self.path.resolve():
                 raise UserError(
-                    f"{self.path} holds {', '.join(found)}, which a run that goes on from "
+                    f"{self.path} holds {', '.join(found)}, which a run that continues "
                     f"{resume_from} would overwrite; choose another RUN.NAME."
                 )
             return resume_from
         if not resume:
             if found:
                 raise UserError(
-                    f"The run {self.path} exists (it holds {', '.join(found)}); go on with it by "
+                    f"The run {self.path} exists (it holds {', '.join(found)}); continue it with "
                     "--resume, or choose another RUN.NAME."
                 )
             return None
@@ -58,18 +58,18 @@ class RunFolder:
                 return checkpoint
         if self.best.exists():
             raise UserError(
-                f"{self.path} holds best.safetensors but no checkpoint to go on from; choose "
+                f"{self.path} holds best.safetensors but no checkpoint to continue from; choose "
                 "another RUN.NAME, and start from these weights with MODEL.INIT."
             )
         if not _holds_steps_alone(self.log):
             raise UserError(
-                f"{self.log} tells of finished epochs, but there is no checkpoint to go on from; "
+                f"{self.log} has finished epochs, but there is no checkpoint to continue from; "
                 "choose another RUN.NAME, or move the log away."
             )
         return None
 
     def resume_hint(self) -> str:
-        """How to go on from what is saved, in one sentence."""
+        """How to continue from what is saved, in one sentence."""
         if self.latest.exists():
             return f"The last checkpoint is untouched: {self.latest}."
         return "There is no checkpoint yet."
@@ -78,7 +78,7 @@ class RunFolder:
         """Make the folder this process's own until ``unlock`` or its end, however that comes.
 
         Removes what killed processes left behind. Raises UserError where another one holds it, or,
-        for a new run, has trained here since ``checkpoint_to_resume`` looked.
+        for a new run, has trained here since ``checkpoint_to_resume`` was called.
         """
         if not self._lock.acquire():
             raise UserError(
@@ -86,7 +86,9 @@ class RunFolder:
                 "or choose another RUN.NAME."
             )
         if is_new and self.latest.exists():
-            raise UserError(f"Another process has trained {self.path} meanwhile; --resume goes on.")
+            raise UserError(
+                f"Another process has trained {self.path} in the meantime; --resume continues it."
+            )
         remove_all_unfinished(self.path)
 
     def check_is_ours(self) -> None:
@@ -95,7 +97,7 @@ class RunFolder:
             raise UserError(
                 f"The folder {self.path} was renamed, removed or replaced while this run trained "
                 "in it; nothing more is written there. Move it back, or name where it is now with "
-                "RUN.FOLDER and RUN.NAME, and go on with --resume."
+                "RUN.FOLDER and RUN.NAME, and continue with --resume."
             )
 
     def unlock(self) -> None:
@@ -105,10 +107,10 @@ class RunFolder:
     def keep_best(
         self, weights: Weights, kept: list[tuple[float, str]], count: int
     ) -> list[tuple[float, str]]:
-        """Keep ``weights`` if they are among the ``count`` best, and forget the one they push out.
+        """Keep ``weights`` if they are among the ``count`` best, and remove those they push out.
 
         ``kept`` and the result list PSNR and file name in best/, the best first. The very best is
-        also best.safetensors, and with a ``count`` of 1 that alone.
+        also best.safetensors, which with a ``count`` of 1 is the only one.
         """
         psnr, step = weights.info["psnr"], weights.info["step"]
         name = f"step{step:07d}_{psnr:.2f}dB.safetensors"
@@ -124,11 +126,11 @@ class RunFolder:
     def take_best(
         self, origin: Path, psnr: float, kept: list[tuple[float, str]], count: int
     ) -> list[tuple[float, str]]:
-        """Copy the best weights that a run in the folder ``origin`` has kept, where none lie here.
+        """Copy the best weights that a run in the folder ``origin`` has kept, unless there are some here.
 
         ``psnr`` and ``kept`` are what its checkpoint says of them. Returns those of ``kept`` that
-        are here now, of which the first is best.safetensors, and with a ``count`` above 1 also lies
-        in best/. If ``origin`` lacks best.safetensors, only what was kept in its place stays known.
+        are here now, of which the first is best.safetensors, and with a ``count`` above 1 in best/
+        too. The first stays in the list even if ``origin`` lacks best.safetensors.
         """
         best = origin / self.best.name
         if not self.best.exists() and best.exists() and read_weights(best).info.get("psnr") == psnr:
@@ -145,7 +147,7 @@ class RunFolder:
         return kept[:1] + others
 
     def keep_snapshot(self, weights: Weights, epoch: int) -> None:
-        """Keep the weights of an epoch for good."""
+        """Keep the weights of an epoch permanently."""
         write_weights(self.path / "snapshots" / f"epoch{epoch:04d}.safetensors", weights)
 
 
@@ -154,9 +156,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _holds_steps_alone(log: Path) -> bool:
-    """Whether a log tells of steps alone, as that of a run killed before its first checkpoint.
+    """Whether a log holds steps only, like that of a run killed before its first checkpoint.
 
-    A line that the kill cut off may end anywhere.
+    The kill may have cut off the last line anywhere.
     """
     if not log.exists():
         return True

@@ -18,8 +18,8 @@ SCHEDULES = ("warmup_cosine", "multi_step", "exponential")
 class Schedule:
     """Sets an optimiser's learning rate before each step, from the SCHEDULE settings.
 
-    The rate depends on the position alone and on no saved state, so a resumed run takes it up
-    exactly. ``optimizer`` carries the base rate, ``total_steps`` counts those of the whole run.
+    The rate depends only on the position, not on saved state, so a resumed run continues it exactly.
+    ``optimizer`` carries the base rate, ``total_steps`` counts the steps of the whole run.
     """
 
     def __init__(self, optimizer: Optimizer, node: CfgNode, epochs: int, total_steps: int) -> None:

@@ -1,4 +1,4 @@
-"""What a training run needs to go on exactly where it was, and its way to disk and back."""
+"""What a training run needs to continue exactly where it was, on its way to disk and back."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ PARTS = (
 
 @dataclass
 class Progress:
-    """How far a run is; all that a checkpoint holds besides tensors. Equal on all processes."""
+    """How far a run has come; equal on all processes."""
 
-    epoch: int = 1  # the one under way, counted from 1
-    step_in_epoch: int = 0  # steps of it that are done
-    step: int = 0  # steps of the whole run that are done
+    epoch: int = 1  # the current one, counted from 1
+    step_in_epoch: int = 0  # finished steps of it
+    step: int = 0  # finished steps of the whole run
     validated_step: int = 0  # the step of the last finished validation
-    # Of the epoch under way: each step's loss, its parts and the gradient norm, summed.
+    # Of the current epoch: each step's loss, its parts and the gradient norm, summed.
     sums: dict[str, float] = field(default_factory=dict)
     # Steps that fp16's scaler left out, as their gradients overflowed.
     skipped_steps: int = 0
@@ -54,7 +54,7 @@ class Progress:
     kept: list[tuple[float, str]] = field(default_factory=list)
 
     def count_step(self) -> None:
-        """A step of the epoch under way is taken."""
+        """A step of the current epoch is taken."""
         self.step += 1
         self.step_in_epoch += 1
 
@@ -67,11 +67,11 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
-        """The mean values of the steps of the epoch under way."""
+        """The mean values of the steps of the current epoch."""
         return {name: total / self.step_in_epoch for name, total in self.sums.items()}
 
     def note_validation(self, psnr: float) -> bool:
-        """A validation is done after the last step; whether its PSNR is the best so far."""
+        """Note a validation after the last step; returns whether its PSNR is the best so far."""
         self.validated_step = self.step
         is_best = psnr > self.best_psnr
         if is_best:
@@ -79,18 +79,18 @@ class Progress:
         return is_best
 
     def should_stop(self, patience: int) -> bool:
-        """Whether ``patience`` epochs (0: for ever) have passed without a better PSNR."""
+        """Whether ``patience`` epochs (0: no limit) have passed without a better PSNR."""
         validated = [record["epoch"] for record in self.history if "psnr" in record]
         return bool(patience and validated) and validated[-1] - self.best_epoch >= patience
 
     def end_epoch(self) -> None:
-        """Go over to the next epoch."""
+        """Move to the next epoch."""
         self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, {}
 
 
 @dataclass
 class TrainingState:
-    """The parts of a run that change while it trains, and what a checkpoint says beside them."""
+    """The parts of a run that change while it trains, and what a checkpoint says about them."""
 
     cfg: CfgNode
     network: nn.Module
@@ -123,7 +123,7 @@ class TrainingState:
         write_checkpoint(path, checkpoint, keep=path.with_name("previous.pth"))
 
     def load(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Take everything back from the checkpoint that ``path`` held.
+        """Restore everything from the checkpoint that ``path`` held.
 
         Raises UserError where it is of another network.
         """
@@ -165,9 +165,9 @@ class TrainingState:
         self.progress = progress
 
     def check_same_epoch(self, checkpoint: dict[str, Any], path: Path, same_files: bool) -> None:
-        """Refuse to go on in the middle of an epoch with steps of other images.
+        """Refuse to continue in the middle of an epoch with steps of other images.
 
-        Other files bring another number of samples with them, which nobody can take back.
+        Changed files (not ``same_files``) may change the number of samples, which is then accepted.
         """
         before, now = checkpoint["epoch_plan"], self._epoch_plan()
         checked = list(now) if same_files else ["the batch size", "RUN.SEED"]
@@ -195,7 +195,7 @@ class TrainingState:
         )
 
     def _epoch_plan(self) -> dict[str, Any]:
-        """What decides which images the steps of the epoch under way see."""
+        """What decides which images the steps of the current epoch see."""
         stage = self.plan.stage(self.progress.epoch)
         return {
             "the batch size": stage.batch_size,
@@ -206,7 +206,7 @@ class TrainingState:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The checkpoint to go on from. Raises UserError with the way out where it is broken."""
+    """The checkpoint to continue from. Raises UserError, with the way out, if it is broken."""
     try:
         checkpoint = read_checkpoint(path)
     except UserError as error:
@@ -218,7 +218,7 @@ def read_state(path: Path) -> dict[str, Any]:
     missing = [part for part in PARTS if part not in checkpoint]
     if missing:
         raise UserError(
-            f"{path} lacks {', '.join(missing)}, which going on takes: another version of this "
+            f"{path} lacks {', '.join(missing)}, which a resume needs: another version of this "
             "project wrote it. Start from its weights with MODEL.INIT instead."
         )
     return checkpoint

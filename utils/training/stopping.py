@@ -16,10 +16,10 @@ from types import FrameType, TracebackType
 
 from utils.errors import UserError
 
-# EX_TEMPFAIL of BSD's sysexits.h: nothing is wrong, the same command will go on later.
+# EX_TEMPFAIL of BSD's sysexits.h: nothing is wrong, and the same command continues later.
 EXIT_STOPPED = 75
 
-# A run that is over waits this long for its answer to be written, which a full pipe may delay.
+# How long the end of a run waits for its answer to be written, which a full pipe may delay.
 SECONDS_TO_ANSWER = 2.0
 
 # Ctrl-C, schedulers, SLURM's warning, a terminal that is closed.
@@ -66,7 +66,7 @@ class _Listener:
 def _say(number: int, what: str) -> None:
     # On a line of its own: a progress bar may be under way.
     start = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""
-    with contextlib.suppress(OSError):  # nobody may read any more
+    with contextlib.suppress(OSError):  # the reader may have gone
         os.write(2, f"{start}{signal.Signals(number).name}: {what}\n".encode())
 
 
@@ -200,7 +200,7 @@ def last_words(error: Exception) -> str:
 def explained_failures(is_one_of_several: bool, resume_hint: Callable[[], str]) -> Iterator[None]:
     """Turn what PyTorch raises for faults of the machine into one sentence, a UserError.
 
-    ``resume_hint`` says how to go on from what is saved.
+    ``resume_hint`` says how to continue from what is saved.
     """
     try:
         yield
