@@ -126,7 +126,7 @@ class RunFolder:
     def take_best(
         self, origin: Path, psnr: float, kept: list[tuple[float, str]], count: int
     ) -> list[tuple[float, str]]:
-        """Copy the best weights that a run in the folder ``origin`` has kept, unless there are some here.
+        """Copy the best weights that a run in the folder ``origin`` has kept, unless some are here.
 
         ``psnr`` and ``kept`` are what its checkpoint says of them. Returns those of ``kept`` that
         are here now, of which the first is best.safetensors, and with a ``count`` above 1 in best/

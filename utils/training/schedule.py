@@ -18,7 +18,7 @@ SCHEDULES = ("warmup_cosine", "multi_step", "exponential")
 class Schedule:
     """Sets an optimiser's learning rate before each step, from the SCHEDULE settings.
 
-    The rate depends only on the position, not on saved state, so a resumed run continues it exactly.
+    The rate depends only on the position, not on saved state: a resumed run continues it exactly.
     ``optimizer`` carries the base rate, ``total_steps`` counts the steps of the whole run.
     """
 
