@@ -52,6 +52,8 @@ def default_config() -> CfgNode:
     c.DATA.LAYOUT = "auto"  # auto recognises it; or folders, one_folder, side_by_side
     c.DATA.MATCH = ""  # a regular expression: what its groups hold, the names of a pair share
     c.DATA.RAINY_HALF = "auto"  # of files with both side by side: as they show; or left, right
+    # Training images whose scene is in a set of DATA.VAL or TEST.SETS: warn, refuse, drop, ignore.
+    c.DATA.LEAKS = "warn"
     c.DATA.REPEAT = 1  # visits of each pair per epoch; raise it for small sets
     c.DATA.CACHE = ""  # folder for decoded images, memory-mapped; empty: decode every time
     c.DATA.WORKERS = 2  # loader processes of each training process

@@ -71,6 +71,7 @@ RANGES: dict[str, tuple[float, float]] = {
 CHOICES: dict[str, tuple[object, ...]] = {
     "RUN.BACKEND": ("auto", "gloo"),
     "DATA.RAINY_HALF": ("auto", "left", "right"),
+    "DATA.LEAKS": ("warn", "refuse", "drop", "ignore"),
     "OPTIM.NAME": tuple(OPTIMIZERS),
     "OPTIM.PRECISION": tuple(PRECISIONS),
     "SCHEDULE.NAME": tuple(SCHEDULES),

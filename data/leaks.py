@@ -236,16 +236,19 @@ def find_leaks(
     sets: Mapping[str, Sequence[Pair]],
     index: Path | None = None,
     *,
+    rows: Rows | None = None,
     quiet: bool = True,
 ) -> list[Leak]:
     """The training pairs whose scene is in one of ``sets``, in their order, each once.
 
-    Arguments as in ``scene_hashes``.
+    ``rows`` are the hashes of ``training`` where they are known; further arguments as in
+    ``scene_hashes``.
     """
     others = [(name, pair) for name, pairs in sets.items() for pair in pairs]
     if not training or not others:
         return []
-    rows = scene_hashes(training, index, quiet=quiet)
+    if rows is None:
+        rows = scene_hashes(training, index, quiet=quiet)
     turned = scene_hashes([pair for _, pair in others], index, turned=True, quiet=quiet)
     numbers, distances = nearest(rows, turned)
     return [
@@ -270,9 +273,10 @@ def leaks_sentence(leaks: Sequence[Leak], num_training: int, policy: str = "warn
         sets[leak.dataset] += 1
     where = ", ".join(f"{count} in {name}" for name, count in sets.items())
     first = leaks[0]
+    verb = "shows" if len(leaks) == 1 else "show"
     told = (
-        f"{plural(len(leaks), 'training pair')} of {num_training} show a scene of a validation or "
-        f"test set ({where}), such as {first.training.clean}, which is {first.other.clean}"
+        f"{plural(len(leaks), 'training pair')} of {num_training} {verb} a scene of a validation "
+        f"or test set ({where}), such as {first.training.clean}, which is {first.other.clean}"
     )
     if policy == "refuse":
         raise UserError(

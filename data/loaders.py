@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from yacs.config import CfgNode
 from data.cache import open_cache
 from data.checked import check_pairs, check_photos
 from data.datasets import BatchSampler, DecodedPairs, PatchLoader, Share, TrainingPatches
+from data.leaks import Leak, find_leaks, leaks_sentence, pack_scenes, scene_hashes
 from data.pairs import Pair, find_pairs
 from data.settings import (
     batch_sizes,
@@ -66,7 +67,9 @@ class Loaders:
     ``shares`` say which of ``train_pairs`` a sample shows.
     ``layer_pairs`` are those whose rain is laid over photographs, if there are any.
     ``validation`` holds the sets of DATA.VAL by name, in their order; it is empty without any.
-    ``description`` says in words what was found.
+    ``description`` says in words what was found. ``leaks`` are the training pairs whose scene is in
+    a validation or test set, also where they were dropped; ``scenes`` are the training scenes as
+    weights remember them.
     """
 
     train: PatchLoader
@@ -76,6 +79,8 @@ class Loaders:
     layer_pairs: list[Pair]
     validation: dict[str, ValidationSet]
     description: str
+    leaks: list[Leak]
+    scenes: str
 
 
 def build_loaders(
@@ -93,6 +98,7 @@ def build_loaders(
     check_batches(cfg, world_size)
 
     # What there is.
+    source: TrainingSource
     source = find_photos(data) if data.SYNTHESIS.CLEAN else find_training_sets(data)
     validation = {
         name: find_set("VAL", folder, data)
@@ -106,6 +112,20 @@ def build_loaders(
     source.check(check)
     for found in validation.values():
         check.pairs(found, protocol=cfg.VALIDATION.PROTOCOL)
+
+    # Whether training sees what it will be tested on.
+    leaks: list[Leak] = []
+    scenes = ""
+    if data.LEAKS != "ignore":
+        rows = scene_hashes(source.pairs, index, quiet=rank > 0)
+        leaks = check_leaks(cfg, source.pairs, rows, validation, index, is_main=rank == 0)
+        if data.LEAKS == "drop" and leaks:
+            leaky = {leak.training for leak in leaks}
+            rows = rows[[pair not in leaky for pair in source.pairs]]
+            source = source.without(leaky)
+            num_samples = sum(share.num_visits for share in source.shares)
+            check_number_of_samples(cfg, num_samples, source.folders)
+        scenes = pack_scenes(rows)
 
     # How it is read.
     if rank == 0 and (cores := count_cores()) < data.WORKERS:
@@ -128,6 +148,8 @@ def build_loaders(
             for name, found in validation.items()
         },
         description="; ".join(found.description for found in found_sets),
+        leaks=leaks,
+        scenes=scenes,
     )
 
 
@@ -191,6 +213,9 @@ class TrainingSource(Protocol):
     def check(self, check: Check) -> None:
         """Raise UserError for images that cannot be trained on."""
 
+    def without(self, pairs: Collection[Pair]) -> TrainingSource:
+        """The same without some pairs. Raises UserError if nothing is left."""
+
     def open(self, augmentation: Augmentation, seed: int) -> SyntheticPatches | TrainingPatches: ...
 
 
@@ -199,7 +224,7 @@ class TrainingSets:
     """The folders of DATA.TRAIN."""
 
     sets: list[FoundSet]
-    shares: list[Share]
+    visits: list[float]  # per epoch, of each pair of a set
     cache: Path | None
     layer_pairs: list[Pair] = field(default_factory=list)  # none
 
@@ -214,6 +239,25 @@ class TrainingSets:
     @property
     def description(self) -> str:
         return "; ".join(found.description for found in self.sets)
+
+    @property
+    def shares(self) -> list[Share]:
+        shares, first = [], 0
+        for found, visits in zip(self.sets, self.visits, strict=True):
+            count = len(found.pairs)
+            shares.append(Share(first, count, max(1, round(visits * count))))
+            first += count
+        return shares
+
+    def without(self, pairs: Collection[Pair]) -> TrainingSets:
+        kept = [
+            (replace(found, pairs=left), visits)
+            for found, visits in zip(self.sets, self.visits, strict=True)
+            if (left := [pair for pair in found.pairs if pair not in pairs])
+        ]
+        if not kept:
+            raise UserError(nothing_left(self.folders))
+        return replace(self, sets=[s for s, _ in kept], visits=[v for _, v in kept])
 
     def check(self, check: Check) -> None:
         if self.cache is None:  # building the cache is the same check
@@ -261,6 +305,13 @@ class Photographs:
         photos = plural(len(self.photos), "photograph")
         return f"rain of {layers} and drawn rain on {photos} of {self.folder}"
 
+    def without(self, pairs: Collection[Pair]) -> Photographs:
+        leaky = {pair.clean for pair in pairs}
+        photos = [photo for photo in self.photos if photo not in leaky]
+        if not photos:
+            raise UserError(nothing_left(self.folder))
+        return replace(self, photos=photos)
+
     def check(self, check: Check) -> None:
         check.photos(self.photos, self.folder)
 
@@ -278,14 +329,12 @@ class Photographs:
 
 def find_training_sets(data: CfgNode) -> TrainingSets:
     """The pairs of DATA.TRAIN, and how often an epoch shows them."""
-    sets, shares, first = [], [], 0
-    for folder, weight in training_folders(data.TRAIN):
-        found = find_set("TRAIN", folder, data)
-        num_pairs = len(found.pairs)
-        sets.append(found)
-        shares.append(Share(first, num_pairs, max(1, round(weight * data.REPEAT * num_pairs))))
-        first += num_pairs
-    return TrainingSets(sets, shares, Path(data.CACHE) if data.CACHE else None)
+    folders = training_folders(data.TRAIN)
+    return TrainingSets(
+        sets=[find_set("TRAIN", folder, data) for folder, _ in folders],
+        visits=[weight * data.REPEAT for _, weight in folders],
+        cache=Path(data.CACHE) if data.CACHE else None,
+    )
 
 
 def find_photos(data: CfgNode) -> Photographs:
@@ -327,6 +376,44 @@ def find_set(setting: str, folder: str, data: CfgNode) -> FoundSet:
             'which makes some. The README lists known sets under "Data sets".'
         )
     return FoundSet(folder, *find_pairs(Path(folder), data.LAYOUT, data.MATCH, data.RAINY_HALF))
+
+
+def check_leaks(
+    cfg: CfgNode,
+    training: list[Pair],
+    rows: np.ndarray,
+    validation: dict[str, FoundSet],
+    index: Path | None,
+    *,
+    is_main: bool,
+) -> list[Leak]:
+    """The training pairs whose scene is in a set of DATA.VAL, or of TEST.SETS as far as they exist.
+
+    ``rows`` are the training pairs' hashes. The main process says what was found. Raises UserError
+    where DATA.LEAKS refuses that.
+    """
+    sets = {name: found.pairs for name, found in validation.items()}
+    known = {found.folder for found in validation.values()}
+    for name, folder in named_folders(cfg.TEST.SETS, "TEST.SETS").items():
+        if folder in known or not Path(folder).exists():
+            continue
+        try:
+            sets[f"{name} (test)" if name in sets else name] = find_pairs(Path(folder)).pairs
+        except UserError as error:
+            if is_main:
+                say(f"note: {folder} (TEST.SETS) is not searched for training scenes: {error}")
+    leaks = find_leaks(training, sets, index, rows=rows, quiet=not is_main)
+    sentence = leaks_sentence(leaks, len(training), cfg.DATA.LEAKS)
+    if sentence and is_main:
+        say(f"warning: {sentence}")
+    return leaks
+
+
+def nothing_left(folders: str) -> str:
+    return (
+        f"Every image of {folders} shows a scene of a validation or test set, and DATA.LEAKS drop "
+        "leaves them all out; name other sets."
+    )
 
 
 def check_number_of_samples(cfg: CfgNode, num_samples: int, folders: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from skimage import data as photographs
 
+from configs import load_config
 from data.leaks import (
     BYTES,
     Leak,
@@ -23,10 +24,13 @@ from data.leaks import (
     scene_hashes,
     write_leaks,
 )
-from data.pairs import Pair
+from data.loaders import Loaders, build_loaders
+from data.pairs import Pair, find_pairs
+from tests.helpers import ROOT
 from utils.errors import UserError
 from utils.images import read_rgb
 
+TRAINING = ROOT / "training.yml"
 SCENES = ("astronaut", "camera", "chelsea", "coffee", "rocket", "coins", "brick")
 
 
@@ -218,3 +222,60 @@ def test_weights_remember_the_scenes_of_their_training_set(scenes, tmp_path: Pat
     for damaged in ("", "phash144 3", packed[:-3], packed + "?", packed.replace("144", "64")):
         with pytest.raises(UserError, match="training scenes in the weights' metadata are damaged"):
             overlap(damaged, turned)
+
+
+@pytest.fixture
+def leaky(scenes, tmp_path: Path) -> list[str]:
+    """Settings of a training set of five scenes, two of which are validated or tested on."""
+    sets = {"train": SCENES[:5], "val": ("chelsea",), "test": ("rocket", "brick")}
+    for folder, names in sets.items():
+        for number, name in enumerate(names):
+            for side in ("input", "target"):
+                (tmp_path / folder / side).mkdir(parents=True, exist_ok=True)
+                scene = scenes[name] if folder == "train" else scenes[name][:, ::-1]
+                cv2.imwrite(str(tmp_path / folder / side / f"{number}.png"), scene)
+    return [
+        *("DATA.TRAIN", str(tmp_path / "train"), "DATA.VAL", f"[[{tmp_path}/val, val]]"),
+        *("TEST.SETS", f"[[{tmp_path}/test, test]]", "DATA.WORKERS", "0", "OPTIM.BATCH_SIZE", "2"),
+    ]
+
+
+def loaders(settings: list[str], policy: str, *more: str) -> Loaders:
+    return build_loaders(load_config(TRAINING, [*settings, *more, "DATA.LEAKS", policy]))
+
+
+def test_training_warns_of_leaks_and_remembers_its_scenes(leaky, tmp_path, capsys) -> None:
+    found = loaders(leaky, "warn")
+    assert [(leak.training.clean.name, leak.dataset) for leak in found.leaks] == [
+        ("2.png", "val"),
+        ("4.png", "test"),
+    ]
+    assert len(found.train_pairs) == 5
+    assert "warning: 2 training pairs of 5 show a scene" in capsys.readouterr().out
+    test = find_pairs(tmp_path / "test").pairs
+    assert overlap(found.scenes, test) == test[:1]
+    with pytest.raises(UserError, match="2 training pairs of 5 show a scene"):
+        loaders(leaky, "refuse")
+    ignored = loaders(leaky, "ignore")
+    assert ignored.leaks == [] and ignored.scenes == "" and len(ignored.train_pairs) == 5
+
+
+def test_dropped_leaks_are_not_trained_on(leaky, tmp_path) -> None:
+    clean = str(tmp_path / "train" / "target")
+    for settings, suffix in (((), "input"), (("DATA.SYNTHESIS.CLEAN", clean), "target")):
+        found = loaders(leaky, "drop", *settings, "DATA.REPEAT", "3")
+        assert [pair.rainy for pair in found.train_pairs] == [
+            tmp_path / "train" / suffix / f"{i}.png" for i in (0, 1, 3)
+        ]
+        assert found.sampler.num_samples == 9 and len(found.leaks) == 2
+        assert overlap(found.scenes, find_pairs(tmp_path / "test").pairs) == []
+    with pytest.raises(UserError, match="gives 3 patches per epoch, less than one batch of 4"):
+        loaders(leaky, "drop", "OPTIM.BATCH_SIZE", "4")
+    with pytest.raises(UserError, match=r"Every image of .*val shows a scene"):
+        loaders(leaky, "drop", "DATA.TRAIN", str(tmp_path / "val"), "DATA.REPEAT", "9")
+
+
+def test_a_test_set_that_cannot_be_read_does_not_stop_training(leaky, tmp_path, capsys) -> None:
+    (tmp_path / "test" / "target" / "1.png").unlink()
+    assert [leak.dataset for leak in loaders(leaky, "warn").leaks] == ["val"]
+    assert "test (TEST.SETS) is not searched for training scenes" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from configs import changed_settings, loss_recipe, shipped_recipes
+from data.leaks import write_leaks
 from data.loaders import Loaders, build_loaders
 from losses import build_criterion
 from losses.criteria import Criterion
@@ -103,6 +104,8 @@ def build_run(
     with processes.all_or_none(stop):
         if processes.is_main and not start.dry_run:
             log = _open_log(state, folder, processes)
+            for path in write_leaks(folder.path, loaders.leaks):
+                say(f"wrote {path}")
     return Run(
         cfg=cfg,
         folder=folder,
@@ -180,9 +183,8 @@ def _build_parts(
     plan = RunPlan(cfg, loaders.sampler.num_samples)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.OPTIM.PRECISION == "fp16")
     files = _identify_data(loaders)
-    state = TrainingState(
-        cfg, network, ema, optimizer, scaler, plan, files, _order_of_samples(loaders)
-    )
+    order, scenes = _order_of_samples(loaders), loaders.scenes
+    state = TrainingState(cfg, network, ema, optimizer, scaler, plan, files, order, scenes)
     # Before a checkpoint is loaded: the base learning rate is this run's, not the saved one.
     schedule = Schedule(optimizer, cfg.SCHEDULE, cfg.OPTIM.EPOCHS, plan.total_steps)
     return loaders, criterion, schedule, state

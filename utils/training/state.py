@@ -100,6 +100,7 @@ class TrainingState:
     plan: RunPlan
     files: dict[str, FileStamps]  # by TRAIN, LAYERS and the validation sets' names
     order: str  # a digest of which sample shows which pair
+    scenes: str  # of the training set, as weights remember them (data/leaks.py); may be empty
     progress: Progress = field(default_factory=Progress)
 
     def save(self, path: Path) -> None:
@@ -191,6 +192,7 @@ class TrainingState:
             state=self.ema.network.state_dict(),
             info={"epoch": self.progress.epoch, "step": self.progress.step}
             | scores
+            | ({"training_scenes": self.scenes} if self.scenes else {})
             | {"config": self.cfg.dump()},
         )
 
