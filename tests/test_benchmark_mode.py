@@ -212,8 +212,9 @@ def test_a_broken_image_is_named_and_the_table_incomplete(
     write_set(Path("datasets"), "mine")
     Path("datasets/mine/val/input/2.png").write_bytes(b"no image")
     config = write_run("ours", "dmsr_s", SETS="datasets/mine")
-    assert run("--config", config) == 1
+    assert run("--config", config, "TEST.PROTOCOL", "did") == 1
     assert "datasets/mine/val/input/2.png" in capsys.readouterr().err
+    assert [column["protocol"] for column in read_table()["columns"]] == ["did"]
     assert read_table()["complete"] is False
     with open("evaluation/images.csv", encoding="utf-8", newline="") as file:
         problems = {(r["method"], r["image"]): bool(r["problem"]) for r in csv.DictReader(file)}
