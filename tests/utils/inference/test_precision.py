@@ -12,36 +12,47 @@ from utils.inference.precision import bf16_speedup, faster_hint, fastest_precisi
 CPU = torch.device("cpu")
 
 
-class Work:
-    """Multiplies matrices: ``float32`` times of them, or ``bf16`` times under autocast."""
+class Clock:
+    """A network that takes given seconds in float32 and in bf16, and the clock that shows them."""
 
     size_multiple = min_size = tile_step = 1
     released_window = best_tile = None
 
-    def __init__(self, float32: int, bf16: int) -> None:
-        self.times = {False: float32, True: bf16}
-        self.matrix = torch.eye(200, dtype=torch.float64)  # which autocast leaves alone
-        self.sizes: set[tuple[int, ...]] = set()
+    def __init__(self, float32: float, bf16: float, first: float = 5) -> None:
+        self.seconds = {False: float32, True: bf16}
+        self.first = first  # more that the first run of each takes
+        self.now = 100.0
+        self.runs: list[tuple[bool, tuple[int, ...]]] = []
 
     def restore(self, rainy: Tensor) -> Tensor:
-        self.sizes.add(tuple(rainy.shape))
-        for _ in range(self.times[torch.is_autocast_enabled("cpu")]):
-            self.matrix @ self.matrix
+        is_bf16 = torch.is_autocast_enabled("cpu")
+        is_first = is_bf16 not in [enabled for enabled, _ in self.runs]
+        self.runs.append((is_bf16, tuple(rainy.shape)))
+        self.now += self.seconds[is_bf16] + self.first * is_first
         return rainy
 
 
-def test_the_speedup_is_measured() -> None:
-    network = Work(50, 10)
-    assert 2.5 < bf16_speedup(network, CPU) < 12  # 5, but for other work on the machine
-    assert network.sizes == {(1, 3, 128, 128)}
-    assert 1 / 12 < bf16_speedup(Work(10, 50), CPU) < 1 / 2.5
+def clock(monkeypatch: pytest.MonkeyPatch, float32: float, bf16: float) -> Clock:
+    """The processor's clock is patched: other work on the machine would decide otherwise."""
+    network = Clock(float32, bf16)
+    monkeypatch.setattr("utils.inference.precision.perf_counter", lambda: network.now)
+    return network
+
+
+def test_the_speedup_is_measured_in_turns_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = clock(monkeypatch, 0.25, 0.125)
+    assert bf16_speedup(network, CPU) == 2
+    turns = [enabled for enabled, _ in network.runs]
+    assert turns == [False, True] * 4  # one to prepare, then 0.375 s until 0.8 are over
+    assert {shape for _, shape in network.runs} == {(1, 3, 128, 128)}
+    assert bf16_speedup(clock(monkeypatch, 0.5, 2), CPU) == 0.25
 
 
 @pytest.mark.parametrize(
     ("native", "times", "chosen", "sentence"),
     [
-        (True, (50, 10), "bf16", "precision: bf16, which is "),
-        (True, (20, 20), "float32", "precision: float32, since bf16 is only "),
+        (True, (0.61, 0.5), "bf16", "precision: bf16, which is "),
+        (True, (0.59, 0.5), "float32", "precision: float32, since bf16 is only "),
         (
             False,
             (50, 10),
@@ -53,7 +64,7 @@ def test_the_speedup_is_measured() -> None:
 def test_bf16_is_taken_where_it_is_native_and_worth_it(
     monkeypatch: pytest.MonkeyPatch,
     native: bool,
-    times: tuple[int, int],
+    times: tuple[float, float],
     chosen: str,
     sentence: str,
 ) -> None:
@@ -63,7 +74,7 @@ def test_bf16_is_taken_where_it_is_native_and_worth_it(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert has_native_bf16(CPU) == native
     messages: list[str] = []
-    assert fastest_precision(Work(*times), CPU, messages.append) == chosen
+    assert fastest_precision(clock(monkeypatch, *times), CPU, messages.append) == chosen
     (line,) = messages
     assert line.startswith(sentence)
 
