@@ -27,8 +27,8 @@ GEOMETRIES = ("dihedral", "dihedral9", "dihedral_batch", "hflip", "none")
 class Augmentation:
     """What happens to a training pair; the fields are the AUGMENT settings of a configuration.
 
-    ``geometry`` is dihedral (the eight flips and rotations by 90 degrees), dihedral9 (the same, no
-    change twice as often as each other, as DMSR's and NeRD-Rain's releases draw them),
+    ``geometry`` is dihedral (the eight flips and rotations by 90 degrees), dihedral9 (the same, the
+    identity twice as often, as DMSR's and NeRD-Rain's releases draw them),
     dihedral_batch (one for all images of a step, as MSPFN's), hflip or none. ``saturation`` is the
     range of a factor applied with ``saturation_probability``; ``crop`` the range of the height and
     of the width that are cut out and resized to the patch (None: the patch itself); ``rotation``
