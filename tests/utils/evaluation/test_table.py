@@ -254,7 +254,7 @@ def test_a_published_row_needs_all_data_sets_for_a_mean():
 
 
 def test_published_figures_are_those_of_a_second_copy():
-    """Typed from the papers by another hand than the file that is shown."""
+    """Notices later slips; a mistake in the list that both were made from stands in both."""
     with open(GOLDEN / "published_results.csv", encoding="utf-8", newline="") as file:
         expected = list(csv.DictReader(file))
     rows = read_published(PUBLISHED_RESULTS)
