@@ -131,7 +131,7 @@ def _hub_model_class() -> Any:
     _import_hub()
     from huggingface_hub import PyTorchModelHubMixin
 
-    class HubModel(
+    class HubModel(  # type: ignore[call-arg, unused-ignore]  # where the package is missing
         PyTorchModelHubMixin,
         library_name="petrichor",
         pipeline_tag="image-to-image",
