@@ -32,6 +32,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.halves import RAINY_HALF
+from data.leaks import overlap_sentence
+from data.pairs import Pair
 from data.results import pair_results, set_folders
 from utils.errors import UserError, run_main
 from utils.evaluation import formats
@@ -51,7 +53,7 @@ from utils.evaluation.quality import (
     SquaredErrorScorer,
 )
 from utils.evaluation.score_cache import ScoreCache
-from utils.evaluation.scoring import NIQE, score_jobs
+from utils.evaluation.scoring import NIQE, JobResult, score_jobs
 from utils.evaluation.tasks.options import (
     add_task_options,
     check_task_options,
@@ -112,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         baseline=args.baseline,
         extremes=args.extremes,
         embed=args.embed,
+        notes=training_leaks(results, weights),
     )
     table = write_evaluation(args.output, results, options, unmatched)
     if more_published and not any(
@@ -123,6 +126,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if table.num_problems else 0
+
+
+def training_leaks(results: Sequence[JobResult], weights: dict[str, dict[str, str]]) -> list[str]:
+    """A sentence for each set that shows scenes of a method's training set.
+
+    ``weights`` are those of --facts: their files record the scenes. A file that is not there or not
+    of this project records none.
+    """
+    sentences = []
+    for result in results:
+        path = Path(weights.get(result.job.method, {}).get("weights", ""))
+        if path.suffix != ".safetensors" or not path.is_file() or result.is_reference:
+            continue
+        from utils.checkpoints import ForeignFileError, read_weights  # imports torch
+
+        try:
+            packed = read_weights(path).info.get("training_scenes", "")
+        except ForeignFileError:
+            continue
+        clean = {
+            Pair(image.clean, image.clean, image.rainy_half): None
+            for image in result.scored
+            if image.clean
+        }
+        job = result.job
+        if sentence := overlap_sentence(job.method, packed, job.dataset, list(clean)):
+            sentences.append(sentence)
+    return sentences
 
 
 def show_leaderboard(root: Path) -> int:

@@ -358,3 +358,17 @@ def overlap(packed: str, pairs: Sequence[Pair], index: Path | None = None) -> li
     for _, bits in _fewest_bits(scenes, turned):
         fewest = np.minimum(fewest, bits.min(axis=0))
     return [pair for pair, bits in zip(pairs, fewest, strict=True) if bits <= MOST_BITS]
+
+
+def overlap_sentence(method: str, packed: str, dataset: str, pairs: Sequence[Pair]) -> str:
+    """What a table has to say where ``method`` was trained on scenes of ``dataset``; else empty.
+
+    ``packed`` are the scenes that its weights record; weights that record none give nothing.
+    """
+    shared = overlap(packed, pairs) if packed else []
+    if not shared:
+        return ""
+    return (
+        f"{method} was trained on {len(shared)} of the {len(pairs)} scenes of {dataset}, such as "
+        f"{shared[0].clean.name}"
+    )

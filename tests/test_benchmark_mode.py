@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate
 import test as script
 from data.leaks import pack_scenes, scene_hashes
 from data.pairs import find_pairs
@@ -260,6 +261,11 @@ def test_scenes_of_the_training_set_are_told_below_the_table() -> None:
     assert run("--config", config) == 0
     (note,) = (note for note in read_table()["notes"] if "trained on" in note)
     assert note == "ours was trained on 1 of the 3 scenes of mine, such as 2.png."
+    # evaluate.py says the same where --facts names the weights of the method
+    Path("facts.csv").write_text(f"method,weights\nours,{path}\n")
+    benchmark = ("--benchmark", "results", "--datasets", "datasets", "--facts", "facts.csv")
+    assert evaluate.main([*benchmark, "--output", "again"]) == 0
+    assert note in json.loads(Path("again/table.json").read_text())["notes"]
 
 
 def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

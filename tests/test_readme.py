@@ -5,6 +5,7 @@ Only what a newcomer has to fill in is filled in (their files), and trainings ar
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from configs import load_config
 from data.settings import training_folders
@@ -145,3 +147,29 @@ def test_every_link_of_the_readme_leads_to_a_file() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
         if not target.startswith(("http", "#")):
             assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "digits"), [("demo", "README.md", 3), ("report", "tools/README.md", 4)]
+)
+def test_the_text_has_the_figures_of_its_pictures(table: str, text: str, digits: int) -> None:
+    """tools/pictures/*.csv are the tables behind the pictures, written by the same runs."""
+    with open(ROOT / "tools" / "pictures" / f"{table}.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    (psnr,) = (name for name in rows[0] if "PSNR" in name)
+    (ssim,) = (name for name in rows[0] if "SSIM" in name)
+    words = " ".join((ROOT / text).read_text().split())
+    for row in rows:
+        figures = f"{float(row[psnr]):.2f}", f"{float(row[ssim]):.{digits}f}"
+        assert any(f"{figures[0]}{unit} / {figures[1]}" in words for unit in ("", " dB")), row
+
+
+def test_the_model_cards_front_matter_has_the_figures_of_its_table() -> None:
+    front, _, card = (ROOT / "weights" / "README.md").read_text()[4:].partition("\n---\n")
+    meta = yaml.safe_load(front)
+    assert meta["pipeline_tag"] == "image-to-image"
+    (heavy,) = (line for line in card.splitlines() if line.startswith("| heavy rain"))
+    cells = [cell.strip(" *") for cell in heavy.split("|")[-3:-1]]
+    for model, cell in zip(meta["model-index"], cells, strict=True):
+        metrics = {m["type"]: m["value"] for m in model["results"][0]["metrics"]}
+        assert f"{metrics['psnr']:.2f} / {metrics['ssim']:.3f}" == cell, model["name"]

@@ -16,7 +16,7 @@ import torch
 
 from configs import load_config
 from data.layouts import find_sides, images_by_name
-from data.leaks import overlap
+from data.leaks import overlap_sentence
 from data.pairs import Pair, pair_sides
 from data.results import pair_results, set_folders
 from models import build_model, load_published, load_weights
@@ -128,15 +128,12 @@ def training_leaks(
     Weights that record no training scenes give none.
     """
     packed = network.info.get("training_scenes", "")
-    sentences = []
-    for name in method.sets if packed else ():
-        pairs = sets[name].pairs if name in sets else ()
-        if shared := overlap(packed, pairs):
-            sentences.append(
-                f"{method.name} was trained on {len(shared)} of the {len(pairs)} scenes of {name}, "
-                f"such as {shared[0].clean.name}"
-            )
-    return sentences
+    found = (
+        overlap_sentence(method.name, packed, name, sets[name].pairs)
+        for name in method.sets
+        if name in sets
+    )
+    return [sentence for sentence in found if sentence]
 
 
 def find_rainy_set(folder: Path, method: Method, *, notify: bool = True) -> RainySet:
