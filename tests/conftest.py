@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,10 @@ import torch
 # Small tensors gain nothing from more threads, and sums keep one order: bit-equal on any machine
 # and in the scripts that tests start (tests/helpers.py).
 torch.set_num_threads(1)
+
+
+# pytest may run under nohup, and what tests start would inherit that SIGHUP is ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_configure(config: pytest.Config) -> None:

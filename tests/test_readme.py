@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(clean, folder / "photographs" / f"{name}.png")
     tests = (f"Rain13K/test/{name}" for name in ("Test100", "Rain100H", "Rain100L", "Test2800"))
     for name in ("Rain13K/train", *tests, "Rain13K/test/Test1200"):
-        write_pairs(folder / "datasets" / name, 1)
+        write_pairs(folder / "datasets" / name, 2 if name.endswith("train") else 1)
     for name in ("train", "test"):  # as high as DCSFN's largest crops
         write_pairs(folder / "datasets" / "Rain200H" / name, 2, 96, 88)
     published = to_published(build_model("nerd_rain"))

@@ -123,7 +123,7 @@ def training_losses(network: MSPFN, step: int) -> tuple[Tensor, Tensor]:
     rainy, clean = training_batch(step)
     restored, clean = to_bgr(network(rainy)[0]), to_bgr(clean)
     restored, clean = restored.permute(0, 3, 1, 2), clean.permute(0, 3, 1, 2)
-    edge = Laplacian()(restored, clean)
+    edge = Laplacian().to(restored.dtype)(restored, clean)
     return Charbonnier()(restored, clean) + 0.05 * edge, edge
 
 

@@ -74,7 +74,7 @@ def test_a_known_set_by_name_and_count(tmp_path: Path, capsys) -> None:
 
 
 def test_the_recipes_of_a_set_are_those_whose_folders_name_it() -> None:
-    assert recipes_of("SPA-Data") == ["nerd_rain_s_spa", "nerd_rain_spa"]
+    assert recipes_of("SPA-Data") == ["nerd_rain_s_spa", "nerd_rain_spa", "petrichor_mixed"]
     assert {"dmsr_rain13k", "mspfn_rain13k", "dcsfn_rain100l"} <= set(recipes_of("Rain100L"))
     assert recipes_of("HQ-RAIN") == []
 
