@@ -15,6 +15,7 @@ from models import build_model
 from models.fast import reference_ops
 from models.layers import pixelwise
 from models.nerd_rain import (
+from models.nerd_rain_fast import strips
     CAB,
     GDFN,
     INR,
@@ -290,3 +291,19 @@ def test_training_compiles_the_norms_and_the_average_stays_plain() -> None:
     norms = [m for m in network.modules() if isinstance(m, LayerNorm)]
     assert norms and all(norm.is_compiled for norm in norms)
     assert not any(m.is_compiled for m in ema.network.modules() if isinstance(m, LayerNorm))
+
+
+def test_strips_are_as_high_as_the_threads_need() -> None:
+    """Every row belongs to one strip; with two threads strips have twice the rows."""
+    x = torch.arange(130.0).reshape(1, 1, 130, 1)
+    before = torch.get_num_threads()
+    try:
+        for threads, rows in ((1, [32, 33, 32, 33]), (2, [65, 65]), (3, [130])):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                cut = strips(x)
+            assert [own.stop - own.start for _, own in cut] == rows
+            kept = torch.cat([strip[:, :, own] for strip, own in cut], dim=2)
+            assert torch.equal(kept, x)
+    finally:
+        torch.set_num_threads(before)
