@@ -15,7 +15,6 @@ from models import build_model
 from models.fast import reference_ops
 from models.layers import pixelwise
 from models.nerd_rain import (
-from models.nerd_rain_fast import strips
     CAB,
     GDFN,
     INR,
@@ -26,7 +25,7 @@ from models.nerd_rain_fast import strips
     NeRDRain,
     NeRDRainConfig,
 )
-from models.nerd_rain_fast import normalise_compiled, normalise_rows
+from models.nerd_rain_fast import normalise_compiled, normalise_rows, strips
 from models.published import from_published, to_published
 from utils.errors import UserError
 from utils.training.ema import ModelEma
