@@ -27,6 +27,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from tools.benchmarks.releases import (
 from tools.benchmarks.timing import (
     Timing,
     add_machine_options,
+    checked_mode,
     in_fresh_process,
     least_seconds,
     machine_text,
@@ -138,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modes",
         nargs="+",
-        type=checked_mode,
+        type=partial(checked_mode, extras=EXTRAS),
         default=["float32"],
         metavar="MODE",
         help=f"{', '.join(PRECISIONS)}, with +{', +'.join(EXTRAS)} (default: float32)",
@@ -150,13 +152,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--facts", type=Path, metavar="FILE.csv", help="write what evaluate.py --facts takes"
     )
     add_machine_options(parser, seconds=5)
-
-
-def checked_mode(text: str) -> str:
-    precision, *extras = text.split("+")
-    if precision not in PRECISIONS or not set(extras) <= set(EXTRAS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a mode")
-    return text
 
 
 def run(args: argparse.Namespace) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch.utils import benchmark
 
-from utils.devices import add_device_option
+from utils.devices import PRECISIONS, add_device_option
 from utils.wording import plural
 
 T = TypeVar("T")
@@ -59,6 +59,14 @@ def add_machine_options(parser: argparse.ArgumentParser, seconds: float) -> None
     parser.add_argument(
         "--seconds", type=float, default=seconds, help="time for each row (default: %(default)s)"
     )
+
+
+def checked_mode(text: str, extras: Collection[str]) -> str:
+    """A mode of the command line: a precision, then any of ``extras``, joined by ``+``."""
+    precision, *chosen = text.split("+")
+    if precision not in PRECISIONS or not set(chosen) <= set(extras):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mode")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from tools.benchmarks.releases import machine_kind
 from tools.benchmarks.timing import (
     Timing,
     add_machine_options,
+    checked_mode,
     in_fresh_process,
     least_seconds,
     machine_text,
@@ -96,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modes",
         nargs="+",
-        type=checked_mode,
+        type=partial(checked_mode, extras=EXTRAS),
         default=["float32"],
         metavar="MODE",
         help=f"{', '.join(PRECISIONS)}, with +{', +'.join(EXTRAS)} (default: float32)",
@@ -107,13 +109,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--operators", action="store_true", help="list the operators that take most of the time"
     )
     add_machine_options(parser, seconds=10)
-
-
-def checked_mode(text: str) -> str:
-    precision, *extras = text.split("+")
-    if precision not in PRECISIONS or not set(extras) <= set(EXTRAS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a mode")
-    return text
 
 
 def run(args: argparse.Namespace) -> str:
