@@ -29,6 +29,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.halves import RAINY_HALF
@@ -74,12 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts, weights = read_facts(args.facts) if args.facts else ({}, {})
     more_published = read_published(args.published) if args.published else []
     unmatched: list[str] = []
+    find_sides = partial(set_folders, match=args.match)
     if args.benchmark:
         found = benchmark_jobs(
             args.benchmark,
             args.datasets,
             protocol,
-            set_folders,
+            find_sides,
             args.methods,
             args.sets,
             published=not args.no_published,
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
     else:
-        jobs = single_jobs(args.results, args.target, args.input, protocol, set_folders)
+        jobs = single_jobs(args.results, args.target, args.input, protocol, find_sides)
     scorers, set_scorers = make_scorers(args)
     task_scorers = make_task_scorers(args, cache)
     set_scorers = [*set_scorers, *task_scorers]
@@ -222,7 +224,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--rainy-half",
         choices=RAINY_HALF,
         default="auto",
-        help="of files with both images side by side (default: the images decide)",
+        help="the rainy half of side-by-side files (default: the images decide)",
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these, in this order")
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these, in this order")

@@ -360,3 +360,21 @@ def test_a_dead_link_is_a_problem_that_is_named(tmp_path: Path):
         "--results", pairs / "input", "--target", pairs / "target", "--output", tmp_path / "out"
     )
     assert done.returncode == 1 and "gone.png, which does not exist" in done.stderr
+
+
+def test_a_pattern_finds_the_sides_of_a_set_that_no_name_tells_apart(tmp_path: Path):
+    pairs = write_pairs(tmp_path / "pairs", 2, 24, 24)
+    for side, name in (("input", "wet"), ("target", "dry")):
+        shutil.copytree(pairs / side, tmp_path / "datasets" / "set" / name)
+    shutil.copytree(pairs / "input", tmp_path / "results" / "copy" / "set")
+    done = evaluate(
+        *("--benchmark", tmp_path / "results", "--datasets", tmp_path / "datasets"),
+        *("--match", r"(?:wet/|(?P<clean>dry)/)?(\d+)", "--output", tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in read_csv(tmp_path / "out" / "images.csv") if row["method"] == "copy"]
+    assert len(rows) == 2
+    for row in rows:
+        images = (pairs / side / f"{row['image'][-1]}.png" for side in ("input", "target"))
+        expected = score(*(cv2.imread(str(path))[..., ::-1] for path in images), "rain13k")
+        assert (float(row["psnr"]), float(row["ssim"])) == pytest.approx(tuple(expected))

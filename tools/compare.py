@@ -105,14 +105,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--error-map", action="store_true", help="add |restored - clean| in colour")
     parser.add_argument("--columns", type=int, metavar="N", help="panels in a row (default: <= 6)")
     parser.add_argument("--width", type=float, default=7.0, metavar="INCHES", help="default: 7")
-    parser.add_argument("--dpi", type=int, default=300, help="of PNG and the like (default: 300)")
+    parser.add_argument(
+        "--dpi", type=int, default=300, help="resolution of PNG and the like (default: 300)"
+    )
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: the data set's own")
     parser.add_argument("--match", default="", metavar="PATTERN", help="as for evaluate.py")
     parser.add_argument(
         "--rainy-half",
         choices=RAINY_HALF,
         default="auto",
-        help="of files with rainy and clean side by side (default: as their images show)",
+        help="the rainy half of side-by-side files (default: the images decide)",
     )
     parser.add_argument("--crops", **folder, help="write each crop, unscaled, as a PNG of its own")
     parser.add_argument("--output", type=Path, default=Path("comparison.png"), metavar="FILE")

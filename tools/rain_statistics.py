@@ -58,12 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=[],
         help="STEM,STEM,... of pairs to leave out",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn rain (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawn rain (0)")
     parser.add_argument(
-        "--share-downpours", type=float, default=0.35, help="of the drawn rain (0.35)"
+        "--share-downpours",
+        type=float,
+        default=0.35,
+        help="share of downpours in the drawn rain (0.35)",
     )
     parser.add_argument(
-        "--share-faint", type=float, default=0.0, help="of the drawn rain, fine or soft (0)"
+        "--share-faint",
+        type=float,
+        default=0.0,
+        help="share of fine or soft rain in the drawn rain (0)",
     )
     parser.add_argument("--sheet", type=Path, help="a new PNG with layers and drawn rain")
     options = parser.parse_args(arguments)

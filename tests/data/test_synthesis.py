@@ -154,7 +154,7 @@ def test_harvested_rain_is_a_share_of_its_own(photos: Path) -> None:
 
 
 def test_all_shares_at_once_are_those_that_were_asked_for(photos: Path) -> None:
-    """Light rain is told by its PSNR, layers by being even, dry photographs by both at once."""
+    """Light rain is recognised by its PSNR, layers by being even, dry photographs by both."""
     for path in photos.iterdir():
         write_png(path, np.full((60, 60, 3), (30, 20, 45), np.uint8))
     heavy = {"density": 1.0, "brightness": 0.7, "veil": 0.0, "unevenness": 0.0, "screen": 0.0}

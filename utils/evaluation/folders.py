@@ -189,7 +189,7 @@ def method_name(results: Path, dataset: str) -> str:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The visible folders in ``root`` in natural order. Raises UserError where it is no folder."""
+    """The visible folders in ``root`` in natural order. Raises UserError if it is not a folder."""
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
     found = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
