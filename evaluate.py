@@ -38,29 +38,15 @@ from data.pairs import Pair
 from data.results import pair_results, set_folders
 from utils.errors import UserError, run_main
 from utils.evaluation import formats
+from utils.evaluation.columns import add_column_options, check_column_options, make_columns
 from utils.evaluation.facts import read_facts
 from utils.evaluation.folders import benchmark_jobs, single_jobs
 from utils.evaluation.leaderboard import write_leaderboard
 from utils.evaluation.outputs import TableOptions, write_evaluation
 from utils.evaluation.published import published_scores, read_published
-from utils.evaluation.quality import (
-    OF_FOLDERS,
-    PERCEPTUAL,
-    WITH_CLEAN,
-    FolderScorer,
-    PyiqaScorer,
-    Scorer,
-    SetScorer,
-    SquaredErrorScorer,
-)
+from utils.evaluation.quality import WITH_CLEAN
 from utils.evaluation.score_cache import ScoreCache
-from utils.evaluation.scoring import NIQE, JobResult, score_jobs
-from utils.evaluation.tasks.options import (
-    add_task_options,
-    check_task_options,
-    clean_rows,
-    make_task_scorers,
-)
+from utils.evaluation.scoring import NIQE, JobResult
 from utils.metrics import PROTOCOLS
 from utils.wording import plural
 
@@ -91,26 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"note: {note}", file=sys.stderr)
     else:
         jobs = single_jobs(args.results, args.target, args.input, protocol, find_sides)
-    scorers, set_scorers = make_scorers(args)
-    task_scorers = make_task_scorers(args, cache)
-    set_scorers = [*set_scorers, *task_scorers]
+    datasets = list(dict.fromkeys(job.dataset for job in jobs))
+    columns = make_columns(args, cache, datasets, has_clean=not args.no_reference)
     paired = [pair_results(job, args.match, args.rainy_half) for job in jobs]
-    results = score_jobs(
-        paired,
-        cache,
-        workers=args.workers,
-        crop=args.crop,
-        scorers=scorers,
-        set_scorers=set_scorers,
-    )
-    results += clean_rows(results, task_scorers)
+    results = columns.score(paired, cache, workers=args.workers, crop=args.crop)
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
 
     options = TableOptions(
         published=bool(args.benchmark) and not args.no_published,
         more_published=more_published,
-        implementations=[one.name for one in scorers] + [one.name for one in set_scorers],
+        implementations=columns.implementations,
         facts=facts,
         weights=weights,
         baseline=args.baseline,
@@ -166,32 +143,6 @@ def show_leaderboard(root: Path) -> int:
     return 0
 
 
-def make_scorers(args: argparse.Namespace) -> tuple[list[Scorer], list[SetScorer]]:
-    """What computes the metrics of --metrics, of images and of folders.
-
-    Without clean images NIQE by default. Raises UserError for a metric that is not known, or that
-    needs clean images where there are none.
-    """
-    scorers: list[Scorer] = []
-    set_scorers: list[SetScorer] = []
-    for key in args.metrics or (["niqe"] if args.no_reference else []):
-        if key == "niqe":
-            from utils.evaluation.niqe import Niqe  # imports torch, which few tables need
-
-            scorers.append(Niqe(args.niqe_parameters, args.niqe_gray))
-        elif key == "mse":
-            scorers.append(SquaredErrorScorer())
-        else:
-            scorer = FolderScorer(key) if key in OF_FOLDERS else PyiqaScorer(key)
-            if args.no_reference and scorer.needs_clean:
-                raise UserError(f"{key} compares with clean images: not with --no-reference.")
-            if isinstance(scorer, FolderScorer):
-                set_scorers.append(scorer)
-            else:
-                scorers.append(scorer)
-    return scorers, set_scorers
-
-
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -236,19 +187,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--no-reference", action="store_true", help="score without clean images, by NIQE"
     )
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="NAME",
-        help=f"beside PSNR and SSIM: {', '.join(PERCEPTUAL)}, or any other metric of pyiqa",
-    )
-    parser.add_argument("--niqe-parameters", type=Path, metavar="FILE", help="a local .mat file")
-    parser.add_argument(
-        "--niqe-gray",
-        choices=["y", "rgb2gray"],
-        default="y",
-        help="Y of YCbCr (default) or the authors' own conversion, MATLAB's rgb2gray",
-    )
     parser.add_argument("--no-published", action="store_true", help="leave out the papers' rows")
     parser.add_argument(
         "--published",
@@ -284,7 +222,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--workers", type=int, metavar="N", help="images at a time (default: one per core)"
     )
-    add_task_options(parser)
+    add_column_options(parser)
+    parser.add_argument(
+        "--device", default="cpu", help="of the networks of --tasks: cpu, cuda ... (default: cpu)"
+    )
     args = parser.parse_args(arguments)
 
     if args.benchmark and not args.datasets:
@@ -293,21 +234,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--results needs --target FOLDER, or --no-reference for real rain")
     if args.no_reference and (args.target or args.protocol):
         parser.error("--no-reference takes no --target and no --protocol")
-    if args.no_reference and (compared := set(args.metrics or ()) & set(WITH_CLEAN)):
+    if args.no_reference and (compared := set(args.metrics) & set(WITH_CLEAN)):
         parser.error(f"{min(compared)} compares with clean images: not with --no-reference")
     if args.results and (args.datasets or args.methods or args.sets):
         parser.error("--datasets, --methods and --sets belong to --benchmark")
     if args.benchmark and (args.target or args.input):
         parser.error("--target and --input belong to --results; a benchmark has --datasets")
-    scores_niqe = "niqe" in (args.metrics or (["niqe"] if args.no_reference else []))
-    if (args.niqe_parameters or args.niqe_gray != "y") and not scores_niqe:
-        parser.error("--niqe-parameters and --niqe-gray belong to --metrics niqe")
     for option in ("workers", "extremes"):
         value = getattr(args, option)
         if value is not None and value < 1:
             parser.error(f"--{option} is {value}; it must be at least 1")
-    check_task_options(parser, args)
-    args.metrics = list(dict.fromkeys(args.metrics or ()))
+    check_column_options(parser, args, scores_niqe=args.no_reference and not args.metrics)
     return args
 
 

@@ -1,4 +1,4 @@
-"""``evaluate.py --tasks``: its options, the scorers they ask for, the row of the clean images."""
+"""``--tasks``: its options, the scorers they ask for, the row of the clean images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ SEGMENTERS = ("deeplabv3_mobilenet_v3_large",)
 CLEAN_IMAGES = "clean images"  # the row's name
 
 
-def add_task_options(parser: argparse.ArgumentParser) -> None:
-    """``--tasks`` and what belongs to it."""
-    group = parser.add_argument_group(
-        "tasks", "how well torchvision's networks see in the images (needs pycocotools)"
+def add_task_options(group: argparse._ActionsContainer) -> None:
+    """``--tasks`` and what belongs to it, except for ``--device``."""
+    group.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=TASKS,
+        default=[],
+        metavar="TASK",
+        help=f"how well torchvision's networks see in the images: {' or '.join(TASKS)} (needs "
+        "pycocotools)",
     )
-    group.add_argument("--tasks", nargs="+", choices=TASKS, default=[], metavar="TASK",
-                       help=" or ".join(TASKS))  # fmt: skip
     group.add_argument("--detector", choices=DETECTORS, default=DETECTORS[0], metavar="NAME",
                        help=f"{' or '.join(DETECTORS)} (default: the first)")  # fmt: skip
     group.add_argument(
@@ -39,31 +43,39 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--detector-weights", type=Path, metavar="FILE", help="torchvision's file")
     group.add_argument("--segmenter-weights", type=Path, metavar="FILE", help="torchvision's file")
-    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: cpu)")
     group.add_argument(
         "--batch", type=int, default=1, metavar="N", help="images per pass of the detector"
     )
 
 
 def check_task_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse options that nothing uses and combinations without a meaning."""
-    given = {"labels": args.labels, "detector-weights": args.detector_weights}
-    given["segmenter-weights"] = args.segmenter_weights
-    for name, value in given.items():
-        if value is not None and not args.tasks:
-            parser.error(f"--{name} belongs to --tasks")
-    if args.labels and args.benchmark:
-        parser.error("--labels belongs to --results; a benchmark takes each data set's own")
-    if "segmentation" in args.tasks and args.no_reference:
-        parser.error("segmentation compares with masks or clean images: not with --no-reference")
+    """Refuse options that nothing uses."""
+    for name in ("labels", "detector_weights", "segmenter_weights"):
+        if getattr(args, name) is not None and not args.tasks:
+            parser.error(f"--{name.replace('_', '-')} belongs to --tasks")
     if args.batch < 1:
         parser.error(f"--batch is {args.batch}; it must be at least 1")
 
 
-def make_task_scorers(args: argparse.Namespace, cache: ScoreCache) -> list[TaskScorer]:
-    """The scorers of ``--tasks``. Raises UserError for missing packages, weights and labels."""
+def make_task_scorers(
+    args: argparse.Namespace, cache: ScoreCache, datasets: Sequence[str], *, has_clean: bool
+) -> list[TaskScorer]:
+    """The scorers of ``--tasks`` for a table of ``datasets``.
+
+    Raises UserError for missing packages, weights and labels, for labels that would have to hold
+    for several data sets, and for segmentation where ``has_clean`` is false.
+    """
     if not args.tasks:
         return []
+    if args.labels and not args.labels.exists():
+        raise UserError(f"--labels names {args.labels}, which does not exist.")
+    if args.labels and len(datasets) > 1:
+        raise UserError(
+            f"--labels are those of one data set, and there are {len(datasets)}: "
+            f"{', '.join(datasets)}. Put each set's own beside its images, or choose one set."
+        )
+    if "segmentation" in args.tasks and not has_clean:
+        raise UserError("Segmentation compares with masks or clean images, and here are none.")
     try:
         from utils.evaluation.tasks.networks import Detector, Segmenter
         from utils.evaluation.tasks.scorers import DetectionScorer, SegmentationScorer
@@ -73,13 +85,10 @@ def make_task_scorers(args: argparse.Namespace, cache: ScoreCache) -> list[TaskS
         ) from error
     from utils.devices import find_device
 
-    if args.labels and not args.labels.exists():
-        raise UserError(f"--labels names {args.labels}, which does not exist.")
     device = find_device(args.device)
     scorers: list[TaskScorer] = []
     if "detection" in args.tasks:
         detector = Detector(args.detector, args.detector_weights, device, args.batch)
-        has_clean = not args.no_reference
         scorers.append(DetectionScorer(detector, cache, clean=has_clean, labels=args.labels))
     if "segmentation" in args.tasks:
         segmenter = Segmenter(SEGMENTERS[0], args.segmenter_weights, device)

@@ -1,0 +1,134 @@
+"""The columns beside PSNR and SSIM that evaluate.py and ``test.py --config`` offer: their options.
+
+``--metrics`` are in quality.py and niqe.py, ``--tasks`` in tasks/.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError
+from utils.evaluation.quality import (
+    OF_FOLDERS,
+    PERCEPTUAL,
+    WITH_CLEAN,
+    FolderScorer,
+    PyiqaScorer,
+    Scorer,
+    SetScorer,
+    SquaredErrorScorer,
+)
+from utils.evaluation.score_cache import ScoreCache
+from utils.evaluation.scoring import JobResult, score_jobs
+from utils.evaluation.tasks.options import (
+    add_task_options,
+    check_task_options,
+    clean_rows,
+    make_task_scorers,
+)
+
+if TYPE_CHECKING:  # imports torchvision, which few tables need
+    from utils.evaluation.tasks.scorers import TaskScorer
+
+
+@dataclass
+class Columns:
+    """What computes the columns: of images, of folders, and of folders by what a network sees."""
+
+    scorers: list[Scorer] = field(default_factory=list)
+    set_scorers: list[SetScorer] = field(default_factory=list)
+    task_scorers: list[TaskScorer] = field(default_factory=list)
+
+    def score(
+        self,
+        paired: list[JobResult],
+        cache: ScoreCache,
+        *,
+        workers: int | None = None,
+        crop: bool = False,
+    ) -> list[JobResult]:
+        """As ``score_jobs``, with the rows of the clean images where networks look at them."""
+        results = score_jobs(
+            paired,
+            cache,
+            workers=workers,
+            crop=crop,
+            scorers=self.scorers,
+            set_scorers=[*self.set_scorers, *self.task_scorers],
+        )
+        return results + clean_rows(results, self.task_scorers)
+
+    @property
+    def implementations(self) -> list[str]:
+        """Who computes what; complete after the scoring."""
+        of_folders: list[SetScorer] = [*self.set_scorers, *self.task_scorers]
+        return [one.name for one in self.scorers] + [one.name for one in of_folders]
+
+
+def add_column_options(parser: argparse.ArgumentParser) -> None:
+    """``--metrics``, ``--tasks`` and what belongs to them, except for ``--device``."""
+    group = parser.add_argument_group("columns beside PSNR and SSIM")
+    group.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"{', '.join(PERCEPTUAL)}, or any other metric of pyiqa",
+    )
+    group.add_argument("--niqe-parameters", type=Path, metavar="FILE", help="a local .mat file")
+    group.add_argument(
+        "--niqe-gray",
+        choices=["y", "rgb2gray"],
+        default="y",
+        help="Y of YCbCr (default) or the authors' own conversion, MATLAB's rgb2gray",
+    )
+    add_task_options(group)
+
+
+def check_column_options(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, scores_niqe: bool = False
+) -> None:
+    """Refuse options that nothing uses; ``scores_niqe``: NIQE is computed without being named."""
+    if (args.niqe_parameters or args.niqe_gray != "y") and not (
+        scores_niqe or "niqe" in args.metrics
+    ):
+        parser.error("--niqe-parameters and --niqe-gray belong to --metrics niqe")
+    check_task_options(parser, args)
+    args.metrics = list(dict.fromkeys(args.metrics))
+
+
+def make_columns(
+    args: argparse.Namespace, cache: ScoreCache, datasets: Sequence[str], *, has_clean: bool
+) -> Columns:
+    """What computes the columns that the options ask for in a table of ``datasets``.
+
+    Without clean images NIQE by default. Raises UserError for a metric or task that is not known or
+    needs clean images where there are none, and for missing packages, weights and labels.
+    """
+    columns = Columns()
+    for key in args.metrics or ([] if has_clean else ["niqe"]):
+        if not has_clean and key in WITH_CLEAN:
+            raise _without_clean(key)
+        if key == "niqe":
+            from utils.evaluation.niqe import Niqe  # imports torch, which few tables need
+
+            columns.scorers.append(Niqe(args.niqe_parameters, args.niqe_gray))
+        elif key == "mse":
+            columns.scorers.append(SquaredErrorScorer())
+        elif key in OF_FOLDERS:
+            columns.set_scorers.append(FolderScorer(key))
+        else:
+            scorer = PyiqaScorer(key)
+            if not has_clean and scorer.needs_clean:
+                raise _without_clean(key)
+            columns.scorers.append(scorer)
+    columns.task_scorers = make_task_scorers(args, cache, datasets, has_clean=has_clean)
+    return columns
+
+
+def _without_clean(key: str) -> UserError:
+    return UserError(f"{key} compares with clean images, and here are none.")
