@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from data.halves import RAINY_HALF
+from data.layouts.halves import RAINY_HALF
 from data.leaks import overlap_sentence
 from data.pairs import Pair
 from data.results import pair_results, set_folders

@@ -1,21 +1,21 @@
 """Which names belong together: ``1_3`` to ``1``, ``rain-001`` to ``norain-001``, ``001`` to ``1``.
 
-A name is a file name without suffix, behind the subfolder that it lies in: ``file1/a``. Only names
+A name is a file's path below its side's folder, without suffix: ``1`` or ``file1/a``. Only names
 count, never positions in a sorted list. Folders pair with folders and file names with file names,
 so a number in a folder's name never replaces one in a file's name. ``pair_names`` tries the ways in
 which the field's data sets and programs name their files, the strictest first, and takes the first
 by which most names find a partner; ``match`` is the user's own way. Names are compared in Unicode's
-composed form (NFC): macOS decomposes them.
+composed form (NFC), since macOS decomposes them.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from utils.errors import UserError
+from utils.wording import composed
 
 Tokens = tuple[str, ...]
 Group = tuple[list[str], list[str]]  # names, and the partners that they may have
@@ -28,11 +28,11 @@ CLEAN_GROUP = "clean"  # (?P<clean>...) in a pattern marks the clean images
 def pair_names(
     names: Sequence[str], partners: Sequence[str], match: str = ""
 ) -> dict[str, str | None]:
-    """The partner of each of ``names``, None where it has none; several may share a partner.
+    """The partner of each of ``names``, or None; several may share a partner.
 
-    ``match`` is a regular expression: names belong together where its groups (without groups, all
-    that it matches) hold the same text. Raises UserError for an invalid pattern and for two
-    partners which it does not tell apart.
+    ``match`` is a regular expression: names belong together if its groups (without groups, all that
+    it matches) hold the same text. Raises UserError for an invalid pattern and for two partners
+    that it does not tell apart.
     """
     if match:
         return _pair_by_pattern(names, partners, match)
@@ -49,14 +49,14 @@ def pair_names(
     return _by_folder(names, partners) or exact
 
 
-def composed(name: str) -> str:
-    """A name in Unicode's composed form, NFC."""
-    return unicodedata.normalize("NFC", name)
-
-
 def has_word(name: str, words: Iterable[str]) -> bool:
-    """Whether a name holds one of ``words`` as a word of its own: ``gt`` in ``1_GT``."""
+    """Whether a name holds one of ``words`` as a whole word: ``gt`` in ``1_GT``."""
     return not set(words).isdisjoint(_tokens(name.casefold()))
+
+
+def digit_free(name: str) -> str:
+    """A name with N for each number, which files of one kind share: ``rain-N``."""
+    return re.sub(r"\d+", "N", name)
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -65,8 +65,8 @@ def has_word(name: str, words: Iterable[str]) -> bool:
 def _groups(names: Sequence[str], partners: Sequence[str]) -> list[Group]:
     """Which names may belong to which partners by their folders.
 
-    Where the partners lie in several folders, each folder of names belongs to one of them; names
-    outside all folders belong to any partner, if the partners' file names differ.
+    If the partners lie in several folders, each folder of names belongs to one of them; names
+    outside all folders may belong to any partner, provided that the partners' file names differ.
     """
     by_folder = _by_folder_of(names)
     partners_by_folder = _by_folder_of(partners)
@@ -88,9 +88,9 @@ def _groups(names: Sequence[str], partners: Sequence[str]) -> list[Group]:
 
 
 def _by_folder(names: Sequence[str], partners: Sequence[str]) -> dict[str, str | None]:
-    """Names whose folders are called as their partners, as in ``1/a`` and ``1/b`` for ``1``.
+    """The partners of names whose folders are named like them, as in ``1/a`` and ``1/b`` for ``1``.
 
-    Empty unless that holds for all of them.
+    Empty unless that holds for all names.
     """
     by_folder = _by_folder_of(names)
     if "" in by_folder:
@@ -119,9 +119,9 @@ def _stem(name: str) -> str:
 def _read_groups(
     groups: Sequence[Group], read: Callable[[Sequence[str]], list[Tokens]], by_start: bool
 ) -> dict[str, str] | None:
-    """The pairs by one reading of the file names; None where it takes two names for one.
+    """The pairs by one reading of the file names; None if it takes two names for one.
 
-    ``by_start`` also lets a name that begins as its partner belong to it.
+    ``by_start`` also pairs a name with a partner whose name it begins with.
     """
     found: dict[str, str] = {}
     for names, partners in groups:
@@ -150,9 +150,9 @@ def _as_they_are(names: Sequence[str]) -> list[Tokens]:
 def _without_affixes(names: Sequence[str]) -> list[Tokens]:
     """Lower-case names without the words that all of them begin or end with.
 
-    A beginning holds no digits (``rain-`` of ``rain-1``); an end may, behind something else (``x2``
-    of ``norain-1x2``), so that a number is never cut to pieces. Where nothing would be left of a
-    name, it stays whole.
+    A beginning that is left out holds no digits (``rain-`` of ``rain-1``). An end may hold digits
+    behind something else (``x2`` of ``norain-1x2``), so that no number is cut to pieces. At least
+    one word of each name stays.
     """
     keys = [_tokens(name.casefold()) for name in names]
     start = _common(keys, lambda shared: all(not token.isdigit() for token in shared))
@@ -194,7 +194,7 @@ def _longest_start(by_key: dict[Tokens, str], key: Tokens) -> str | None:
 
 
 class Pattern:
-    """A regular expression that says what of a name counts."""
+    """A regular expression that says which part of a name counts."""
 
     def __init__(self, match: str) -> None:
         """Raises UserError for an invalid regular expression."""
@@ -202,13 +202,13 @@ class Pattern:
             self._pattern = re.compile(match)
         except re.error as error:
             raise UserError(
-                f"The pattern '{match}' is not a regular expression ({error}); one such as "
-                "'(\\d+)' says with a group what the names of a pair share."
+                f"The pattern '{match}' is not a regular expression ({error}); the group of one "
+                "such as '(\\d+)' is what the names of a pair share."
             ) from error
         self.marks_clean = CLEAN_GROUP in self._pattern.groupindex
 
     def key(self, name: str) -> tuple[str | None, ...] | None:
-        """The text of the groups, without ``(?P<clean>...)``; None where nothing matches."""
+        """The text of the groups, without ``(?P<clean>...)``; None if nothing matches."""
         found = self._pattern.search(composed(name))
         if found is None:
             return None

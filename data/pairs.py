@@ -1,8 +1,7 @@
-"""Who belongs to whom: the rainy and clean images of a data set, in the layouts of the field.
+"""The pairs of a data set: which rainy image belongs to which clean one.
 
-What a folder holds is data/layouts.py's to recognise; names decide who belongs to whom
-(data/names.py), never the position in a sorted list. Training takes pairs from here, scoring too,
-so that whatever can be trained on can be scored.
+data/layouts/ finds the two sides in a folder, and data/names.py pairs their names. Training and
+scoring both take pairs from here, so that whatever can be trained on can be scored.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.layouts import Sides, digit_free, find_sides
-from data.names import Pattern, pair_names
+from data.layouts.recognise import find_sides
+from data.layouts.sides import Sides
+from data.names import Pattern, digit_free, pair_names
 from utils.errors import UserError
 from utils.images import as_uint8, read_rgb
 from utils.wording import plural, size_text
@@ -22,7 +22,7 @@ from utils.wording import plural, size_text
 
 @dataclass(frozen=True)
 class Pair:
-    """A rainy image and its clean one; the same file twice where they stand side by side."""
+    """A rainy image and its clean one; the same file twice if it holds both side by side."""
 
     rainy: Path
     clean: Path
@@ -67,7 +67,7 @@ class Pair:
 
 
 class FoundPairs(NamedTuple):
-    """The layout of a folder, its pairs in natural order, and what to say about them."""
+    """The layout of a folder, its pairs in natural order, and notes on what was left out."""
 
     layout: str
     pairs: list[Pair]
@@ -75,7 +75,7 @@ class FoundPairs(NamedTuple):
 
 
 class PairedSides(NamedTuple):
-    """Pairs by rainy name, a sentence for each image without a partner, and what to say."""
+    """Pairs by rainy name, a sentence for each image without a partner, and notes."""
 
     pairs: dict[str, Pair]
     problems: list[str]
@@ -88,7 +88,7 @@ def find_pairs(
     """The pairs of ``folder``, which may also be a text file that lists them.
 
     The arguments are those of ``find_sides``. Raises UserError for a missing or empty folder and
-    for every image without its partner, unless ``match`` is a pattern that its name does not match.
+    for images without a partner, except those that the pattern ``match`` does not match.
     """
     sides = find_sides(folder, layout, match, half)
     if not sides.rainy or not sides.clean:
@@ -101,8 +101,8 @@ def find_pairs(
     if problems:
         raise UserError(
             f"{problems[0]}{f' (and {len(problems) - 1} more)' if problems[1:] else ''}. Names "
-            "decide who belongs to whom; a pattern (DATA.MATCH, --match) can say what of a name "
-            "counts."
+            "decide which images belong together; a pattern (DATA.MATCH, --match) can say which "
+            "part of a name counts."
         )
     return FoundPairs(sides.layout, list(pairs.values()), notes)
 
@@ -110,8 +110,8 @@ def find_pairs(
 def pair_sides(sides: Sides, match: str = "") -> PairedSides:
     """Pair the images of a data set.
 
-    Images that a pattern ``match`` does not match are left out, which a note says. Raises UserError
-    where it matches none at all.
+    Images that a pattern ``match`` does not match are left out and noted. Raises UserError if it
+    matches no image of a side.
     """
     notes = list(sides.notes)
     if sides.layout == "side_by_side":
@@ -149,7 +149,7 @@ def pair_sides(sides: Sides, match: str = "") -> PairedSides:
 
 
 def _several_kinds(pairs: dict[str, Pair]) -> list[str]:
-    """A note where rainy images of different kinds belong to one clean image.
+    """A note if rainy images of different kinds belong to one clean image.
 
     Kinds differ in more than the numbers of their names: rain-1 and rainregion-1, not 1_1 and 1_2.
     """
@@ -162,6 +162,6 @@ def _several_kinds(pairs: dict[str, Pair]) -> list[str]:
     most = max(several, key=len)
     return [
         f"{len(most)} kinds of rainy images belong to one clean image: {', '.join(most)} (such as "
-        f"{', '.join(most.values())}); all of them count unless a pattern (DATA.MATCH, --match) "
+        f"{', '.join(most.values())}); all of them are used unless a pattern (DATA.MATCH, --match) "
         "leaves some out"
     ]

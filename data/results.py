@@ -11,8 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.halves import rainy_half
-from data.layouts import Sides, find_sides, images_by_name, side_folders
+from data.layouts.folders import images_by_name
+from data.layouts.halves import rainy_half
+from data.layouts.recognise import find_sides, side_folders
+from data.layouts.sides import Sides
 from data.names import pair_names
 from data.pairs import pair_sides
 from utils.errors import UserError

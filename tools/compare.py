@@ -25,7 +25,7 @@ import numpy as np
 # the repository's root holds our packages
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.halves import RAINY_HALF
+from data.layouts.halves import RAINY_HALF
 from data.results import pair_results, set_folders
 from utils.damage import image_damage
 from utils.errors import UserError, run_main

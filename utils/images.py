@@ -6,6 +6,7 @@ utils/inference/photos.py reads photographs of every kind with their metadata.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from utils.files import atomic_write
 from utils.folders import dead_link_sentence, scan_folder
 from utils.png import PNG_BEGINNING
 from utils.tiff import TIFFFILE_ERRORS, WHITE_IS_ZERO, tiff_layout
+from utils.wording import composed
 
 # Formats that OpenCV reads on every system; the case of a suffix does not matter.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -55,20 +57,28 @@ def _has_image_name(name: str) -> bool:
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
-    """The images of ``folder`` by file name without suffix, in natural order.
+    """The images directly in ``folder`` as ``by_stem`` gives them, in natural order.
+
+    Raises UserError as ``list_images`` does.
+    """
+    return by_stem(list_images(folder))
+
+
+def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by name without suffix, in Unicode's composed form.
 
     Raises UserError if two files share a stem, since either could be meant.
     """
-    by_stem: dict[str, Path] = {}
-    for path in list_images(folder):
-        stem = path.stem
-        if stem in by_stem:
+    found: dict[str, Path] = {}
+    for path in paths:
+        stem = composed(path.stem)
+        if stem in found:
             raise UserError(
-                f"{path} and {by_stem[stem].name} have the same name but for the suffix; keep one "
-                "of them."
+                f"{path} and {found[stem].name} have the same name but for the suffix; keep one of "
+                "them."
             )
-        by_stem[stem] = path
-    return by_stem
+        found[stem] = path
+    return found
 
 
 def read_rgb(path: Path) -> np.ndarray:

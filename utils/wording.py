@@ -1,8 +1,9 @@
-"""Wording that all messages share: plurals, times, sizes of images, the nearest known name."""
+"""Text helpers that all messages share: plurals, times, image sizes, names."""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time to wait as people say it: ``40 s``, ``3 min``, ``2 h 5 min``."""
+    """A time to wait, rounded for people: ``40 s``, ``3 min``, ``2 h 5 min``."""
     if seconds < 59.5:
         return f"{round(seconds)} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -27,14 +28,19 @@ def duration(seconds: float) -> str:
 
 
 def size_text(image: np.ndarray) -> str:
-    """Width and height of an image, (H, W) or (H, W, C), as people write them: ``481x321``."""
+    """Width and height of an image, (H, W) or (H, W, C): ``481x321``."""
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """A sentence with the known name that looks most like ``name``, with a space before it.
+def composed(name: str) -> str:
+    """A name in Unicode's composed form, NFC, in which names are compared."""
+    return unicodedata.normalize("NFC", name)
 
-    The case of letters does not matter. "" where none is at least ``cutoff`` alike (0 to 1).
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """A sentence that proposes the known name most similar to ``name``, with a space before it.
+
+    Case does not matter. "" if no name's similarity (0 to 1) reaches ``cutoff``.
     """
     by_folded = {candidate.casefold(): candidate for candidate in known}
     nearest = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=cutoff)

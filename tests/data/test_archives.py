@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.layouts import find_sides
+from data.layouts.recognise import find_sides
 from data.pairs import find_pairs
 from data.results import pair_results, set_folders
 from tests.data.archives import ARCHIVES, REFUSED, WIDTH, Archive, numbered

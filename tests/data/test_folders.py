@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.layouts import find_sides, images_by_name
+from data.layouts.folders import images_by_name
+from data.layouts.recognise import find_sides
 from data.pairs import find_pairs
 from data.results import pair_results, set_folders
 from tests.data.archives import Archive, numbered

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.halves import are_side_by_side, rainy_half
+from data.layouts.halves import are_side_by_side, rainy_half
 from data.pairs import find_pairs
 from tests.helpers import smooth_image, streaked
 from utils.errors import UserError
@@ -40,8 +40,8 @@ def test_the_images_decide_where_they_agree(tmp_path, kinds, half) -> None:
 )
 def test_doubt_is_refused_and_the_user_decides(tmp_path, kinds, left, right) -> None:
     paths = write(tmp_path / "set", kinds)
-    told = rf"of {len(kinds)} images looked at, {left} are rougher on the left and {right} on the"
-    with pytest.raises(UserError, match=rf"in doubt .*{told}.*DATA.RAINY_HALF or --rainy-half"):
+    seen = rf"of {len(kinds)} inspected images, {left} are rougher on the left and {right} on the"
+    with pytest.raises(UserError, match=rf"in doubt .*{seen}.*DATA.RAINY_HALF or --rainy-half"):
         rainy_half(paths)
     with pytest.raises(UserError, match="in doubt"):
         find_pairs(tmp_path / "set")
@@ -50,9 +50,9 @@ def test_doubt_is_refused_and_the_user_decides(tmp_path, kinds, left, right) -> 
         rainy_half(paths, "up")
 
 
-def test_twenty_images_spread_over_the_set_are_looked_at(tmp_path) -> None:
+def test_twenty_images_spread_over_the_set_are_inspected(tmp_path) -> None:
     paths = write(tmp_path / "set", "L" * 41)
-    for path in paths[1:3] + paths[4:]:  # every third file, from the first, is looked at
+    for path in paths[1:3] + paths[4:]:  # every third file, from the first, is inspected
         if (int(path.stem) - 1) % 3:
             path.write_bytes(b"not read")
     assert rainy_half(paths) == "left"

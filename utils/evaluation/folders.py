@@ -12,7 +12,8 @@ from natsort import natsorted, ns
 from utils.errors import UserError
 from utils.evaluation.published import known_name, own_protocol
 from utils.evaluation.scoring import NIQE, ScoringJob
-from utils.set_names import CONTAINERS, SPLITS, dataset_name, path_names
+from utils.folder_words import CONTAINERS, SPLITS
+from utils.set_names import dataset_name, path_names
 from utils.wording import did_you_mean
 
 RAINY_INPUT = "rainy input"

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from configs import load_config
-from data.layouts import find_sides, images_by_name
+from data.layouts.folders import images_by_name
+from data.layouts.recognise import find_sides
 from data.leaks import overlap_sentence
 from data.pairs import Pair, pair_sides
 from data.results import pair_results, set_folders

@@ -1,7 +1,7 @@
-"""Files that hold a rainy and a clean image side by side: whether they do, and which half is rainy.
+"""Files that hold a rainy and a clean image side by side: which files do, and which half is rainy.
 
 Data sets disagree: DID-MDN's files have the rainy image on the left, Rain800's and those of DCSFN
-on the right. Nothing in a file says which, so the known set or the images decide, or the user.
+on the right. Nothing in a file says which, so the images, the set's name or the user decide.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from utils.wording import plural
 HALVES = ("left", "right")
 RAINY_HALF = ("auto", *HALVES)
 
-LOOKED_AT = 20  # images, spread over the set
-# How much rougher the rainy half has to be for its image to have a say. Rain of 103 random
-# strengths makes photographs 1.02 to 20 times as rough in 94 of 100 cases; a thin veil without
-# streaks smooths them by up to 5%.
+NUM_INSPECTED = 20  # images, spread over the set
+# How much rougher the rainy half must be for its image to count. 94 of 100 random rains make
+# photographs 1.02 to 20 times as rough; a thin veil without streaks smooths them by up to 5%.
 MARGIN = 1.02
-SHARE = 0.75  # of the images that must have a say
+SHARE = 0.75  # of the inspected images that must count
 
 # Folders of a known set's archive (in small letters) and its rainy half.
 KNOWN_HALVES = {
@@ -36,7 +35,7 @@ KNOWN_HALVES = {
 
 
 def are_side_by_side(paths: Sequence[Path]) -> bool:
-    """Whether images look like two pictures of one scene beside each other.
+    """Whether each image looks like two pictures of one scene side by side.
 
     The halves are compared as 16x16 thumbnails: over up to nine images the correlation has a median
     of 0.9 with heavy rain (Rain100H: 0.95) and of 0.4 for the halves of photographs.
@@ -61,17 +60,16 @@ def _correlation_of_halves(image: np.ndarray) -> float:
 def rainy_half(paths: Sequence[Path], stated: str = "auto") -> str:
     """Which half of side-by-side files is rainy, ``left`` or ``right``.
 
-    ``stated`` is the user's word, or ``auto``: then up to 20 images spread over the set decide, of
-    which most have to be clear and all clear ones have to agree; a known set decides where they are
-    not clear. Raises UserError where it remains in doubt, and where the images contradict the known
-    set.
+    ``stated`` is what the user says. If that is ``auto``, up to 20 images spread over the set
+    decide: most must be clear, and all clear ones must agree. If they are not clear, the set's name
+    decides. Raises UserError if it remains in doubt, and if the images contradict a known set.
     """
     if stated not in RAINY_HALF:
         raise UserError(f"There is no half {stated!r}; known are {', '.join(RAINY_HALF)}.")
     if stated != "auto":
         return stated
     folder = paths[0].parent
-    ratios = [_roughness_of_halves(read_rgb(path)) for path in _spread(paths, LOOKED_AT)]
+    ratios = [_roughness_of_halves(read_rgb(path)) for path in _spread(paths, NUM_INSPECTED)]
     left = sum(ratio > MARGIN for ratio in ratios)
     right = sum(ratio < 1 / MARGIN for ratio in ratios)
     known = next(filter(None, map(_known_half, paths[0].absolute().parents)), "")
@@ -80,20 +78,20 @@ def rainy_half(paths: Sequence[Path], stated: str = "auto") -> str:
         seen = "left" if left else "right"
     if seen and known and seen != known:
         raise UserError(
-            f"{folder} is called as a set whose {known} halves are rainy, but the {seen} halves of "
-            f"its images look rainy; {_how_to_say()}."
+            f"{folder} has the name of a set whose {known} halves are rainy, but the {seen} halves "
+            f"of its images look rainy; {_how_to_say()}."
         )
     if seen or known:
         return seen or known
     raise UserError(
         f"It is in doubt which half of the images in {folder} is rainy: of "
-        f"{plural(len(ratios), 'image')} looked at, {left} are rougher on the left and {right} on "
-        f"the right, as rain makes them; {_how_to_say()}."
+        f"{plural(len(ratios), 'inspected image')}, {left} are rougher on the left and {right} on "
+        f"the right, and rain makes images rougher; {_how_to_say()}."
     )
 
 
 def _how_to_say() -> str:
-    return "say which it is by DATA.RAINY_HALF or --rainy-half, left or right"
+    return "set DATA.RAINY_HALF or --rainy-half to left or right"
 
 
 def _known_half(folder: Path) -> str:

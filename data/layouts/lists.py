@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 import os
 import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
 
-from data.names import composed
+from data.layouts.sides import Sides
 from utils.errors import UserError
 from utils.images import SUFFIXES
+from utils.wording import composed, plural
 
 ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -19,24 +19,18 @@ ENCODINGS = {
 }
 
 
-@dataclass(frozen=True)
-class ListedPair:
-    """A line's files; their names as listed, without suffix, are those of the pair."""
+def read_listed_sides(path: Path) -> Sides:
+    """The pairs of a text file: two names per line, rainy one first, relative to the file's folder.
 
-    name: str
-    rainy: Path
-    clean_name: str
-    clean: Path
-
-
-def read_list(path: Path) -> list[ListedPair]:
-    """The pairs of a text file: two names per line, rainy one first, from the file's folder on.
-
-    A leading slash counts as from that folder too, as SPA-Data writes it; backslashes separate
-    folders as well. Byte order marks are accepted, and names in any encoding. Raises UserError for
-    a line that does not name two files that exist, and for an empty list.
+    A leading slash means that folder too, as SPA-Data writes it; backslashes separate folders as
+    well. Byte order marks are accepted, and names in any encoding. The names of the sides' images
+    are those in the file, without suffix. Raises UserError for a line that does not name two
+    existing files, for a rainy image with two clean ones, and for an empty list.
     """
-    pairs = []
+    rainy: dict[str, Path] = {}
+    clean: dict[str, Path] = {}
+    partners: dict[str, str] = {}
+    num_repeated = 0
     for number, line in enumerate(_lines(path), start=1):
         names = _names(line)
         if not names:
@@ -44,19 +38,23 @@ def read_list(path: Path) -> list[ListedPair]:
         if len(names) != 2:
             raise UserError(
                 f"{path}, line {number} is {line!r}; a line names a rainy and a clean image, with "
-                "a tab between them where names hold spaces."
+                "a tab between them if names hold spaces."
             )
-        files = []
-        for name in names:
-            file = _file(path.parent, name)
-            if file is None:
-                missing = path.parent / name.replace("\\", "/").lstrip("/")
-                raise UserError(f"{path}, line {number}: there is no file {missing}.")
-            files.append(file)
-        pairs.append(ListedPair(_stem(names[0]), files[0], _stem(names[1]), files[1]))
-    if not pairs:
+        files = [_file(path, number, name) for name in names]
+        stems = [_stem(name) for name in names]
+        for side, stem, file in zip((rainy, clean), stems, files, strict=True):
+            if side.setdefault(stem, file) != file:
+                raise UserError(
+                    f"{path} lists {side[stem]} and {file}, which have the same name but for the "
+                    "suffix; rename one of them."
+                )
+        num_repeated += stems[0] in partners
+        if partners.setdefault(*stems) != stems[1]:
+            raise UserError(f"{path} lists {files[0]} with two clean images.")
+    if not rainy:
         raise UserError(f"The list of pairs {path} is empty.")
-    return pairs
+    repeated = f"left out: {plural(num_repeated, 'line')} of {path} that repeat an earlier one"
+    return Sides("list", rainy, clean, partners, notes=(repeated,) if num_repeated else ())
 
 
 def is_list_of_pairs(path: Path) -> bool:
@@ -87,16 +85,17 @@ def _names(line: str) -> list[str]:
     return [name.strip() for name in (line.split("\t") if "\t" in line else line.split())]
 
 
-def _file(folder: Path, name: str) -> Path | None:
-    """The file that a list in ``folder`` names, or None."""
+def _file(path: Path, number: int, name: str) -> Path:
+    """The file that a line of a list names. Raises UserError if it does not exist."""
     for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
         for form in (spelling, *(unicodedata.normalize(f, spelling) for f in ("NFC", "NFD"))):
-            inside = folder / form.lstrip("/")
+            inside = path.parent / form.lstrip("/")
             if inside.is_file():
                 return inside
             if form.startswith("/") and Path(form).is_file():
                 return Path(form)
-    return None
+    missing = path.parent / name.replace("\\", "/").lstrip("/")
+    raise UserError(f"{path}, line {number}: there is no file {missing}.")
 
 
 def _stem(name: str) -> str:
