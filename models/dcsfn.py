@@ -2,8 +2,8 @@
 
 Paper: https://arxiv.org/abs/2008.00767
 
-Map of the network (c = width; sizes relative to the input, every halving by max pooling and
-rounded down):
+Map of the network (c = width; sizes relative to the input; max pooling halves them and rounds
+down):
 
     rainy --stem--> f1 (c, 1) --pool--> f2 (c, 1/2) --pool--> f4 (c, 1/4)
                     |                   |                     |
@@ -19,25 +19,27 @@ rounded down):
                                           | rain
     restored = rainy - rain
 
-An encoder or decoder is a dense chain of units u_i, whose fusions F_i see all units so far:
+An encoder or decoder is a dense chain of units u_i. Each is followed by a fusion F_i, a 1x1
+convolution over the chain's input x and the outputs t of all units so far:
 
-    t_i = u_i(y_{i-1} [+ the encoder's t_i, in a decoder]),   y_i = act(F_i [y_-1, t_0, ..., t_i])
+    t_i = u_i(y_{i-1} [+ t_i of the encoder, in a decoder]),   y_i = act(F_i [x, t_0, ..., t_i]),
+    y_{-1} = x
 
-A unit is the inner-scale connection block: four 3x3 convolutions at each of 1/8, 1/4, 1/2 and 1
-of its input's size, every size fed with the result of the coarser one. The cells are ConvGRUs
-that step through the sizes instead of through time; the third one of a pass takes a state that is
-fused from both before it. act is LeakyReLU(0.2) throughout.
+A unit is the paper's inner-scale connection block: four 3x3 convolutions at each of 1/8, 1/4, 1/2
+and 1 of its input's size, where every size also gets the result of the coarser one. The cells are
+ConvGRUs that step through the sizes instead of through time; the state of the third cell in a pass
+is fused from the first two. act is LeakyReLU(0.2) everywhere.
 
 Differences from the published code:
 
-* The release reads images with OpenCV, so its weights expect BGR; this network is RGB. The
+* The release reads images with OpenCV, so its weights expect BGR; this network expects RGB. The
   mapping of published weights swaps the channels of the first and the last convolution.
-* ``fusion_1_2_2``, ``fusion_2_2_2`` and those convolutions of a pass's first cell that would
-  look at a state are in every checkpoint and never used; they do not exist here.
-* Faster forms, with the same values, are in ``dcsfn_fast.py``.
-* The convolutions of a cell that share their input are one convolution with stacked outputs.
+* ``fusion_1_2_2``, ``fusion_2_2_2`` and the convolutions of a pass's first cell that would apply to
+  a state or reset it are in every checkpoint but never used. They do not exist here.
+* The convolutions of a cell with the same input are one convolution with stacked outputs.
+* ``dcsfn_fast.py`` has a faster form of the fusions with the same values.
 
-Published quirk that is kept: a cell hands on its state after the activation, not before it.
+Quirk of the release that is kept: the state that a cell passes on has gone through the activation.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ from models.network import DerainingNetwork
 
 @dataclass(frozen=True)
 class DCSFNConfig:
-    """Size of a DCSFN: channels everywhere, units of each of the six encoders and decoders."""
+    """Size of a DCSFN: channels of all features, units in each of the six encoders and decoders."""
 
     width: int = 20
     num_units: int = 16
@@ -70,13 +72,13 @@ class DCSFNConfig:
 
 VARIANTS = {
     "dcsfn": DCSFNConfig(),
-    # for tests and quick trials
+    # for tests, and for training in minutes on a laptop CPU
     "dcsfn_t": DCSFNConfig(width=8, num_units=2),
 }
 
 
 def activation() -> nn.LeakyReLU:
-    """The release's only activation, in place: it always follows a convolution or a sum."""
+    """The only activation; in place, because its input is always a new convolution or sum."""
     return nn.LeakyReLU(0.2, inplace=True)
 
 
@@ -91,14 +93,14 @@ def conv_act(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """(B, C, h, w) to the H and W of ``like``, up or down; pixel i reads floor(i * h / H)."""
+    """(B, C, h, w) to the H and W of ``like``, up or down: row i reads row floor(i * h / H)."""
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
 class FusionConv(nn.Conv2d):
-    """A 1x1 convolution over the concatenation of feature maps, all enlarged to the first's size.
+    """A 1x1 convolution over the concatenation of feature maps, enlarged to the size of the first.
 
     Parts (B, Ci, hi, wi), ordered fine to coarse, to (B, out_channels, h0, w0).
     """
@@ -116,7 +118,7 @@ class InnerScaleUnit(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # coarse to fine, as in the docstring of the module: 1/8, 1/4, 1/2, 1
+        # coarse to fine: 1/8, 1/4, 1/2, 1
         self.branches = nn.ModuleList(
             nn.Sequential(*(conv_act(channels, channels) for _ in range(4))) for _ in range(4)
         )
@@ -127,7 +129,7 @@ class InnerScaleUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled = [x]
         for _ in range(3):
-            # 4x4 and 8x8 max pooling, 2x2 at a time
+            # equals the release's 2x2, 4x4 and 8x8 max pooling of x
             pooled.append(F.max_pool2d(pooled[-1], 2))
         refined = [self.branches[0](pooled.pop())]  # fine to coarse
         for branch, connection in zip(self.branches[1:], self.connections, strict=True):
@@ -136,7 +138,7 @@ class InnerScaleUnit(nn.Module):
 
 
 class DenseChain(nn.Module):
-    """An encoder or decoder: units and the fusions after them, (B, C, H, W) kept."""
+    """An encoder or decoder: units, each followed by a fusion, (B, C, H, W) kept."""
 
     def __init__(self, channels: int, num_units: int) -> None:
         super().__init__()
@@ -149,9 +151,9 @@ class DenseChain(nn.Module):
     def forward(
         self, x: Tensor, skips: Iterable[Tensor | None] = repeat(None)
     ) -> tuple[Tensor, list[Tensor]]:
-        """The last fusion's output and the outputs of the units.
+        """The output of the last fusion and those of all units.
 
-        ``skips``, the unit outputs of the encoder, join the inputs of a decoder's units.
+        ``skips``, the encoder's unit outputs, are added to the inputs of a decoder's units.
         """
         out, unit_outputs = x, []
         for unit, fusion, skip in zip(self.units, self.fusions, skips, strict=False):
@@ -161,13 +163,13 @@ class DenseChain(nn.Module):
 
 
 def handed_over(tensors: list[Tensor]) -> Iterator[Tensor]:
-    """The tensors one by one; the list forgets each, so that its memory is free once it is read."""
+    """The tensors one by one, each removed from the list, so that its memory can be freed."""
     while tensors:
         yield tensors.pop(0)
 
 
 class FirstCell(nn.Module):
-    """The ConvGRU at the start of a pass, where there is no state yet, (B, C, H, W) kept."""
+    """The ConvGRU that starts a pass, without a state, (B, C, H, W) kept."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -180,13 +182,13 @@ class FirstCell(nn.Module):
 
 
 class Cell(nn.Module):
-    """A ConvGRU: features and state, both (B, C, H, W), to the next state, which is its output."""
+    """A ConvGRU: features and state, both (B, C, H, W), to its output, which is the next state."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv_input = conv(channels, 3 * channels)  # update, reset, candidate
         self.conv_state = conv(channels, 2 * channels)  # update, reset
-        self.conv_reset_state = conv(channels, channels)  # candidate
+        self.conv_reset_state = conv(channels, channels)  # candidate, from the reset state
         self.act = activation()
 
     def forward(self, x: Tensor, state: Tensor) -> Tensor:
@@ -199,10 +201,10 @@ class Cell(nn.Module):
 
 
 class CrossScalePass(nn.Module):
-    """A recurrence over the three sizes; features and results are ordered fine to coarse."""
+    """A recurrence over the three sizes; features and results come fine to coarse."""
 
     def __init__(self, channels: int, order: tuple[int, int, int]) -> None:
-        """``order``: the levels (0 is the finest) in the order in which they are visited."""
+        """``order`` lists the levels (0 is the finest) in the order of the recurrence."""
         super().__init__()
         self.order = order
         self.cells = nn.ModuleList(
@@ -216,14 +218,14 @@ class CrossScalePass(nn.Module):
         results = {first: self.cells[first](features[first])}
         state = resize(results[first], features[second])
         results[second] = self.cells[second](features[second], state)
-        # the finer of the two comes first in both directions
+        # In both directions the finer one is concatenated first.
         states = [resize(results[level], features[third]) for level in sorted((first, second))]
         results[third] = self.cells[third](features[third], self.act(self.fusion(*states)))
         return [results[level] for level in range(3)]
 
 
 class DCSFN(DerainingNetwork):
-    """DCSFN (module docstring). ``forward`` returns one image, the restored one."""
+    """DCSFN (module docstring). ``forward`` returns one image."""
 
     min_size = 32  # two halvings in the network, three more in a unit
     checkpointed_blocks = (InnerScaleUnit,)
@@ -243,7 +245,7 @@ class DCSFN(DerainingNetwork):
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         image = rainy
         if image.device.type == "cpu":
-            # Convolutions of so few channels lose half of their time to changes of layout in NCHW.
+            # In NCHW, converting layouts takes half the time of convolutions with so few channels.
             image = image.contiguous(memory_format=torch.channels_last)
         features = [self.stem(image)]
         for _ in range(2):

@@ -15,25 +15,24 @@ Map of the network (C = width, n = num_blocks; sizes relative to the input):
                                                                  up.1 -> reduce_skip.1
                                                                    -> decoder.2 -> heads.2 -> 1
 
-Every head predicts a residual that is added to the rainy image of its size. A stage is n - 1
-plain residual blocks and one dual-domain block, whose two paths are
+Every head predicts a residual, which is added to the rainy image of its size. A stage (encoder.i,
+decoder.i) is n - 1 residual blocks and one dual-domain block, which concatenates two paths:
 
-* MPSRM, multi-scale progressive spatial refinement: three pooled copies of the features, coarse
-  to fine, each refined by SPGA, the spatial-pixel guided attention;
-* FDSM, the frequency domain scale mixer: two depthwise kernels and one 1x1 convolution over the
-  real and imaginary parts of the spectrum.
+* MPSRM, multi-scale progressive spatial refinement: the features pooled by 4, 2 and 1; each copy
+  is refined by SPGA (spatial-pixel guided attention) and passed on to the next finer one;
+* FDSM, frequency domain scale mixer: depthwise 3x3 and 5x5 convolutions, then a 1x1 convolution
+  over the real and imaginary parts of the spectrum.
 
 Differences from the published code:
 
-* ``FDSM.conv_mid`` is in every checkpoint and never used; it does not exist here.
-* The bias of the last convolution of an embedding layer is subtracted again by the instance norm
-  that follows, so it does not exist here either.
-* Faster forms, with the same values, are in ``dmsr_fast.py`` and ``layers_fast.py``.
-* The Fourier unit always runs in float32: half-precision FFTs are not supported, or only for some
-  sizes. It computes on CUDA what the release computes on a CPU (``inverse_by_axis``).
+* ``FDSM.conv_mid`` is in every checkpoint but never used. It does not exist here.
+* The last convolution of an embedding has no bias here: the instance norm behind it cancels any.
+* The Fourier unit always runs in float32, because FFTs in half precision are missing or limited to
+  some sizes. On CUDA it computes what the release computes on a CPU (``inverse_by_axis``).
+* ``dmsr_fast.py`` and ``layers_fast.py`` have faster forms with the same values.
 
-Published quirks that are kept: SPGA applies a ReLU after a GELU, and adds its two maps where the
-paper's figure multiplies them; the skips are concatenated behind the decoder's features.
+Quirks of the release that are kept: SPGA applies a ReLU after a GELU, and it adds two maps that
+the paper's figure multiplies.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ from models.network import DerainingNetwork
 
 @dataclass(frozen=True)
 class DMSRConfig:
-    """Size of a DMSR network: channels of the finest level, blocks of each of the six stages."""
+    """Size of a DMSR: channels of the finest level, blocks in each of the six stages."""
 
     width: int = 48
     num_blocks: int = 16
@@ -65,7 +64,7 @@ class DMSRConfig:
 
 VARIANTS = {
     "dmsr": DMSRConfig(),
-    # trains in minutes on a laptop CPU
+    # for tests, and for training in minutes on a laptop CPU
     "dmsr_s": DMSRConfig(width=16, num_blocks=2),
 }
 
@@ -86,17 +85,17 @@ def pixelwise_gelu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def depthwise(channels: int, kernel: int = 3, bias: bool = True) -> nn.Conv2d:
-    """One kernel for each channel, size kept."""
+    """A convolution with one kernel per channel and zero padding that keeps H and W."""
     return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
 
 
 def resize_bilinear(x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """Bilinear with aligned corners, as MPSRM uses it."""
+    """(B, C, h, w) to the given H and W, bilinear with aligned corners."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(GELU(depthwise(GELU(conv x)))), (B, C, H, W) to the same."""
+    """x + conv(GELU(depthwise(GELU(conv x)))), (B, C, H, W) kept."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -109,10 +108,10 @@ class ResidualBlock(nn.Module):
 
 
 class PairConv(nn.Conv2d):
-    """One 7x7 kernel for each pair of channels, reflected borders: (B, C, H, W) twice to once.
+    """A 7x7 convolution of each channel together with its guide; both inputs (B, C, H, W), kept.
 
-    The channels of ``x`` and ``guide`` are interleaved (x0, g0, x1, g1, ..) and convolved in C
-    groups of two.
+    The channels of ``x`` and ``guide`` are interleaved (x0, g0, x1, g1, ...) and convolved in C
+    groups of two, with reflected borders.
     """
 
     def __init__(self, channels: int) -> None:
@@ -127,7 +126,7 @@ class PairConv(nn.Conv2d):
 
 
 class SPGA(nn.Module):
-    """Spatial-pixel guided attention: one gate for each pixel and channel, (B, C, H, W) kept."""
+    """Spatial-pixel guided attention: a gate per pixel and channel, (B, C, H, W) kept."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -142,7 +141,7 @@ class SPGA(nn.Module):
         self.pixel = PairConv(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        t = F.relu(self.project(x), inplace=True)  # a ReLU behind the GELU, as released
+        t = F.relu(self.project(x), inplace=True)  # a ReLU after the GELU, as released
         statistics = torch.cat([t.mean(1, keepdim=True), t.amax(1, keepdim=True)], dim=1)
         guide = self.spatial(statistics) * self.channel(t)  # (B, 1, H, W) * (B, C, H, W)
         return torch.sigmoid(self.pixel(x, guide)) + t  # a sum, as released
@@ -151,7 +150,7 @@ class SPGA(nn.Module):
 class MPSRM(nn.Module):
     """Multi-scale progressive spatial refinement, (B, C, H, W) kept; H and W multiples of 4."""
 
-    POOLS = (4, 2, 1)  # coarse to fine; each branch hands its result to the next
+    POOLS = (4, 2, 1)  # coarse to fine; each branch adds the result of the one before
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -186,9 +185,9 @@ class FourierUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
         with full_precision(x):
-            x = x.to(self.conv.weight.dtype).contiguous()  # float32, also under autocast
+            x = x.to(self.conv.weight.dtype).contiguous()  # back to float32 under autocast
             spectrum = torch.fft.rfft2(x, norm="ortho")
-            # (B, C, H, W/2+1, 2) -> real and imaginary interleaved: (B, 2C, H, W/2+1)
+            # (B, C, H, W/2+1, 2) -> (B, 2C, H, W/2+1), real and imaginary parts interleaved
             parts = torch.view_as_real(spectrum).movedim(-1, 2).flatten(1, 2)
             parts = F.relu(self.norm(self.conv(parts)), inplace=True)
             # (B, 2C, H, W/2+1) -> (B, C, H, W/2+1, 2), the layout of complex numbers
@@ -200,12 +199,12 @@ class FourierUnit(nn.Module):
 
 
 def inverse_by_axis(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """``torch.fft.irfft2(spectrum, s=size, norm="ortho")`` of a CPU, on every device.
+    """What ``torch.fft.irfft2(spectrum, s=size, norm="ortho")`` returns on a CPU, on any device.
 
-    (B, C, H, W/2+1) to (B, C, H, W). After a ReLU a spectrum is not Hermitian, and libraries do
-    not agree on the inverse of such a spectrum: with irfft2, DMSR on an H200 was 50 dB from a CPU.
-    One axis after the other, without the imaginary parts that a real row cannot have, is
-    unambiguous.
+    (B, C, H, W/2+1) to (B, C, H, W). After a ReLU the spectrum is not Hermitian, and FFT libraries
+    disagree on the inverse of such a spectrum: with irfft2, DMSR's output on an H200 was 50 dB
+    from that on a CPU. The result is unambiguous when the axes are inverted one after the other
+    and the imaginary parts that a real row cannot have are set to zero.
     """
     height, width = size
     rows = torch.fft.ifft(spectrum, n=height, dim=-2, norm="ortho")
@@ -231,12 +230,12 @@ class FDSM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=1)  # (B, C/2, H, W) each
         mixed = torch.cat([self.small_kernel(first), self.large_kernel(second)], dim=1)
-        # In this order the sum has the memory layout of the features.
+        # In this order the sum takes the memory layout of the features.
         return F.relu(self.norm(mixed + self.fourier(mixed)), inplace=True)
 
 
 class DualDomainBlock(nn.Module):
-    """The last block of a stage: a residual block with MPSRM and FDSM in its middle."""
+    """The last block of a stage: a residual block with MPSRM and FDSM inside, (B, C, H, W) kept."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -252,25 +251,25 @@ class DualDomainBlock(nn.Module):
 
 
 def stage(channels: int, num_blocks: int) -> nn.Sequential:
-    """One level of the encoder or decoder."""
+    """One level of the encoder or decoder, (B, C, H, W) kept."""
     blocks = [ResidualBlock(channels) for _ in range(num_blocks - 1)]
     return nn.Sequential(*blocks, DualDomainBlock(channels))
 
 
 def embedding(channels: int) -> nn.Sequential:
-    """Features of a shrunken rainy image, (B, 3, h, w) to (B, C, h, w)."""
+    """Features of the rainy image at 1/2 or 1/4 of its size, (B, 3, h, w) to (B, C, h, w)."""
     return nn.Sequential(
         conv_gelu(3, channels // 4, 3),
         pixelwise_gelu(channels // 4, channels // 2),
         conv_gelu(channels // 2, channels // 2, 3),
-        # no bias: the instance norm would subtract it again
+        # no bias: the instance norm would cancel it
         PixelwiseConv(channels // 2, channels, bias=False),
         nn.InstanceNorm2d(channels, affine=True),
     )
 
 
 def upsample(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Twice the size by a transposed convolution."""
+    """(B, in, H, W) to (B, out, 2H, 2W) by a transposed convolution, then GELU."""
     return nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 4, 2, padding=1), nn.GELU())
 
 
@@ -281,8 +280,8 @@ class DMSR(DerainingNetwork):
     checkpointed_blocks = (DualDomainBlock,)
     tile_step = 16
     released_window = 128
-    # The batch norms of the spectra hold statistics of training patches, which a whole image's
-    # spectrum does not follow: its constant term grows with the image.
+    # The batch norms of the spectra hold the statistics of training patches. The spectrum of a
+    # larger image has others: its constant term grows with the size.
     best_tile = 128
     min_size = 64  # MPSRM's coarsest map must have the 4 pixels that its reflect padding reads
 
@@ -310,20 +309,16 @@ class DMSR(DerainingNetwork):
         ]
         return tuple(reversed(restored))
 
-    def restore(self, rainy: Tensor) -> Tensor:
-        features = self._decode(self._encode(self._pyramid(rainy)))
-        return self.heads[-1](features[-1]) + rainy
-
     @staticmethod
     def _pyramid(rainy: Tensor) -> list[Tensor]:
         """The image and its halvings, which keep the even samples ("nearest")."""
-        # Channels last: convolutions in NCHW change the layout of every map and back, which takes
-        # a CPU 40% of the network's time; tensor cores want it as well.
+        # Channels last: in NCHW a CPU spends 40% of the network's time on converting the layout of
+        # maps for convolutions and back; tensor cores prefer it too.
         rainy = rainy.contiguous(memory_format=torch.channels_last)
         return [rainy, rainy[..., ::2, ::2], rainy[..., ::4, ::4]]
 
     def _encode(self, images: list[Tensor]) -> list[Tensor]:
-        """Features of the three levels, fine to coarse."""
+        """The encoder's features, fine to coarse."""
         levels = [self.encoder[0](self.stem(images[0]))]
         for down, embed, merge, encoder, image in zip(
             self.down, self.embed, self.merge, self.encoder[1:], images[1:], strict=True
@@ -333,7 +328,7 @@ class DMSR(DerainingNetwork):
         return levels
 
     def _decode(self, levels: list[Tensor]) -> list[Tensor]:
-        """Decoder features, coarse to fine."""
+        """The decoder's features, coarse to fine, from the encoder's, fine to coarse."""
         features = [self.decoder[0](levels[-1])]
         for up, reduce_skip, decoder, skip in zip(
             self.up, self.reduce_skip, self.decoder[1:], reversed(levels[:-1]), strict=True

@@ -1,9 +1,9 @@
 """The registry of faster forms: functions that compute a block's values in another way.
 
-A network file holds the paper's formula alone and marks it as ``replaceable``. ``NAME_fast.py``
-beside it registers the faster forms with ``fast_form``. ``reference_ops`` leaves the registry
-empty, so that every block computes its own formula: exporters want that (fewer, larger steps), and
-``tests/models/test_networks.py`` compares the two for every network.
+A network file holds the paper's formulas alone and marks some as ``replaceable``. ``NAME_fast.py``
+beside it registers faster forms with ``fast_form``. Inside ``reference_ops`` every block computes
+its formula: exporters need that (fewer, larger operations), and tests/models/test_networks.py
+compares both for every network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class FastForm:
-    """``compute`` takes the place of a formula for those arguments that ``when`` accepts."""
+    """``compute`` replaces a formula for the arguments that ``when`` accepts."""
 
     compute: Callable[..., Any]
     when: Callable[..., bool]
@@ -32,7 +32,7 @@ FAST_FORMS: dict[str, FastForm] = {}
 
 
 def replaceable(formula: Function) -> Function:
-    """A function or ``forward`` method that takes its registered fast form where there is one."""
+    """Decorator of a function or ``forward`` method that a registered fast form may replace."""
     name = _full_name(formula)
 
     @functools.wraps(formula)
@@ -48,8 +48,8 @@ def replaceable(formula: Function) -> Function:
 def fast_form(of: Callable[..., Any], when: Callable[..., bool]) -> Callable[[Function], Function]:
     """Register the decorated function as the fast form of a ``replaceable`` one.
 
-    Both take the same arguments; of a method the first one is the module. Raises ValueError where
-    ``of`` is not replaceable or has a fast form already.
+    Both take the same arguments; a method's first one is the module. Raises ValueError if ``of`` is
+    not replaceable or already has a fast form.
     """
     name = _full_name(of)
     if not hasattr(of, "__wrapped__"):
@@ -57,7 +57,7 @@ def fast_form(of: Callable[..., Any], when: Callable[..., bool]) -> Callable[[Fu
 
     def register(function: Function) -> Function:
         if name in FAST_FORMS:
-            raise ValueError(f"{name} has two fast forms, {function.__name__} is the second.")
+            raise ValueError(f"{name} already has a fast form; drop {function.__name__}.")
         FAST_FORMS[name] = FastForm(function, when)
         return function
 
@@ -66,7 +66,7 @@ def fast_form(of: Callable[..., Any], when: Callable[..., bool]) -> Callable[[Fu
 
 @contextmanager
 def reference_ops() -> Iterator[None]:
-    """Within it every block computes the formula in its own file, on every device."""
+    """A context in which every block computes the formula in its own file, on every device."""
     registered = dict(FAST_FORMS)
     FAST_FORMS.clear()
     try:
@@ -76,7 +76,7 @@ def reference_ops() -> Iterator[None]:
 
 
 def on_cpu(*args: Any) -> bool:
-    """Whether the tensors among the arguments are on a CPU; the first one decides."""
+    """Whether the first tensor among the arguments is on a CPU."""
     for value in args:
         if isinstance(value, Tensor):
             return value.device.type == "cpu"

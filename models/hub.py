@@ -4,8 +4,8 @@
     network.push_to_hub("user/name")
 
 A repository holds model.safetensors, a weight file of this project, which names its network in its
-metadata. Wherever a weight file is expected, ``hf:user/name`` or ``hf:user/name@REVISION`` stands
-for that file. huggingface_hub is optional and imported only where one of these is used.
+metadata. ``hf:user/name`` and ``hf:user/name@REVISION`` are accepted wherever a weight file is.
+huggingface_hub is optional and imported on first use.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Network = TypeVar("Network", bound=DerainingNetwork)
 
 
 def local_weights(path: str | Path) -> Path:
-    """The file on disk that ``path`` names; an ``hf:`` name is downloaded, or taken from the cache.
+    """The local file that ``path`` names; an ``hf:`` name is downloaded or found in the cache.
 
-    Raises UserError where the package, the network, the repository or its file is missing.
+    Raises UserError if the package, the connection, the repository or its file is missing.
     """
     name = str(path)
     if not name.startswith(PREFIX):
@@ -39,9 +39,9 @@ def local_weights(path: str | Path) -> Path:
 def download(repository: str, **options: Any) -> Path:
     """The weight file of a repository ``user/name``, in huggingface_hub's cache.
 
-    A folder of that name comes first, as with every ``from_pretrained`` of the field. ``options``
-    are those of ``huggingface_hub.hf_hub_download``: revision, token, cache_dir, local_files_only,
-    force_download. A cached file is used where there is no network.
+    A local folder of that name is preferred, as by every ``from_pretrained`` of the field.
+    ``options`` are those of ``huggingface_hub.hf_hub_download``: revision, token, cache_dir,
+    local_files_only, force_download. Without a connection a cached file is used.
     """
     if Path(repository).is_dir():
         return Path(repository) / FILE_NAME
@@ -56,7 +56,7 @@ def load_pretrained(
     network_class: type[Network], repository: str | Path, **options: Any
 ) -> Network:
     """``DerainingNetwork.from_pretrained``: download, read, and check the network's class."""
-    from models.published import load_weights  # which itself resolves names by this module
+    from models.published import load_weights  # it imports this module
 
     repository = str(repository)
     if not Path(repository).is_dir():
@@ -71,7 +71,7 @@ def load_pretrained(
 
 
 def push_to_hub(network: DerainingNetwork, repository: str, **options: Any) -> str:
-    """``DerainingNetwork.push_to_hub``: create the repository if necessary, upload."""
+    """``DerainingNetwork.push_to_hub``: create the repository if necessary, then upload."""
     model = hub_model(network)
     try:
         return str(model.push_to_hub(repository, **options))
@@ -80,7 +80,7 @@ def push_to_hub(network: DerainingNetwork, repository: str, **options: Any) -> s
 
 
 def hub_model(network: DerainingNetwork) -> Any:
-    """The network behind huggingface_hub's PyTorchModelHubMixin, for saving and uploading."""
+    """The network in a class with huggingface_hub's PyTorchModelHubMixin, to save and upload it."""
     return _hub_model_class()(network)
 
 
@@ -96,7 +96,7 @@ def _import_hub() -> Any:
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises for refusals, missing files, bad names and broken connections."""
+    """The errors of huggingface_hub for refusals, missing files, bad names, lost connections."""
     from huggingface_hub import errors
 
     return OSError, ValueError, errors.HTTPError
@@ -108,7 +108,7 @@ def _named(repository: str, options: dict[str, Any]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """One sentence on what went wrong; the Hub's own first line where it says it well."""
+    """One sentence on what went wrong, or else the first line of the Hub's own message."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError):
@@ -127,11 +127,11 @@ def _reason(error: Exception) -> str:
 
 @functools.cache
 def _hub_model_class() -> Any:
-    """The mixin's class around one of our networks; made on first use, as it needs the package."""
+    """A class that wraps a network in the mixin; made on first use, since it needs the package."""
     _import_hub()
     from huggingface_hub import PyTorchModelHubMixin
 
-    class HubModel(  # type: ignore[call-arg, unused-ignore]  # where the package is missing
+    class HubModel(  # type: ignore[call-arg, unused-ignore]  # if the package is missing
         PyTorchModelHubMixin,
         library_name="petrichor",
         pipeline_tag="image-to-image",

@@ -1,4 +1,4 @@
-"""Blocks that several networks share: the same maths, not just the same shape."""
+"""What several networks share."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def module_list(modules: Iterable[Module]) -> Sequence[Module]:
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """A section without autocast, on devices that know it (the meta device does not)."""
+    """A context without autocast, which some devices do not have (the meta device)."""
     if torch.amp.is_autocast_available(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
     return nullcontext()
 
 
 def widened(x: Tensor) -> Tensor:
-    """``x`` in float32, or in float64 where it is that already."""
+    """``x`` in float32, or in float64 if it is that already."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

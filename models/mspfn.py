@@ -2,9 +2,9 @@
 
 Paper: https://arxiv.org/abs/2003.10985
 
-Map of the network (C = width; sizes relative to the input; M, a: features with C channels):
+Map of the network (C = width; sizes relative to the input; r, u, M, a, c, v, w have C channels):
 
-    x = 2 rainy - 1, shrunken by mean pools
+    x = 2 rainy - 1; x 1/2 and x 1/4 are 2x2 and 4x4 mean pools of it
 
     CFM, coarse fusion module
     x 1/4 --embed.0--> r4 --RRU.0-----------------------------------------> M4
@@ -23,29 +23,30 @@ Map of the network (C = width; sizes relative to the input; M, a: features with 
 
     restored = x - rain, which in [0, 1] is rainy - rain / 2
 
-* An RRU, residual recurrent unit, is one step of a convolutional LSTM between two convolutions,
-  plus a shortcut. The step starts from a zero state, where it is
+* An RRU (residual recurrent unit) is one step of a convolutional LSTM between two convolutions,
+  plus a shortcut. The step starts from a zero state, where it reduces to
 
       h = tanh(sigmoid(i) tanh(j)) sigmoid(o),   (i, j, o) = conv3x3 of the input.
 
-* An FFM adds to every size the output of a URAB, a U-shaped residual attention block: half the
-  size, CAUs (channel attention units), back to the size. What a size has learnt is brought up to
-  the finer ones first.
+* An FFM adds to the features of every size the output of a URAB (U-shaped residual attention
+  block): a convolution of stride 2, CAUs (channel attention units), and back to the size. The input
+  of a URAB also gets the enlarged features of the coarser sizes.
 
-Outside the CAUs and the LSTM no convolution has a bias, each but the head is followed by a PReLU
-with one slope for each channel, and those that keep or double the size are transposed ones.
+Outside the CAUs and the LSTMs no convolution has a bias, all but the head are followed by a PReLU
+with one slope per channel, and those that keep or double the size are transposed.
 
 Differences from the published code:
 
-* The release feeds BGR in [-1, 1]. Here it is RGB in [0, 1]: the range changes in ``forward``,
-  the channel order in the conversion of published weights.
-* The LSTM's recurrent kernel meets a zero state and its forget gate multiplies one: neither can
-  reach the output or get a gradient (3,226,048 parameters). They do not exist here.
-* Faster forms, with the same values, are in ``mspfn_fast.py``.
+* The release takes BGR in [-1, 1], this network RGB in [0, 1]: ``forward`` changes the range, the
+  mapping of published weights the channel order.
+* The LSTM's recurrent kernel and forget gate multiply a zero state, so these 3,226,048 parameters
+  never affect the output or get a gradient. They do not exist here.
+* ``mspfn_fast.py`` has faster forms with the same values.
 
-Published quirks that are kept: TensorFlow's SAME padding, which pads even sizes at the end only;
-the shortcut around an RRU skips what came up from the coarser size (M2 adds r2, not r2 + u);
-the full size takes the quarter one's features by way of u, enlarged for the half size.
+Quirks of the release that are kept: TensorFlow's SAME padding, which pads even sizes at the end
+only; the shortcut around an RRU leaves out what came from the coarser sizes (M2 adds r2, not
+r2 + u); the full size gets the features of the quarter size through u, which was enlarged for the
+half size.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ Pyramid = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class MSPFNConfig:
-    """Size of an MSPFN: channels, number of units, CAUs in a URAB at 1/4, 1/2 and 1."""
+    """Size of an MSPFN: channels, number of FFMs, CAUs in a URAB at 1/4, 1/2 and 1 of the size."""
 
     width: int = 64
     num_units: int = 17
@@ -87,9 +88,9 @@ class MSPFNConfig:
 
 VARIANTS = {
     "mspfn": MSPFNConfig(),
-    # the one whose weights the authors publish
+    # MSPFN-N1, whose weights the authors publish
     "mspfn_n1": MSPFNConfig(num_attention=(1, 1, 1)),
-    # trains in minutes on a laptop CPU
+    # for tests, and for training in minutes on a laptop CPU
     "mspfn_t": MSPFNConfig(width=32, num_units=2, num_attention=(1, 1, 1)),
 }
 
@@ -115,17 +116,17 @@ class Down(nn.Module):
         self.prelu = nn.PReLU(channels, init=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        # TensorFlow pads odd sizes by 1 and 1, even ones by 0 and 1. The latter are the windows
-        # of a padding by 2 without the first one.
+        # TensorFlow pads odd sizes by 1 at both ends, even sizes by 1 at the end only. For even
+        # sizes PyTorch pads by 2 at both ends, and the first row and column are dropped.
         even_h, even_w = 1 - x.shape[-2] % 2, 1 - x.shape[-1] % 2
         x = F.conv2d(x, self.conv.weight, stride=2, padding=(1 + even_h, 1 + even_w))
         return self.prelu(x[..., even_h:, even_w:])
 
 
 class Up(nn.Module):
-    """Transposed 3x3 convolution of stride 2 and PReLU, to twice the size or one less.
+    """Transposed 3x3 convolution of stride 2 and PReLU, with the adjoint geometry of ``Down``.
 
-    (B, in, ceil(H/2), ceil(W/2)) to (B, out, H, W); the inverse geometry of ``Down``.
+    (B, in, ceil(H/2), ceil(W/2)) to (B, out, H, W).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -141,7 +142,7 @@ class Up(nn.Module):
 
 @replaceable
 def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent of each element."""
+    """``torch.tanh``, replaceable."""
     return torch.tanh(x)
 
 
@@ -158,13 +159,13 @@ class ConvLSTM(nn.Module):
 
     @staticmethod
     def output_of(gates: Tensor) -> Tensor:
-        """(B, 3 hidden, H, W) to (B, hidden, H, W)."""
+        """The gates i, j, o, (B, 3 hidden, H, W), to (B, hidden, H, W)."""
         i, j, o = gates.chunk(3, dim=1)
         return tanh(torch.sigmoid(i) * tanh(j)) * torch.sigmoid(o)
 
 
 class RRU(nn.Module):
-    """Residual recurrent unit of one size, without its shortcut, (B, C, H, W) kept."""
+    """Residual recurrent unit, without its shortcut, (B, C, H, W) kept."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -178,9 +179,9 @@ class RRU(nn.Module):
 
 
 class CAU(nn.Module):
-    """Channel attention unit: a residual block with one gate for each channel, (B, C, H, W) kept.
+    """Channel attention unit: a residual block with a gate per channel, (B, C, H, W) kept.
 
-    The gates look at the mean of the whole map, so an image's result depends on all of it.
+    The gates depend on the mean over the whole map, so tiles do not give the whole image's values.
     """
 
     def __init__(self, channels: int) -> None:
@@ -246,7 +247,7 @@ class FFM(nn.Module):
         self.urab = nn.ModuleList(URAB(channels, count) for count in num_attention)
 
     def forward(self, features: Pyramid) -> Pyramid:
-        # In-place sums go to what a PReLU has just returned, never to the features that came in.
+        # Only new outputs of a PReLU are added to in place, never the features that came in.
         a4, a2, a1 = features
         a4 = self.urab[0](a4).add_(a4)
         u = self.quarter_to_half(a4, a2.shape[-2:])
@@ -280,13 +281,13 @@ class RM(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """TensorFlow's defaults: uniform kernels after Glorot, biases of zero."""
+    """TensorFlow's defaults: Glorot's uniform kernels, biases of zero."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(module, ConvLSTM):
-        # The bound is that of the whole kernel, with its recurrent part and four gates.
+        # The bound is that of the released kernel, with its recurrent part and four gates.
         hidden, channels = module.gates.out_channels // 3, module.gates.in_channels
         bound = math.sqrt(6 / (9 * (channels + hidden + 4 * hidden)))
         nn.init.uniform_(module.gates.weight, -bound, bound)
@@ -295,7 +296,7 @@ def initialise(module: nn.Module) -> None:
 class MSPFN(DerainingNetwork):
     """MSPFN (module docstring). ``forward`` returns one image."""
 
-    size_multiple = 4  # two halvings by pools; the convolutions below take any size
+    size_multiple = 4  # for the mean pools; the convolutions take any size
     min_size = 4
     checkpointed_blocks = (URAB,)
 
@@ -310,7 +311,7 @@ class MSPFN(DerainingNetwork):
         self.apply(initialise)
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        # Channels last: 1.7 times as fast on a CPU, and what tensor cores want.
+        # Channels last: 1.7 times as fast on a CPU; tensor cores prefer it too.
         x = (2 * rainy - 1).contiguous(memory_format=torch.channels_last)
         memories = self.cfm(x)
         features = memories

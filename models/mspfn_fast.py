@@ -16,19 +16,19 @@ def _is_float32_on_cpu(x: Tensor) -> bool:
 
 @fast_form(of=tanh, when=_is_float32_on_cpu)
 def tanh_by_sigmoid(x: Tensor) -> Tensor:
-    """``tanh`` ten times as fast, to float32 rounding of its range [-1, 1].
+    """``tanh`` ten times as fast, with an error of float32's rounding at 1.
 
-    In bfloat16 the difference would lose small values.
+    In bfloat16 the subtraction would lose small values.
     """
     return 2 * torch.sigmoid(2 * x) - 1
 
 
 @fast_form(of=RRU.forward, when=on_cpu)
 def recur_by_parts(unit: RRU, x: Tensor, step: int = 32) -> Tensor:
-    """``RRU.forward``, ``step`` hidden channels at a time, which do not depend on each other.
+    """``RRU.forward``, ``step`` hidden channels at a time; they do not depend on each other.
 
-    The gates of the full size are 12 times as large as any other feature map, and in one piece
-    they take twice the time. The convolution behind them is the sum over the parts of its input.
+    The gates of the full size are 12 times as large as any other feature map and take twice the
+    time in one piece. The convolution after them is a sum over the parts of its input channels.
     """
     x = unit.reduce(x)
     gates, kernel = unit.lstm.gates, unit.expand.conv.weight  # kernel (hidden, C, 3, 3)

@@ -2,10 +2,11 @@
 
 Paper: https://arxiv.org/abs/2404.01547
 
-Map of the network (C = width; U is a whole U-Net with levels C, 2C, 4C; its latent, the coarsest
-level, has a quarter of the scale's height and width):
+Map of the network (x, x2, x4: the rainy image at 1, 1/2 and 1/4 of its size; C = width; every U is
+a whole U-Net with levels of C, 2C and 4C channels, and s1, m1, .. M3 are their latents, the
+features of the coarsest level):
 
-    scale  coarse to fine           chained U-Nets; from their latents fine to coarse    out
+    scale  coarse to fine           chained U-Nets                                       out
      1/4   x4                   -> U: s1, decode s1 + F(m1, m2)                        -> f_s
                  INR: guess from s1                                                        |
      1/2   x2 + up(guess)       -> U: m1, decode m1 + F(M1, M2)                            v
@@ -14,41 +15,41 @@ level, has a quarter of the scale's height and width):
       1    x + up(guess)        -> U: M1, decode -> U: M2, decode -> U: M3, decode         v
                                                                                        -> f_M
 
-* x, x2, x4: the rainy image at 1, 1/2 and 1/4 of its size. Coarse to fine, an implicit neural
-  representation (INR) of the first latent guesses a residual of the scale's input; the sum,
-  enlarged, is added to the rainy image of the next finer scale.
-* Fine to coarse, the latents of neighbouring passes of one scale are fused (F, which halves H and
-  W) and added to a latent of the next coarser scale.
-* In the end the features f are added coarse to fine, enlarged, and a 3x3 convolution of each
-  gives the residual of the rainy image of its size.
+* Coarse to fine, an implicit neural representation (INR) turns the scale's first latent into a
+  residual of the scale's input. Their sum, the guess, is enlarged and added to the next finer
+  rainy image.
+* Fine to coarse, F fuses the latents of two consecutive passes and halves their height and width;
+  the result is added to a latent of the next coarser scale.
+* The features f are enlarged and summed coarse to fine. A 3x3 convolution of each sum gives the
+  residual of the rainy image of that size.
 
-A Transformer block is x + MDTA(norm x), then x + GDFN(norm x), with, as in Restormer,
+A Transformer block is x + MDTA(norm x), then x + GDFN(norm x), as in Restormer:
 
     MDTA, multi-Dconv head transposed attention: 1x1 (softmax(temperature * q k^T) v) over the
-        channels of each head, with q, k, v = depthwise 3x3 (1x1 x), q and k of unit length over
+        channels of each head; q, k, v = depthwise 3x3 (1x1 x); q and k have unit length over
         the pixels
-    GDFN, gated-Dconv feed-forward network: 1x1 (gelu(a) * b) with a, b = depthwise 3x3 (1x1 x)
+    GDFN, gated-Dconv feed-forward network: 1x1 (gelu(a) * b); a, b = depthwise 3x3 (1x1 x)
 
-The paper's extension to CNNs (Table 6) puts two channel attention blocks of MPRNet in its place,
+The CNN variant (Table 6 of the paper) has two of MPRNet's channel attention blocks instead:
 
-    CAB: x + r * sigmoid(1x1 relu(1x1 mean r)) with r = 3x3 prelu(3x3 x), mean over the pixels
+    CAB: x + r * sigmoid(1x1 relu(1x1 mean r)); r = 3x3 prelu(3x3 x); the mean is over the pixels
 
 Differences from the published code (none changes a value beyond float rounding):
 
-* The INR unfolds 3x3 neighbourhoods and evaluates its MLP at four query points whose relative
-  coordinates are all exactly 0: it is a 3x3 and three 1x1 convolutions.
-* ``reduce_chan_level1_max3`` and the 18 columns for the zero coordinates are in every checkpoint
-  and have no effect; they do not exist here.
-* Faster forms of the blocks, with the same values, are in ``nerd_rain_fast.py``.
-* The features lie in memory pixel by pixel (channels_last), which CPUs and GPUs prefer here.
+* The release's INR unfolds 3x3 neighbourhoods and evaluates an MLP at four query points whose
+  relative coordinates are all exactly 0. That is a 3x3 and three 1x1 convolutions.
+* ``reduce_chan_level1_max3`` and the 18 columns of the MLP for those coordinates are in every
+  checkpoint but have no effect. They do not exist here.
+* Features are channels_last in memory, which is faster here on CPUs and GPUs.
+* ``nerd_rain_fast.py`` has faster forms of the blocks with the same values.
 
-Published quirks that are kept: the third U-Net of the finest scale merges its finest skip with the
-second one's weights; all CABs share one PReLU with a single slope.
+Quirks of the release that are kept: the third U-Net of the finest scale merges its finest skip with
+the second one's weights; all CABs share one PReLU with a single slope.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -63,10 +64,8 @@ from models.network import DerainingNetwork
 
 @dataclass(frozen=True)
 class NeRDRainConfig:
-    """Size of a NeRD-Rain network.
-
-    Channels of the finest level, channels inside the implicit heads, blocks of the levels C, 2C
-    and 4C of every U-Net, and their kind, ``transformer`` or ``cnn``.
+    """Size of a NeRD-Rain: channels of the finest level and inside the INRs, blocks in the levels
+    C, 2C and 4C of every U-Net, and the kind of the blocks, ``transformer`` or ``cnn``.
     """
 
     width: int = 48
@@ -97,7 +96,7 @@ VARIANTS = {
     "nerd_rain": NeRDRainConfig(),
     "nerd_rain_s": NeRDRainConfig(width=32),
     "nerd_rain_cnn": NeRDRainConfig(num_blocks=(1, 1, 1), block="cnn"),
-    # for tests and first trials on a laptop CPU
+    # for tests, and for training in minutes on a laptop CPU
     "nerd_rain_t": NeRDRainConfig(width=8, head_width=32, num_blocks=(1, 1, 1)),
     "nerd_rain_cnn_t": NeRDRainConfig(width=8, head_width=32, num_blocks=(1, 1, 1), block="cnn"),
 }
@@ -111,7 +110,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = F
 class LayerNorm(nn.LayerNorm):
     """Normalises the channels of each pixel, (B, C, H, W) kept."""
 
-    is_compiled = False  # set by ``NeRDRain.compile_for_training``
+    is_compiled = False  # ``DerainingNetwork.compile_for_training`` sets it
 
     @replaceable
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class SplitProjection(nn.Module):
-    """Depthwise 3x3 (1x1 x) with several outputs, (B, C, H, W) to ``parts`` times (B, O, H, W)."""
+    """Depthwise 3x3 (1x1 x), split: (B, C, H, W) to ``parts`` tensors (B, O, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, parts: int) -> None:
         super().__init__()
@@ -136,7 +135,7 @@ class SplitProjection(nn.Module):
 class MDTA(nn.Module):
     """x + multi-Dconv head transposed attention of norm x, (B, C, H, W) kept.
 
-    Attention between the channels of each head, over all pixels.
+    The channels of each head attend to one another; their products are summed over all pixels.
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
@@ -176,10 +175,10 @@ class GDFN(nn.Module):
 
 
 class CAB(nn.Module):
-    """Channel attention block, (B, C, H, W) kept: x + r times one gate for each channel.
+    """Channel attention block, (B, C, H, W) kept: x + r times one gate per channel.
 
-    ``activation`` is shared by all blocks of a network, which registers it once: one parameter with
-    one name, counted once by the optimiser and the gradient norm, as in the release.
+    All blocks share ``activation``. Only the network registers it, so that its slope is one
+    parameter to the optimiser and the gradient norm, as in the release.
     """
 
     def __init__(self, channels: int, activation: nn.PReLU) -> None:
@@ -188,7 +187,7 @@ class CAB(nn.Module):
         self.conv_out = conv3x3(channels, channels)
         self.squeeze = PixelwiseConv(channels, channels // 4, bias=False)
         self.excite = PixelwiseConv(channels // 4, channels, bias=False)
-        self.shared = (activation,)  # in a tuple it is not registered again
+        self.shared = (activation,)  # a tuple, so that this module does not register it
 
     def forward(self, x: Tensor) -> Tensor:
         (activation,) = self.shared
@@ -198,18 +197,11 @@ class CAB(nn.Module):
         return x + r * gate
 
 
-# Makes the block of a level from its channels and its number of heads.
-BlockMaker = Callable[[int, int], nn.Module]
-
-
-def transformer_block(channels: int, num_heads: int) -> nn.Sequential:
-    """Attention, then the feed-forward network, (B, C, H, W) kept."""
-    return nn.Sequential(MDTA(channels, num_heads), GDFN(channels))
-
-
-def cnn_blocks(activation: nn.PReLU) -> BlockMaker:
-    """A maker of blocks of two CABs, (B, C, H, W) kept, which all share ``activation``."""
-    return lambda channels, _: nn.Sequential(CAB(channels, activation), CAB(channels, activation))
+def block(channels: int, num_heads: int, activation: nn.PReLU | None) -> nn.Sequential:
+    """A Transformer block or, if there is an activation to share, two CABs, (B, C, H, W) kept."""
+    if activation is None:
+        return nn.Sequential(MDTA(channels, num_heads), GDFN(channels))
+    return nn.Sequential(CAB(channels, activation), CAB(channels, activation))
 
 
 def downsample(channels: int) -> nn.Sequential:
@@ -223,24 +215,24 @@ def upsample(channels: int) -> nn.Sequential:
 
 
 def double(x: Tensor) -> Tensor:
-    """Twice the height and width, every pixel four times."""
+    """(B, C, H, W) to (B, C, 2H, 2W); every pixel is repeated four times."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class UNet(nn.Module):
     """One pass over a scale's features, in two halves: ``encode`` and ``decode``.
 
-    Widths and heads fine to coarse: C and 1, 2C and 2, 4C and 4. The 1x1 convolution that merges
-    the finest skip is the caller's, because two U-Nets share one.
+    The levels have C, 2C and 4C channels and 1, 2 and 4 heads. The 1x1 convolution that merges the
+    finest skip belongs to ``Scale``, because two U-Nets share one.
     """
 
-    def __init__(self, config: NeRDRainConfig, block: BlockMaker) -> None:
+    def __init__(self, config: NeRDRainConfig, activation: nn.PReLU | None) -> None:
         super().__init__()
         c, n = config.width, config.num_blocks
 
         def level(i: int) -> nn.Sequential:
             heads = 2**i
-            return nn.Sequential(*(block(heads * c, heads) for _ in range(n[i])))
+            return nn.Sequential(*(block(heads * c, heads, activation) for _ in range(n[i])))
 
         self.encoder = nn.ModuleList(level(i) for i in (0, 1, 2))
         self.down = nn.ModuleList(downsample(w) for w in (c, 2 * c))
@@ -249,14 +241,17 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(level(i) for i in (1, 0))
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """(B, C, H, W) to the features of the three levels, fine to coarse; the last: latent."""
+        """(B, C, H, W) to the features of the three levels; the last is the latent.
+
+        They are (B, C, H, W), (B, 2C, H/2, W/2) and (B, 4C, H/4, W/4).
+        """
         levels = [self.encoder[0](x)]
         for down, blocks in zip(self.down, self.encoder[1:], strict=True):
             levels.append(blocks(down(levels[-1])))
         return levels
 
     def decode(self, latent: Tensor, skips: Sequence[Tensor], fine_merge: nn.Module) -> Tensor:
-        """The latent and the skips, fine to coarse, to features (B, C, H, W)."""
+        """The latent and the skips (fine to coarse) to features (B, C, H, W)."""
         x = latent
         for up, skip, merge, blocks in zip(
             self.up, reversed(skips), (self.coarse_merge, fine_merge), self.decoder, strict=True
@@ -266,7 +261,7 @@ class UNet(nn.Module):
 
 
 class LatentFusion(nn.Module):
-    """Two neighbouring latents of one scale to a latent of the next coarser: halves H and W.
+    """Two latents (B, C, H, W) of one scale to one of the next coarser scale, (B, C, H/2, W/2).
 
     The even pixels of x g[0] + (x e) g[1] + y g'[0] + (y e) g'[1] with
     e = sigmoid(query(x) key(y)) and the gates g = gate_x(x, x e), g' = gate_y(y, y e).
@@ -290,14 +285,13 @@ class LatentFusion(nn.Module):
 
 
 class INR(nn.Module):
-    """The implicit neural representation of an image: a latent (B, 4C, H, W) to (B, 3, 4H, 4W).
+    """Implicit neural representation of an image: a latent (B, 4C, H, W) to (B, 3, 4H, 4W).
 
-    The release evaluates an MLP at every pixel of the enlarged latent, over its 3x3 neighbours
-    (9C values), 18 values of relative coordinates and 2 of the cell's size. Its grid of queries
-    is the grid of the features, so the coordinates are 0 and the cell is (2, 2) everywhere: the
-    first layer is a 3x3 convolution with the bias ``bias + 2 * (the two cell columns)``. The
-    three parts of that bias stay parameters of their own, because a plainly folded one would
-    learn at another rate than the release's.
+    The release evaluates an MLP at every pixel of the enlarged latent. Its inputs are the 3x3
+    neighbours (9C values), 18 values of relative coordinates and 2 of the cell's size. The grid of
+    queries is the grid of the features, so all coordinates are 0 and all cells (2, 2): the first
+    layer is a 3x3 convolution with the bias ``bias + 2 * (sum of the two cell columns)``. Bias and
+    columns stay separate parameters, because Adam would train their sum at a fifth of the rate.
     """
 
     def __init__(self, config: NeRDRainConfig) -> None:
@@ -307,7 +301,7 @@ class INR(nn.Module):
         self.neighbours = conv3x3(c, hidden, bias=True)
         self.cell = nn.Parameter(torch.empty(hidden, 2))
         self.layers = nn.ModuleList(PixelwiseConv(hidden, out) for out in (hidden, hidden, 3))
-        # the start of a linear layer of 9C + 20 inputs, PyTorch's default
+        # PyTorch's default start for the release's first layer, linear with 9C + 20 inputs
         bound = (9 * c + 20) ** -0.5
         for parameter in (*self.neighbours.parameters(), self.cell):
             nn.init.uniform_(parameter, -bound, bound)
@@ -322,14 +316,16 @@ class INR(nn.Module):
 
 
 class Scale(nn.Module):
-    """All that one image size owns: ``num_passes`` chained U-Nets and what lies around them."""
+    """One of the three image sizes: ``num_passes`` chained U-Nets and the layers around them."""
 
-    def __init__(self, config: NeRDRainConfig, num_passes: int, block: BlockMaker) -> None:
+    def __init__(
+        self, config: NeRDRainConfig, num_passes: int, activation: nn.PReLU | None
+    ) -> None:
         super().__init__()
         c = config.width
         self.embed = conv3x3(3, c)
-        self.passes = module_list(UNet(config, block) for _ in range(num_passes))
-        # Released quirk: a third pass merges its finest skip with the second's weights.
+        self.passes = module_list(UNet(config, activation) for _ in range(num_passes))
+        # Released quirk: the third pass merges its finest skip with the second one's weights.
         self.fine_merges = nn.ModuleList(
             PixelwiseConv(2 * c, c, bias=False) for _ in range(min(num_passes, 2))
         )
@@ -338,8 +334,8 @@ class Scale(nn.Module):
         self.output = conv3x3(c, 3)
 
     def begin(self, image: Tensor) -> list[Tensor]:
-        """The first pass' encoder: (B, 3, H, W) to the features of its levels, fine to coarse."""
-        # every map computed from this one keeps its memory format
+        """The first pass's encoder: (B, 3, H, W) to the features of its levels, fine to coarse."""
+        # all features keep the memory format of the image
         image = image.contiguous(memory_format=torch.channels_last)
         return self.passes[0].encode(self.embed(image))
 
@@ -348,8 +344,8 @@ class Scale(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """The rest of the passes, from the first one's levels and the finer scale's feedback.
 
-        Returns the features (B, C, H, W) and the feedback for the next coarser scale: one fused
-        latent for each pair of neighbouring passes.
+        Returns the features (B, C, H, W) and the feedback for the next coarser scale: a fused
+        latent for every two consecutive passes.
         """
         latents = []
         for i, (unet, fused) in enumerate(zip(self.passes, feedback, strict=True)):
@@ -374,26 +370,17 @@ class NeRDRain(DerainingNetwork):
     checkpointed_blocks = (MDTA, GDFN, CAB)
     released_window = 256
     implicit_outputs = ((3, 1), (5, 2))  # the guesses for 1/2 and 1/4
+    # Ten seconds of compilation instead of minutes, for most of the gain; OPTIM.CUDA_GRAPH removes
+    # the Python overhead of the rest.
+    compiled_blocks = (LayerNorm,)
 
     def __init__(self, config: NeRDRainConfig) -> None:
         super().__init__()
         self.config = config
-        block: BlockMaker = transformer_block
-        if config.block == "cnn":
-            self.activation = nn.PReLU()
-            block = cnn_blocks(self.activation)
+        self.activation = nn.PReLU() if config.block == "cnn" else None  # shared by all CABs
         # coarse to fine, at 1/4, 1/2 and 1 of the size
-        self.scales = module_list(Scale(config, num_passes, block) for num_passes in (1, 2, 3))
+        self.scales = module_list(Scale(config, n, self.activation) for n in (1, 2, 3))
         self.heads = nn.ModuleList(INR(config) for _ in range(2))
-
-    def compile_for_training(self) -> None:
-        """The layer norms alone: ten seconds instead of minutes, for most of the gain.
-
-        OPTIM.CUDA_GRAPH removes the Python overhead of the rest.
-        """
-        for module in self.modules():
-            if isinstance(module, LayerNorm):
-                module.is_compiled = True
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         images = self._pyramid(rainy)
@@ -405,11 +392,6 @@ class NeRDRain(DerainingNetwork):
         ]
         return (*reversed(restored), guesses[1], inputs[1] / 2, guesses[0], images[0])
 
-    def restore(self, rainy: Tensor) -> Tensor:
-        levels, _, _ = self._coarse_to_fine(self._pyramid(rainy))
-        features = self._fine_to_coarse(levels)
-        return self.scales[-1].output(features[-1]) + rainy
-
     @staticmethod
     def _pyramid(rainy: Tensor) -> list[Tensor]:
         """The image at 1/4, 1/2 (the even samples, "nearest") and 1 of its size."""
@@ -418,7 +400,7 @@ class NeRDRain(DerainingNetwork):
     def _coarse_to_fine(
         self, images: list[Tensor]
     ) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor]]:
-        """First-pass levels of the three scales, their inputs, the guesses of the two coarser."""
+        """First-pass levels and input of each scale, and the guesses of the coarser two."""
         levels: list[list[Tensor]] = []
         inputs: list[Tensor] = []
         guesses: list[Tensor] = []
@@ -430,9 +412,9 @@ class NeRDRain(DerainingNetwork):
         return levels, inputs, guesses
 
     def _fine_to_coarse(self, levels: list[list[Tensor]]) -> list[Tensor]:
-        """Features of the three scales, coarse to fine, from the levels of their first passes."""
+        """Features of the three scales from their first-pass levels; both coarse to fine."""
         decoded = []  # fine to coarse
-        feedback: Sequence[Tensor | float] = [0.0] * 3  # nothing is finer than the finest scale
+        feedback: Sequence[Tensor | float] = [0.0] * 3  # the finest scale gets none
         for scale, first_levels in zip(reversed(self.scales), reversed(levels), strict=True):
             x, feedback = scale.finish(first_levels, feedback)
             decoded.append(x)

@@ -1,8 +1,7 @@
 """Faster forms of NeRD-Rain's blocks: on CPUs, and compiled layer norms for training on GPUs.
 
-Each says which ``forward`` of ``nerd_rain.py`` it replaces. Proven block by block by
-tests/models/test_nerd_rain.py, and in the whole network, gradients included, by
-tests/models/test_networks.py.
+Proven in the whole network, gradients included, by tests/models/test_networks.py; the layer norms
+and the fusion by tests/models/test_nerd_rain.py.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ def _is_compiled(norm: LayerNorm, x: Tensor) -> bool:
 def normalise_compiled(norm: LayerNorm, x: Tensor) -> Tensor:
     """``LayerNorm.forward`` for training on GPUs: one kernel forward, one or two backward.
 
-    PyTorch's own assigns a block of threads to each pixel, most of which idle when channels are
-    few: a quarter of the time of a training step at a width of 16 (H200). Only the number of
-    channels, not the number of pixels, is compiled in.
+    PyTorch's own kernel uses a block of threads per pixel. With few channels most of them idle,
+    which costs a quarter of a training step's time at a width of 16 (H200). The compiled kernel is
+    specialised in the number of channels, not in that of pixels.
     """
     rows = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B, C, H, W) -> (B * H * W, C)
     torch._dynamo.mark_static(rows, 1)
@@ -54,10 +53,7 @@ def normalise_compiled(norm: LayerNorm, x: Tensor) -> Tensor:
 
 @fast_form(of=SplitProjection.forward, when=on_cpu)
 def project_part_by_part(projection: SplitProjection, x: Tensor) -> tuple[Tensor, ...]:
-    """``SplitProjection.forward`` with outputs that are dense in memory.
-
-    The plain form returns slices of one large map.
-    """
+    """``SplitProjection.forward`` with outputs that are dense in memory, not slices of one map."""
     weights = zip(
         projection.pixelwise.weight.chunk(projection.parts),
         projection.depthwise.weight.chunk(projection.parts),
@@ -70,14 +66,14 @@ def project_part_by_part(projection: SplitProjection, x: Tensor) -> tuple[Tensor
 
 
 def strips(x: Tensor) -> list[tuple[Tensor, slice]]:
-    """(B, C, H, W) as strips of rows, each with the slice of the rows that are its own.
+    """(B, C, H, W) as strips of rows, each with the slice of it that is left without its borders.
 
-    A strip has one row more at each inner border, so that a 3x3 convolution gives its own rows
-    the same values as in the whole image. On a CPU a strip's intermediate maps stay in the cache,
-    while those of a whole image (66 MB between the two halves of a GDFN, for 256 x 256 pixels)
-    take most of the time to allocate. With gradients, which keep every map anyway, the image is
-    one strip. A strip has 32 rows per thread, which the threads share: with two of them 512 x 512
-    pixels take 1.14 times as long in strips of 32 rows, and no less in strips of 128.
+    At each inner border a strip has one more row, so that a 3x3 convolution gives the rows of the
+    slice the same values as in the whole image. On a CPU a strip's intermediate maps stay in the
+    cache; allocating those of a whole image (66 MB between the two halves of a GDFN, for 256 x 256
+    pixels) takes most of the time. With gradients, which keep every map anyway, the whole image is
+    one strip. All threads share a strip, so it has 32 rows per thread: with two threads 512 x 512
+    pixels take 1.14 times as long in strips of 32 rows, and as long in strips of 128.
     """
     height = x.shape[2]
     if torch.is_grad_enabled():
@@ -105,10 +101,10 @@ def gdfn_by_strips(block: GDFN, x: Tensor) -> Tensor:
 def mdta_by_strips(block: MDTA, x: Tensor) -> Tensor:
     """``MDTA.forward`` strip by strip, with fewer passes over the pixels.
 
-    The products of q and k and their squared lengths are sums over the pixels, so they are added
-    up over the strips, and the small matrix of products is divided by the lengths instead of q
-    and k. Attention and the projection behind it are both matrices over the channels, so they
-    are multiplied with each other before they meet v.
+    The products of q and k and their squared lengths are sums over the pixels, so they are summed
+    over the strips. The small matrix of products is divided by the lengths, instead of q and k.
+    Attention and the projection after it are both matrices over the channels, so their product is
+    applied to v at once.
     """
     values, sums = [], []
     for strip, own in strips(x):
@@ -147,7 +143,7 @@ def _pixelwise_each(x: Tensor, weights: Tensor) -> Tensor:
 
 @fast_form(of=LatentFusion.forward, when=on_cpu)
 def fuse_even_pixels(fusion: LatentFusion, x: Tensor, y: Tensor) -> Tensor:
-    """``LatentFusion.forward`` with its gates at the pixels that it keeps: stride 2."""
+    """``LatentFusion.forward`` with gates of stride 2, at the pixels that it keeps."""
     energy = torch.sigmoid(fusion.query(x) * fusion.key(y))
     fused = []
     for gate, z in ((fusion.gate_x, x), (fusion.gate_y, y)):

@@ -1,4 +1,4 @@
-"""What every deraining network of this project offers, so that scripts need no cases."""
+"""The interface of all networks, so that no script has to know which one it runs."""
 
 from __future__ import annotations
 
@@ -16,50 +16,56 @@ class DerainingNetwork(nn.Module):
     """Base of all networks: a map from rainy images to clean ones.
 
     Inputs are (B, 3, H, W), RGB in [0, 1]. H and W must be multiples of ``size_multiple`` and at
-    least ``min_size``; padding an image to that is the caller's business
-    (``utils.inference.restorer``).
-    Outputs are not clipped.
+    least ``min_size``; callers pad other images (``utils.inference.restorer``). Outputs are not
+    clipped.
     """
 
     size_multiple: ClassVar[int] = 1
     min_size: ClassVar[int] = 1
-    # Tiles start at multiples of this: poolings then fall on the same pixels as in the whole image.
+    # Tiles start at multiples of this, so that poolings see the same pixels as in the whole image.
     tile_step: ClassVar[int] = 32
     # Side of the windows that the release cuts test images into; None: whole images.
     released_window: ClassVar[int | None] = None
     # Side of the tiles that restore best; None: the larger the better.
     best_tile: ClassVar[int | None] = None
-    # Outputs besides the restored images that LOSS.IMPLICIT compares with the clean image: place
-    # in what ``forward`` returns, and how often the clean image is halved.
+    # Outputs besides the restored images that LOSS.IMPLICIT compares with the clean image: the
+    # index in what ``forward`` returns, and how often the clean image is halved.
     implicit_outputs: ClassVar[tuple[tuple[int, int], ...]] = ()
 
-    # Classes of the blocks that OPTIM.GRADIENT_CHECKPOINTING computes twice to save memory.
+    # Blocks that OPTIM.GRADIENT_CHECKPOINTING computes twice to save memory.
     checkpointed_blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
+    # Blocks with an attribute ``is_compiled`` that OPTIM.COMPILE sets; empty: it compiles the whole
+    # network.
+    compiled_blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
 
-    # Which network of the registry this is: its name and the options given to ``build_model``.
+    # The network's name in the registry and the options that ``build_model`` was given.
     registry_name: str
     options: dict[str, Any]
-    # Facts that its weight file states, such as the epoch; empty for a new network.
+    # Facts from its weight file, such as the epoch; empty for a new network.
     info: dict[str, Any]
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        """All images that the training loss looks at, in the release's order.
+        """All images that the training loss compares, in the release's order, as a tuple.
 
-        The first is the restored image, (B, 3, H, W); a network with one output returns a tuple
-        of one. The result does not depend on train or eval mode except through normalisation.
+        The first is the restored image, (B, 3, H, W). Train and eval mode differ in normalisation
+        only.
         """
         raise NotImplementedError
 
     def compile_for_training(self) -> None:
-        """Compile what OPTIM.COMPILE is to speed up; by default the whole network."""
-        self.compile()
+        """What OPTIM.COMPILE does: see ``compiled_blocks``."""
+        if not self.compiled_blocks:
+            self.compile()
+        for module in self.modules():
+            if isinstance(module, self.compiled_blocks):
+                module.is_compiled = True  # type: ignore[assignment]
 
     def compile_restoring(self) -> None:
-        """Compile ``restore`` for this network from its next call on; needs a C++ compiler."""
+        """Compile ``restore`` at its next call; needs a C++ compiler."""
         self.restore = torch.compile(self.restore)  # type: ignore[method-assign]
 
     def restore(self, rainy: Tensor) -> Tensor:
-        """The restored image alone, (B, 3, H, W): ``forward(rainy)[0]`` without the other heads."""
+        """The restored image alone, (B, 3, H, W)."""
         return self.forward(rainy)[0]
 
     @classmethod
@@ -67,7 +73,7 @@ class DerainingNetwork(nn.Module):
         """The network of a Hugging Face repository ``user/name`` or a folder, in eval mode.
 
         ``options`` are those of ``huggingface_hub.hf_hub_download``: revision, token, cache_dir,
-        local_files_only, force_download. Raises UserError where it cannot be had or is not a
+        local_files_only, force_download. Raises UserError if it cannot be loaded or is not a
         network of this class.
         """
         from models.hub import load_pretrained
@@ -84,7 +90,7 @@ class DerainingNetwork(nn.Module):
         """Upload to ``user/name`` on the Hugging Face Hub; returns the URL of the commit.
 
         ``options`` are those of huggingface_hub's ``ModelHubMixin.push_to_hub``: private, token,
-        branch, commit_message. Raises UserError where the Hub refuses or cannot be reached.
+        branch, commit_message. Raises UserError if the Hub refuses or cannot be reached.
         """
         from models.hub import push_to_hub
 

@@ -1,4 +1,4 @@
-"""The networks by name. A new one is a file beside this and two lines here."""
+"""The networks by name. A new one takes a file in this folder and two lines here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.network import DerainingNetwork
 from utils.errors import UserError
 from utils.wording import did_you_mean
 
-# Widths and counts above this are mistakes that would take hours and all memory to build.
+# A larger width or count is a mistake: the network would take hours and all memory to build.
 LARGEST_OPTION = 4096
 
 # name -> (class, configuration)
@@ -20,15 +20,15 @@ NETWORKS: dict[str, tuple[type[DerainingNetwork], Any]] = {}
 
 
 def register(network_class: type[DerainingNetwork], variants: Mapping[str, Any]) -> None:
-    """Make a network known under the names of its variants.
+    """Register a network under the names of its variants.
 
-    Raises ValueError, and registers none, where another network has one of the names.
+    Raises ValueError, and registers none, if another network has one of the names.
     """
     for name in variants:
         if name in NETWORKS:
             raise ValueError(
                 f"{name!r} is the name of two networks, {NETWORKS[name][0].__name__} and "
-                f"{network_class.__name__}; rename it in the VARIANTS of one of them."
+                f"{network_class.__name__}; rename one of them in its VARIANTS."
             )
     NETWORKS.update({name: (network_class, config) for name, config in variants.items()})
 
@@ -40,10 +40,10 @@ register(mspfn.MSPFN, mspfn.VARIANTS)
 
 
 def build_model(name: str, options: Mapping[str, Any] | None = None) -> DerainingNetwork:
-    """A freshly initialised network.
+    """A newly initialised network.
 
-    ``options`` overrides fields of the variant's configuration, for example ``{"width": 32}``.
-    Raises UserError for an unknown name, field or impossible value.
+    ``options`` override fields of the variant's configuration, for example ``{"width": 32}``.
+    Raises UserError for an unknown name, an unknown field or an impossible value.
     """
     if name not in NETWORKS:
         raise UserError(
@@ -72,14 +72,14 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> Derainin
                 )
     try:
         network = network_class(dataclasses.replace(config, **options))
-    except ValueError as error:  # a configuration refuses its values in one sentence
+    except ValueError as error:  # from the configuration, in one sentence
         raise UserError(str(error)) from error
     network.registry_name, network.options, network.info = name, options, {}
     return network
 
 
 def parse_options(settings: Iterable[str]) -> dict[str, Any]:
-    """Options of a command line, such as ``width=16 num_blocks=1,1,2``, for ``build_model``.
+    """The options of a command line, such as ``width=16 num_blocks=1,1,2``, for ``build_model``.
 
     Several numbers are a tuple, with or without brackets. Raises UserError for anything that is not
     KEY=VALUE and for a key that occurs twice.

@@ -1,7 +1,7 @@
-"""Weights from files: this project's own, and the authors' own, in whatever form they have.
+"""Weights from files: those of this project and, in any form, those of the networks' authors.
 
-This is the only place where networks meet a disk. ``reader.py`` and ``tensorflow.py`` read files,
-``NAME.py`` maps the names of one network.
+All reading of weights is in this package. ``reader.py`` and ``tensorflow.py`` read files;
+``NAME.py`` maps the authors' names of one network.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from utils.checkpoints import ForeignFileError, read_weights, save_torch_file
 from utils.errors import UserError
 from utils.files import atomic_write
 
-# The network that ships with the project.
+# The weights that ship with the project.
 SHIPPED_WEIGHTS = Path(__file__).parents[2] / "weights" / "petrichor.safetensors"
 
-# Networks whose authors publish weights, each with the form of their files.
+# The networks whose authors publish weights, and the form of their files.
 FORMS: dict[type[DerainingNetwork], PublishedForm[Any]] = {
     DMSR: DMSRForm(),
     NeRDRain: NeRDRainForm(),
@@ -48,28 +48,29 @@ FORMS: dict[type[DerainingNetwork], PublishedForm[Any]] = {
 
 
 def published_form(network: DerainingNetwork) -> PublishedForm[Any]:
-    """The form of the authors' files; the network's own names where nobody published others."""
+    """The form of the authors' files; by default the network's own names."""
     return FORMS.get(type(network), PublishedForm())
 
 
 def to_published(network: DerainingNetwork) -> dict[str, Tensor]:
-    """The weights by the names and in the layouts of the authors' checkpoint."""
+    """The weights in the authors' names and layouts."""
     return published_form(network).to_published(network)
 
 
 def from_published(network: DerainingNetwork, published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of ``network`` from all the entries that ``to_published`` gives."""
+    """The inverse of ``to_published``: a state dict of ``network`` from all entries of theirs."""
     return published_form(network).from_published(network, published)
 
 
 def load_weights(path: str | Path) -> DerainingNetwork:
-    """The network that a file of this project holds, with its weights, in eval mode on the CPU.
+    """The network in a file of this project, with its weights, in eval mode on the CPU.
 
-    Takes ``.safetensors`` weights and training checkpoints (their EMA where they have one), and
-    ``hf:user/name[@revision]`` for those of a Hugging Face repository.
+    Takes ``.safetensors`` weights, training checkpoints (the averaged weights if there are any) and
+    ``hf:user/name[@revision]`` for a Hugging Face repository. Raises UserError if it cannot be read
+    or does not fit the network that it names.
     """
     weights = read_weights(local_weights(path))
-    # On the meta device first: a file may name a network that would not fit into memory.
+    # First on the meta device, since a file may name a network that does not fit into memory.
     with torch.device("meta"):
         expected = build_model(weights.model, weights.options).state_dict()
     _check_entries(str(path), expected, weights.state)
@@ -86,12 +87,12 @@ def load_initial(
     is_partial: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Start a network from the weights of a file: this project's, or the official ones of ``name``.
+    """Load initial weights for training from a file of this project or of the authors of ``name``.
 
-    ``network`` was built with ``options``, and an authors' file is read with the same. Raises
-    UserError where the weights do not fit. With ``is_partial`` those that fit are taken, also from
-    an authors' file of the released shape, and the result says which entries of the network were
-    not found; it is empty if all were.
+    ``network`` was built with ``options``, and an authors' file is read with them too. Raises
+    UserError if the weights do not fit. With ``is_partial`` those that fit are loaded, also from
+    an authors' file without those options, and a sentence on the entries that are missing is
+    returned. The result is empty if none is.
     """
     path = local_weights(path)
     try:
@@ -134,9 +135,8 @@ def load_published(
     """The network ``name`` with the weights of its authors' checkpoint, in eval mode on the CPU.
 
     ``path`` is a PyTorch or safetensors file or, for MSPFN, a TensorFlow checkpoint's prefix
-    (``.../epoch44``). ``options`` are those of ``build_model``. ``notify`` gets a sentence where
-    something in the file was left out or chosen. Raises UserError where names or shapes do not fit,
-    listing all of them.
+    (``.../epoch44``). ``options`` are those of ``build_model``. ``notify`` gets a sentence if
+    something in the file was left out or chosen. Raises UserError if names or shapes do not fit.
     """
     network = build_model(name, options)
     published = read_published(network, Path(path), notify)
@@ -150,7 +150,7 @@ def load_published(
 def read_published(
     network: DerainingNetwork, path: Path, notify: Callable[[str], None] = print
 ) -> dict[str, Tensor]:
-    """The entries of an authors' checkpoint, by the names that ``to_published`` uses."""
+    """The entries of an authors' checkpoint under the names that ``to_published`` uses."""
     form = published_form(network)
     if is_tensorflow_checkpoint(path):
         entries = read_tensorflow_checkpoint(path)
@@ -163,7 +163,7 @@ def read_published(
 
 
 def write_published(network: DerainingNetwork, path: Path) -> None:
-    """Write a network's weights as its authors' code reads them.
+    """Write a network's weights in the form that its authors' code reads.
 
     ``path`` is a file or, for a network published in TensorFlow, a checkpoint's prefix.
     """
@@ -178,7 +178,7 @@ def write_published(network: DerainingNetwork, path: Path) -> None:
 
 
 def _check_entries(what: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Refuse weights that do not fit the network, name by name."""
+    """Raise UserError if weights do not fit the network, with the first names of each kind."""
     problems = []
     for title, names in (
         ("missing", [name for name in expected if name not in given]),

@@ -10,7 +10,7 @@ from models.published.form import PublishedForm
 
 
 class DCSFNForm(PublishedForm[DCSFN]):
-    """The release is BGR; each of a cell's convolutions stands alone there."""
+    """The release is BGR and has separate convolutions for the gates of a cell."""
 
     key = "net"
 
@@ -20,8 +20,8 @@ class DCSFNForm(PublishedForm[DCSFN]):
         for ours, theirs in published_names(network.config).items():
             parts = _swap_rgb(ours, state[ours]).chunk(len(theirs))
             published.update(zip(theirs, parts, strict=True))
-        # Stored by the release and never used: two fusions left from another design, and what
-        # a pass's first cell would do with a state.
+        # Stored by the release but never used: two fusions, and the convolutions of a pass's first
+        # cell that would apply to a state or reset it.
         unused = {f"fusion_{i}_2_2.0": f"fusion_{i}_2_1.0" for i in (1, 2)}
         for cell in ("rec1_4", "rec2_1"):
             for gate in ("xr", "hz", "hr", "hn"):
@@ -38,7 +38,7 @@ class DCSFNForm(PublishedForm[DCSFN]):
         }
 
     def name_in_file(self, network: DCSFN, name: str) -> str:
-        return f"module.{name}"  # the authors train in parallel
+        return f"module.{name}"  # the prefix of parallel training
 
 
 def _swap_rgb(name: str, value: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def _swap_rgb(name: str, value: Tensor) -> Tensor:
 
 
 def published_names(config: DCSFNConfig) -> dict[str, list[str]]:
-    """Our names of parameters to the release's: the parts that stacked along dim 0 give ours."""
+    """Our names of parameters to the release's: the parts that give ours, stacked along dim 0."""
     names: dict[str, list[str]] = {}
 
     def add(ours: str, *theirs: str) -> None:

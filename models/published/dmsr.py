@@ -10,7 +10,7 @@ from models.published.form import PublishedForm
 
 
 class DMSRForm(PublishedForm[DMSR]):
-    """Entries without effect are filled with zeros: ``FDSM.conv_mid``, two biases (``SCM``)."""
+    """Entries without effect are zeros: ``FDSM.conv_mid`` and a bias in each ``SCM``."""
 
     key = "state_dict"
 
@@ -25,7 +25,7 @@ class DMSRForm(PublishedForm[DMSR]):
                 published[conv_mid.replace("bias", "weight")] = half.new_zeros(
                     len(half), 2 * len(half), 1, 1
                 )
-        for embed in ("SCM2", "SCM1"):  # the bias that the instance norm cancels
+        for embed in ("SCM2", "SCM1"):  # the instance norm cancels this bias
             weight = published[f"{embed}.main.3.main.0.weight"]
             published[f"{embed}.main.3.main.0.bias"] = weight.new_zeros(len(weight))
         return published

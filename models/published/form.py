@@ -1,4 +1,4 @@
-"""What the authors' file of a network looks like: names, layouts, colour order, wrapping."""
+"""The form of the authors' weights of a network: names, layouts, channel order, key in the file."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ Network = TypeVar("Network", bound=DerainingNetwork)
 class PublishedForm(Generic[Network]):
     """The form in which the authors of a network store its weights.
 
-    This default, the network's own names in a plain state dict, is that of networks without a
-    release elsewhere.
+    This default is for networks without a release elsewhere: a plain state dict of our own names.
     """
 
     # Key that holds the weights in a PyTorch file; None: the file is the state dict itself.
     key: ClassVar[str | None] = None
-    # Whether the authors publish TensorFlow 1 checkpoints instead.
+    # Whether the authors publish TensorFlow 1 checkpoints.
     is_tensorflow: ClassVar[bool] = False
 
     def to_published(self, network: Network) -> dict[str, Tensor]:
-        """The weights as the authors' own checkpoint holds them: every name, the unused ones too.
+        """All entries of the authors' checkpoint; those that the release never uses are zeros.
 
-        For a network on the meta device these are the expected names and shapes. Entries that the
-        release stores and never uses are filled with zeros.
+        For a network on the meta device these are the expected names and shapes.
         """
         return dict(network.state_dict())
 
@@ -36,9 +34,9 @@ class PublishedForm(Generic[Network]):
         return dict(published)
 
     def name_in_file(self, network: Network, name: str) -> str:
-        """What the authors' file calls an entry of ``to_published``."""
+        """The name that an entry of ``to_published`` has in the authors' file."""
         return name
 
     def name_from_file(self, name: str) -> str:
-        """The inverse, for a name that ``models.published.reader`` has cleaned."""
+        """The inverse, for a name without the prefixes that ``reader.py`` removes."""
         return name

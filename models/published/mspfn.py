@@ -9,9 +9,9 @@ from models.published.form import PublishedForm
 
 
 class MSPFNForm(PublishedForm[MSPFN]):
-    """Names are those that all graphs agree on.
+    """Names are those of the training graph without its root.
 
-    Layouts are TensorFlow's: kernels (kh, kw, in, out), transposed ones (kh, kw, out, in); images
+    Layouts are TensorFlow's: kernels (kh, kw, in, out), transposed ones (kh, kw, out, in). Images
     are BGR. The LSTMs' recurrent kernels and forget gates are zeros.
     """
 
@@ -26,8 +26,8 @@ class MSPFNForm(PublishedForm[MSPFN]):
         names = published_names(network.config)
         return {ours: _from_tensorflow(theirs, published[theirs]) for ours, theirs in names.items()}
 
-    # Test graphs live under ``generator/``, training graphs under ``model/``; the test graph of
-    # MSPFN-N1 calls the units BCM where all others say URAB.
+    # The root of test graphs is ``generator/``, that of training graphs ``model/``. MSPFN-N1's test
+    # graph says BCM where all others say URAB.
 
     def name_in_file(self, network: MSPFN, name: str) -> str:
         """The name in a test graph."""
@@ -35,17 +35,17 @@ class MSPFNForm(PublishedForm[MSPFN]):
         return f"generator/{name.replace('URAB', 'BCM') if is_n1 else name}"
 
     def name_from_file(self, name: str) -> str:
-        """The name without its root; a name under neither root is not a weight and stays."""
+        """The name without its root; a name under another root stays and is then refused."""
         root, _, variable = name.partition("/")
         return variable.replace("BCM", "URAB") if root in ("generator", "model") else name
 
 
 def published_names(config: MSPFNConfig) -> dict[str, str]:
-    """Our parameters' names to the release's, without the root of a graph."""
+    """Our names of parameters to the release's, without the root of the graph."""
     names = {"rm.head.weight": "rnn7/weight"}
 
     def add_conv(ours: str, theirs: str) -> None:
-        """A block of a convolution without bias and a PReLU."""
+        """A convolution without bias, and its PReLU."""
         names[f"{ours}.conv.weight"] = f"{theirs}/weight"
         names[f"{ours}.prelu.weight"] = f"{theirs}/alpha"
 
@@ -88,12 +88,12 @@ def published_names(config: MSPFNConfig) -> dict[str, str]:
     return names
 
 
-# Places of our gates i, j, o among the LSTM's four, i, j, f, o.
+# Indices of our gates i, j, o among the release's i, j, f, o.
 _USED_GATES = [0, 1, 3]
 
 
 def _to_tensorflow(name: str, value: Tensor) -> Tensor:
-    """Our value of the published variable ``name`` in the release's layout."""
+    """Our parameter in the layout of the published variable ``name``."""
     if name.endswith("LSTM_conv/biases"):
         gates = value.new_zeros(4, len(value) // 3)
         gates[_USED_GATES] = value.unflatten(0, (3, -1))
@@ -128,7 +128,7 @@ def _from_tensorflow(name: str, value: Tensor) -> Tensor:
 
 
 def _flip_colours(name: str, kernel: Tensor) -> Tensor:
-    """RGB to BGR or back in a transposed kernel (kh, kw, out, in) that meets an image."""
+    """RGB to BGR or back in the kernels (kh, kw, out, in) whose inputs or outputs are images."""
     if name in ("rnn1/weight", "rnn2/weight", "rnn4/weight"):
         return kernel.flip(3)
     if name == "rnn7/weight":

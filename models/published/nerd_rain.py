@@ -13,7 +13,7 @@ from utils.errors import UserError
 
 
 class NeRDRainForm(PublishedForm[NeRDRain]):
-    """An INR is a chain of linear layers there, and the third pass has a merge that is not used."""
+    """The release's INRs have linear layers, its third pass a merge that is never used."""
 
     key = "state_dict"
 
@@ -24,17 +24,17 @@ class NeRDRainForm(PublishedForm[NeRDRain]):
             value = state[ours]
             if ours.endswith("neighbours.weight"):
                 # (hidden, C, 3, 3) -> (hidden, 9C), then the columns of the relative coordinates,
-                # which are always multiplied by 0, then those of the cell
+                # whose inputs are always 0, then those of the cell
                 coordinates = value.new_zeros(len(value), 18)
                 cell = state[ours.replace("neighbours.weight", "cell")]
                 value = torch.cat([value.flatten(1), coordinates, cell], dim=1)
             elif theirs.startswith("INR") and value.ndim == 4:
-                value = value.flatten(1)  # a 1x1 convolution of ours, a linear layer of theirs
+                value = value.flatten(1)  # a linear layer in the release
             published[theirs] = value
-        if network.config.block == "cnn":  # one tensor under the names of all blocks
+        if network.config.block == "cnn":  # the same tensor under the name of every CAB
             slope = state[SLOPE]
             published |= dict.fromkeys(slope_names(network.config), slope)
-        # the weights that the quirk of ``Scale.fine_merges`` leaves unused
+        # unused because of the quirk in ``Scale.fine_merges``
         used = published["reduce_chan_level1_max2.weight"]
         published["reduce_chan_level1_max3.weight"] = torch.zeros_like(used)
         return published
@@ -59,7 +59,7 @@ class NeRDRainForm(PublishedForm[NeRDRain]):
         return state
 
 
-# The one PReLU of all CABs; the release stores it under the name of each.
+# The PReLU that all CABs share; the release stores it under the name of each.
 SLOPE = "activation.weight"
 
 
@@ -73,8 +73,8 @@ def slope_names(config: NeRDRainConfig) -> list[str]:
 def published_names(config: NeRDRainConfig) -> dict[str, str]:
     """Our names of parameters to the release's.
 
-    The INRs' ``cell`` is missing: it is two columns of the release's ``layers.0.weight``; so is
-    ``SLOPE``, which has many names.
+    Two entries are missing: the INRs' ``cell``, which is two columns of the release's
+    ``layers.0.weight``, and ``SLOPE``, which has many names.
     """
     names: dict[str, str] = {}
 
@@ -110,7 +110,7 @@ def published_names(config: NeRDRainConfig) -> dict[str, str]:
             add(f"{cab}.excite", f"{their_cab}.CA.conv_du.2")
 
     def add_unet(ours: str, scale: str, number: str, later: str) -> None:
-        """``number`` counts the U-Nets of a scale that has several, ``later`` all but the first."""
+        """The release numbers the U-Nets of a scale if it has several, some layers from 2 on."""
         fine, middle, coarse = config.num_blocks
         add_blocks(f"{ours}.encoder.0", f"encoder_level1_{scale}{number}", fine)
         add(f"{ours}.down.0.0", f"down1_2_{scale}{later}.body.0")
@@ -141,7 +141,7 @@ def published_names(config: NeRDRainConfig) -> dict[str, str]:
         for p in range(num_passes):
             number, later = str(p + 1) if num_passes > 1 else "", str(p + 1) if p else ""
             add_unet(f"scales.{i}.passes.{p}", scale, number, later)
-            if p < 2:  # the third pass' own weights are never used
+            if p < 2:  # the weights of the third pass are never used
                 add(f"scales.{i}.fine_merges.{p}", f"reduce_chan_level1_{scale}{number}")
     for ours, context, fusion in (
         ("scales.1.{}.0", "output_mid_context", "BF3"),

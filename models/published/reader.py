@@ -1,6 +1,6 @@
-"""One reader for weights of others: any file that PyTorch or safetensors wrote, to a state dict.
+"""The reader of other projects' weights: any file of PyTorch or safetensors to a state dict.
 
-Nothing in a file is executed: pickles are limited to tensors, plain values and NumPy's scalars, and
+Nothing in a file is executed: pickles may hold tensors, plain values and NumPy's scalars only, and
 TorchScript archives, which are programs, are refused.
 """
 
@@ -17,12 +17,12 @@ from utils.checkpoints import read_safetensors, read_torch_file
 from utils.errors import UserError
 from utils.wording import plural
 
-# Keys that wrap a state dict, the preferred ones first: averaged weights before those in training.
+# Keys that may hold a state dict, preferred ones first: averaged weights before those in training.
 WRAPPERS = (
     *("params_ema", "ema_state_dict", "params", "state_dict", "model_state_dict"),
     *("model", "net", "net_g", "network", "generator", "weights"),
 )
-# Counters that the package thop leaves in a network that it has profiled.
+# Counters that the package thop adds to a network when it profiles it.
 _THOP = ("total_ops", "total_params")
 
 
@@ -30,8 +30,7 @@ _THOP = ("total_ops", "total_params")
 class StateDict:
     """Named tensors on the CPU.
 
-    ``note`` says in words what of the file was chosen, left out or renamed; it is empty where the
-    file holds these weights and nothing else.
+    ``note`` is a sentence on what was chosen, left out or renamed in the file, or empty.
     """
 
     entries: dict[str, Tensor]
@@ -39,12 +38,12 @@ class StateDict:
 
 
 def read_state_dict(path: Path, key: str | None = None) -> StateDict:
-    """The weights in a .safetensors file or in one of ``torch.save`` under whatever suffix.
+    """The weights in a .safetensors file, or in a file of ``torch.save`` with any suffix.
 
-    They are found at the top level, under ``key`` or under one of ``WRAPPERS``. The prefixes
+    They may be at the top level, under ``key`` or under one of ``WRAPPERS``. The prefixes
     ``module.`` of parallel training and ``_orig_mod.`` of torch.compile and the counters of thop
     are removed. Raises UserError for a missing or damaged file, for a TorchScript archive or
-    anything else that would execute code, and where no named tensors are found.
+    anything else that would execute code, and if no named tensors are found.
     """
     if path.suffix.lower() == ".safetensors":
         return _cleaned(path, read_safetensors(path)[1], [])
@@ -65,7 +64,7 @@ def read_state_dict(path: Path, key: str | None = None) -> StateDict:
 def _unwrapped(
     content: Any, wrappers: tuple[str, ...], keys: list[str]
 ) -> tuple[dict[str, Tensor], list[str], list[str]] | None:
-    """Named tensors, the keys that led to them, and further wrappers that lay beside them."""
+    """Named tensors, the keys that lead to them, and the wrappers beside those keys."""
     if not isinstance(content, Mapping):
         return None
     if content and all(
@@ -82,7 +81,7 @@ def _unwrapped(
 
 
 def _cleaned(path: Path, entries: dict[str, Tensor], notes: list[str]) -> StateDict:
-    """Without what profiling, compiling and parallel training add to names."""
+    """The entries without what profiling, compiling and parallel training add to names."""
     counters = [name for name in entries if name.rsplit(".", 1)[-1] in _THOP]
     if counters:
         notes.append(f"{plural(len(counters), 'counter')} of thop left out")

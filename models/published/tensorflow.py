@@ -1,6 +1,6 @@
 """Reading and writing TensorFlow 1 checkpoints, which MSPFN's authors publish.
 
-They need the package tensorflow-cpu; nothing else in the project imports it.
+Only this file needs the package tensorflow-cpu.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch import Tensor
 
 from utils.errors import UserError
 
-# Last parts of the names that training adds beside the weights: Adam's two moments of each
-# variable, its powers, the step. A second optimiser gets the same names with a number.
+# Last parts of the names of a training's state: Adam's two moments of each variable, the powers of
+# its betas, the step. A second optimiser has the same names with a number.
 _TRAINING_STATE = ("Adam", "beta1_power", "beta2_power", "global_step")
 
 
 def is_tensorflow_checkpoint(prefix: Path) -> bool:
-    """Whether ``prefix`` names a checkpoint: the files ``prefix.index`` and ``prefix.data-*``."""
+    """Whether ``prefix`` names a checkpoint, the files ``prefix.index`` and ``prefix.data-*``."""
     return _index_file(prefix).is_file()
 
 
 def read_tensorflow_checkpoint(prefix: Path) -> dict[str, Tensor]:
-    """The variables by their full names, such as ``generator/rnn1/weight``, in their own layout.
+    """The variables by their full names, such as ``generator/rnn1/weight``, in TensorFlow's layout.
 
     ``prefix`` is the common part of the files' names (``epoch44`` of ``epoch44.index``). The
     optimiser's state and the step are left out. Raises UserError for a missing or damaged
-    checkpoint, for values that are not numbers, and where tensorflow-cpu is not installed.
+    checkpoint, for values that are not numbers, and if tensorflow-cpu is not installed.
     """
     if not is_tensorflow_checkpoint(prefix):
         raise UserError(
@@ -69,13 +69,13 @@ def write_tensorflow_checkpoint(prefix: Path, variables: Mapping[str, Tensor]) -
             reason = error.stderr.strip().splitlines()[-1:]
             raise UserError(f"TensorFlow cannot write {prefix}: {' '.join(reason)}") from error
         written.unlink()
-        # The index makes it a checkpoint, so it comes last.
+        # The index, which makes it a checkpoint, is moved last.
         for file in sorted(Path(folder).iterdir()):
             file.replace(prefix.parent / file.name)
 
 
-# Programs for a process of their own: TensorFlow and PyTorch with CUDA each bring an LLVM, and
-# two of them in one process crash it.
+# Programs for a process without PyTorch: its CUDA build and TensorFlow each bring an LLVM, and two
+# of them crash a process.
 _READ = """
 import sys
 import numpy, tensorflow
@@ -98,11 +98,11 @@ tensorflow.raw_ops.SaveV2(
 
 
 def _run_tensorflow(program: str, prefix: Path, variables: Path) -> None:
-    """One of the programs above. Raises CalledProcessError where it fails."""
+    """Run one of the programs above. Raises CalledProcessError if it fails."""
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            "TensorFlow checkpoints, as MSPFN's authors publish them, need a package of their "
-            "own: pip install tensorflow-cpu"
+            "TensorFlow checkpoints, which MSPFN's authors publish, need another package: "
+            "pip install tensorflow-cpu"
         )
     subprocess.run(
         [sys.executable, "-c", program, str(prefix.resolve()), str(variables.resolve())],
