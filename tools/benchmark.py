@@ -1,12 +1,12 @@
-"""Measure speed, memory and size here: python tools/benchmark.py WHAT [--help].
+"""Measure speed, memory and size on this machine: python tools/benchmark.py WHAT [--help].
 
     python tools/benchmark.py networks --threads 1       restoring: parameters, time, memory
     python tools/benchmark.py training --patch 64 --batch 2       steps as train.py takes them
     python tools/benchmark.py options --weights W --input FOLDER --target FOLDER
-    python tools/benchmark.py cuda --output report.md    all there is to know of a GPU
+    python tools/benchmark.py cuda --output report.md    everything about a GPU
 
-Times are the least of several runs, because other work on a machine only ever adds; on one thread
-of a CPU they are processor time, which does not count waiting for a core.
+Times are the shortest of several runs, because other work on the machine only ever adds time. On
+one CPU thread they are processor time, which does not count waiting for a core.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         module.add_arguments(subparser)
         subparser.add_argument(
-            "--output", type=Path, metavar="FILE", help="write the tables to a file as well"
+            "--output", type=Path, metavar="FILE", help="also write the tables to a file"
         )
     args = parser.parse_args(arguments)
     text = SUBCOMMANDS[args.what].run(args)

@@ -17,19 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-import torch
-from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from configs import load_config
-from models import build_model
-from tools.benchmarks.networks import count_macs
+from tools.benchmarks.networks import network_size
 from utils.errors import UserError, run_main
 from utils.files import atomic_write
 from utils.markdown import markdown_table
 from utils.training.logs import read_log
-from utils.training.plan import RunPlan, Stage
+from utils.training.plan import RunPlan
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -105,25 +102,19 @@ def read_run(folder: Path) -> RunCurve:
     if not points:
         raise UserError(f"{log} has no validation yet.")
 
-    parameters, macs = _size(cfg, plan.stage(1))
+    patch = plan.stage(1).patch
+    parameters, macs = network_size(cfg.MODEL.NAME, cfg.MODEL.OPTIONS, (patch, patch))
+    macs_per_pixel = macs / patch**2
     return RunCurve(
         name=folder.resolve().name,
         network=" ".join([cfg.MODEL.NAME, *(f"{k}={v}" for k, v in cfg.MODEL.OPTIONS.items())]),
         parameters=parameters,
-        macs_per_pixel=macs,
+        macs_per_pixel=macs_per_pixel,
         hours=seconds / 3600,
         patches=patches,
-        gmacs_per_second=3 * macs * pixels / seconds / 1e9,
+        gmacs_per_second=3 * macs_per_pixel * pixels / seconds / 1e9,
         points=points,
     )
-
-
-def _size(cfg: CfgNode, stage: Stage) -> tuple[int, float]:
-    """Parameters and multiply-accumulates per pixel of a run's network on its patches."""
-    with torch.device("meta"):
-        network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS).eval()
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return parameters, count_macs(network, (stage.patch, stage.patch)) / stage.patch**2
 
 
 def draw(curves: Sequence[RunCurve], output: Path) -> None:

@@ -1,9 +1,10 @@
-% The protocols rain13k and did, written from the papers' descriptions, to race evaluate.py against.
+% The protocols rain13k and did, written from the papers' descriptions: tools/benchmark.py scores
+% races evaluate.py against this script.
 %
 %   octave-cli score_pairs.m FOLDER PROTOCOL NUMBER
 %
-% scores FOLDER/r/0.png ... against FOLDER/t/0.png ... and prints processor seconds per pair, mean PSNR
-% and mean SSIM. The time includes reading the files. Needs octave and octave-image.
+% scores FOLDER/input/1.png to NUMBER.png against those of FOLDER/target and prints processor seconds,
+% mean PSNR and mean SSIM. The time includes reading the files. Needs octave and octave-image.
 
 1;  % a script, not a function file
 
@@ -52,9 +53,9 @@ number = str2double (arguments{3});
 scores = zeros (number, 2);
 start = cputime ();
 for i = 1:number
-  name = sprintf ("%d.png", i - 1);
-  restored = imread (fullfile (folder, "r", name));
-  clean = imread (fullfile (folder, "t", name));
+  name = sprintf ("%d.png", i);
+  restored = imread (fullfile (folder, "input", name));
+  clean = imread (fullfile (folder, "target", name));
   [scores(i, 1), scores(i, 2)] = scorer (restored, clean);
 end
-printf ("%.9g %.12g %.12g\n", (cputime () - start) / number, mean (scores, 1));
+printf ("%.9g %.12g %.12g\n", cputime () - start, mean (scores, 1));

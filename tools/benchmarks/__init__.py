@@ -1,4 +1,4 @@
-"""What ``tools/benchmark.py`` measures: one module for each of its subcommands.
+"""What ``tools/benchmark.py`` measures: one module for each subcommand.
 
-Each offers ``add_arguments(parser)`` and ``run(args)``, which prints its tables and returns them.
+Each has ``add_arguments(parser)`` and ``run(args)``, which returns its tables as text.
 """

@@ -1,9 +1,9 @@
-"""All there is to know of a GPU: the tests marked gpu, then every network in every mode.
+"""Everything about a GPU: the tests marked gpu, then every network in every mode.
 
     python tools/benchmark.py cuda --output report.md
 
-The tables are those of ``networks`` and ``training``, the latter with each recipe's own patches and
-batch, with the largest operators of a step.
+The tables are those of ``networks`` and ``training``; the latter uses each recipe's own patches and
+batch, and lists the most expensive operators of a step.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
 
 from tools.benchmarks import networks, training
 from utils.errors import UserError
@@ -27,8 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-    import torch
-
     if not torch.cuda.is_available():
         raise UserError("PyTorch finds no CUDA device here.")
     parts = [] if args.without_tests else [run_tests()]
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> str:
 
 
 def run_tests() -> str:
-    """The last line of pytest, and each failed test; all lines go to stderr as they come."""
+    """The failed tests and the last line of pytest; all lines go to stderr as they come."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=short"]
     lines = []
     with subprocess.Popen(

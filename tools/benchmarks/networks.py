@@ -1,33 +1,32 @@
-"""Size, arithmetic, speed and memory of restoring one image with each network.
+"""Parameters, arithmetic, speed and memory of restoring one image with each network.
 
     python tools/benchmark.py networks --threads 1 --modes float32 bf16
     python tools/benchmark.py networks --networks runs/mine/best.safetensors configs/mine.yml dmsr
     python tools/benchmark.py networks --networks nerd_rain --options width=16 --size 512 512
     python tools/benchmark.py networks --facts facts.csv       (for evaluate.py --facts)
 
-release: trained values in the authors' checkpoint and multiply-accumulates (MACs) of their graph.
-here: the same in this code, where what has no effect does not exist and some arithmetic is done on
-    fewer pixels. MACs are those of convolutions and matrix products.
+release: trainable parameters of the authors' checkpoint and multiply-accumulates (MACs) of their
+    graph.
+here: the same for this code, which leaves out what has no effect and computes some of it on fewer
+    pixels. MACs are those of convolutions and matrix products.
 units: time as a multiple of a fixed convolution (64 to 64 channels, 3x3, 256 x 256 pixels, float32,
-    the same number of threads), measured in the same process just after.
+    the same number of threads), measured right after it in the same process.
 ratio: the release's units over these, on a machine of the kind on which the releases were measured
     (tools/benchmarks/releases.py). On CUDA, the time of the plain float32 row over this one's.
-peak: the share of the fastest matrix product that PyTorch has here in that precision.
+peak: the speed as a share of the fastest matrix product that PyTorch has here in that precision.
 memory: what a fresh process needs for the weights and one image.
-agrees: PSNR between the result and that in float32; the weights of a name are random.
+agrees: PSNR between the result and that in float32; networks given by name have random weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import hashlib
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from configs import load_config
 from models import NETWORKS, SHIPPED_WEIGHTS, build_model, load_weights
 from models.network import DerainingNetwork
 from models.registry import parse_options
+from tools.benchmarks import timing
 from tools.benchmarks.releases import (
     RELEASE_SIZE,
     RELEASES,
@@ -47,16 +47,7 @@ from tools.benchmarks.releases import (
     fitting_reference,
     machine_kind,
 )
-from tools.benchmarks.timing import (
-    Timing,
-    add_machine_options,
-    checked_mode,
-    in_fresh_process,
-    least_seconds,
-    machine_text,
-    noise_note,
-    seconds_text,
-)
+from tools.benchmarks.timing import Timing, in_fresh_process, least_seconds
 from utils.checkpoints import read_weights
 from utils.devices import PRECISIONS, peak_memory
 from utils.errors import UserError
@@ -65,13 +56,12 @@ from utils.inference.memory import keep_freed_memory
 from utils.inference.tiling import legal_size
 from utils.markdown import markdown_table
 
-# A precision, then what is on besides it: tf32, channels_last (of the weights too), compile.
 EXTRAS = ("tf32", "channels_last", "compile")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to be measured: how it is called, built and, where there is a file, loaded."""
+    """A network to be measured: its name in tables, how it is built, and its file of weights."""
 
     label: str
     name: str
@@ -79,15 +69,15 @@ class Subject:
     weights: Path | None = None
 
     def build(self) -> DerainingNetwork:
+        """With the weights of the file, or the same random ones at each call."""
+        if self.weights:
+            return load_weights(self.weights)
         torch.manual_seed(0)
-        return load_weights(self.weights) if self.weights else self.build_random()
-
-    def build_random(self) -> DerainingNetwork:
         return build_model(self.name, self.options).eval()
 
     @property
     def release(self) -> str:
-        """The name of the release that has this form; "" where there is none."""
+        """The name of the release with these options; "" if there is none."""
         return self.name if self.name in RELEASES and not self.options else ""
 
 
@@ -108,7 +98,7 @@ class Row:
     """One line of the tables."""
 
     job: Job
-    size: tuple[int, int]  # that was measured: the next one that the network takes
+    size: tuple[int, int]  # measured: the next one that the network takes
     parameters: int
     macs: int
     timing: Timing
@@ -135,23 +125,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="MODEL.OPTIONS of the names given, such as width=32",
+        help="MODEL.OPTIONS of networks given by name, such as width=32",
     )
-    parser.add_argument(
-        "--modes",
-        nargs="+",
-        type=partial(checked_mode, extras=EXTRAS),
-        default=["float32"],
-        metavar="MODE",
-        help=f"{', '.join(PRECISIONS)}, with +{', +'.join(EXTRAS)} (default: float32)",
-    )
+    timing.add_mode_option(parser, EXTRAS)
     parser.add_argument(
         "--size", nargs=2, type=int, default=RELEASE_SIZE, metavar=("HEIGHT", "WIDTH")
     )
     parser.add_argument(
-        "--facts", type=Path, metavar="FILE.csv", help="write what evaluate.py --facts takes"
+        "--facts", type=Path, metavar="FILE.csv", help="write the CSV for evaluate.py --facts"
     )
-    add_machine_options(parser, seconds=5)
+    timing.add_machine_options(parser, seconds=5)
 
 
 def run(args: argparse.Namespace) -> str:
@@ -177,7 +160,7 @@ def run(args: argparse.Namespace) -> str:
 
 
 def find_subject(what: str, options: dict[str, Any]) -> Subject:
-    """A network by a file of weights, a recipe or its name; ``options`` belong to names."""
+    """A network by its name, with ``options``, or by a recipe or a file of weights."""
     path = Path(what)
     if what in NETWORKS:
         label = what + "".join(f" {key}={value}" for key, value in options.items())
@@ -191,8 +174,8 @@ def find_subject(what: str, options: dict[str, Any]) -> Subject:
         label = path.resolve().parent.name if is_run else path.stem
         return Subject(label, weights.model, weights.options, path)
     raise UserError(
-        f"{what} is not a network; there are {', '.join(NETWORKS)}, files of weights "
-        "(.safetensors, .pth) and recipes (.yml)."
+        f"{what} is not a network; give one of {', '.join(NETWORKS)}, a file of weights "
+        "(.safetensors, .pth) or a recipe (.yml)."
     )
 
 
@@ -209,60 +192,65 @@ def measure(job: Job) -> Row:
     keep_freed_memory()  # as test.py does
     torch.set_num_threads(job.threads)
     device = job.device
+    # loads the libraries of convolutions, which are not the network's memory
     F.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
     before = peak_memory(device)
     network = job.subject.build().to(device)
     height, width = (legal_size(network, side) for side in job.size)
     rainy = torch.rand(1, 3, height, width, device=device)
-    precision = job.mode.partition("+")[0]
-    with switches(job.mode, network) as restore_once:
-        restored = restore_once(rainy)
-        memory = peak_memory(device) - before
-        timing = least_seconds(lambda: restore_once(rainy), device, job.threads, job.seconds)
-    with torch.inference_mode():
-        error = (job.subject.build().to(device).restore(rainy) - restored.float()).square().mean()
-    with torch.device("meta"):
-        plain = job.subject.build_random()
+    allow_tf32("tf32" in job.mode)
+    restore = restoring(network, job.mode)
+    restored = restore(rainy)
+    memory = peak_memory(device) - before
+    measured = least_seconds(lambda: restore(rainy), device, job.threads, job.seconds)
+    allow_tf32(False)
+    expected = restoring(job.subject.build().to(device), "float32")(rainy)
+    error = (expected - restored.float()).square().mean()
+    dtype = PRECISIONS[job.mode.partition("+")[0]]
     return Row(
         job,
         (height, width),
-        sum(parameter.numel() for parameter in plain.parameters()),
-        count_macs(plain, (height, width)),
-        timing,
-        fastest_product(PRECISIONS[precision], device, job.threads),
+        *network_size(job.subject.name, job.subject.options, (height, width)),
+        measured,
+        fastest_product(dtype, device, job.threads),
         memory,
         float(-10 * torch.log10(error)),
         unit_timing(device, job.threads),
     )
 
 
-@contextlib.contextmanager
-def switches(mode: str, network: DerainingNetwork) -> Iterator[Callable[[Tensor], Tensor]]:
-    """How test.py restores in a mode; TF32 is on inside where the mode says so."""
+def allow_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def restoring(network: DerainingNetwork, mode: str) -> Callable[[Tensor], Tensor]:
+    """``network.restore`` as test.py calls it in a mode."""
     precision, *extras = mode.split("+")
     dtype = PRECISIONS[precision]
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in extras
     if "channels_last" in extras:
         network.to(memory_format=torch.channels_last)
     if "compile" in extras:
         network.compile_restoring()
 
     @torch.inference_mode()
-    def restore_once(rainy: Tensor) -> Tensor:
+    def restore(rainy: Tensor) -> Tensor:
         with torch.autocast(rainy.device.type, dtype, enabled=dtype != torch.float32):
             return network.restore(rainy)
 
-    try:
-        yield restore_once
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    return restore
+
+
+def network_size(name: str, options: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates of restoring one image of (height, width)."""
+    with torch.device("meta"):
+        network = build_model(name, options).eval()
+    return sum(parameter.numel() for parameter in network.parameters()), count_macs(network, size)
 
 
 def count_macs(network: DerainingNetwork, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of restoring one image of a height and width.
+    """Multiply-accumulates of restoring one image of (height, width).
 
-    The network's parameters are on the meta device: nothing is computed, and no fast form is taken.
+    The network is on the meta device: nothing is computed, and no faster form replaces a block.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.restore(torch.empty(1, 3, *size, device="meta"))
@@ -272,8 +260,8 @@ def count_macs(network: DerainingNetwork, size: tuple[int, int]) -> int:
 def fastest_product(dtype: torch.dtype, device: torch.device, threads: int) -> float:
     """Multiply-accumulates per second of the faster of two products of large square matrices.
 
-    On CPUs convolutions and matrix products come from different libraries, so one is also done as
-    a 1x1 convolution (its dilation changes nothing but the path that PyTorch takes).
+    On CPUs, convolutions and matrix products come from different libraries. So the product is also
+    computed as a 1x1 convolution; its dilation only selects the path that PyTorch takes.
     """
     n = 1024 if device.type == "cpu" else 2048  # bf16 takes seconds on CPUs that emulate it
     a, b = torch.rand(2, n, n, device=device).to(dtype)
@@ -288,9 +276,9 @@ def fastest_product(dtype: torch.dtype, device: torch.device, threads: int) -> f
 
 
 def release_ratio(row: Row, rows: Sequence[Row], reference: Reference | None) -> float | None:
-    """How many times as fast as its release a row is; on CUDA, as the plain float32 row.
+    """The speed of a row over that of its release; on CUDA, over that of the plain float32 row.
 
-    None where there is nothing to compare with.
+    None if there is nothing to compare with.
     """
     job = row.job
     if job.device.type == "cuda":
@@ -300,59 +288,6 @@ def release_ratio(row: Row, rows: Sequence[Row], reference: Reference | None) ->
         return None
     units = reference.units.get(job.threads, {}).get(job.subject.release)
     return None if units is None else units / row.units
-
-
-def size_table(rows: Sequence[Row]) -> str:
-    """Parameters and multiply-accumulates, one line for each network."""
-    lines = {}
-    for row in rows:
-        subject, asked = row.job.subject, row.job.size
-        label = subject.label
-        if row.size != asked:
-            label += f" at {row.size[0]}x{row.size[1]}"
-        release = RELEASES.get(subject.release)
-        has_macs = release is not None and row.size == RELEASE_SIZE
-        lines[label] = [
-            label,
-            f"{release.parameters:,}" if release else "-",
-            f"{release.macs / 1e9:.1f} G" if release and has_macs else "-",
-            f"{row.parameters:,}",
-            f"{row.macs / 1e9:.1f} G",
-        ]
-    heads = ["network", "release: parameters", "MACs", "here: parameters", "MACs"]
-    return markdown_table(heads, list(lines.values()))
-
-
-def speed_table(rows: Sequence[Row], reference: Reference | None) -> str:
-    """Time and memory, one line for each network and mode, with where it was measured below."""
-    job = rows[0].job
-    heads = ["network", "mode", "time", "units", "ratio", "peak", "memory", "agrees"]
-    lines = []
-    for row in rows:
-        ratio = release_ratio(row, rows, reference)
-        lines.append(
-            [
-                row.job.subject.label,
-                row.job.mode,
-                seconds_text(row.timing.seconds),
-                f"{row.units:.1f}",
-                "-" if ratio is None else f"{ratio:.2f}",
-                f"{row.macs / row.timing.seconds / row.peak:.0%}",
-                f"{row.memory / 2**20:.0f} MiB",
-                "equal" if row.psnr == float("inf") else f"{row.psnr:.1f} dB",
-            ]
-        )
-    grid = markdown_table(heads, lines, num_left=2)
-    peaks = {row.job.mode.partition("+")[0]: f"{row.peak / 1e9:.0f}" for row in rows}
-    caption = (
-        f"One image of {job.size[0]}x{job.size[1]} (height x width), "
-        f"{machine_text(job.device, job.threads, machine_kind())}. "
-        f"Unit: {min(row.unit for row in rows).seconds * 1e3:.1f} ms. Fastest matrix product: "
-        + ", ".join(f"{peak} GMAC/s in {precision}" for precision, peak in peaks.items())
-        + f". {ratio_note(job, reference)}"
-        + noise_note([timing for row in rows for timing in (row.timing, row.unit)])
-    )
-    return f"{grid}\n\n{textwrap.fill(caption, max(80, len(grid.splitlines()[0])))}"
 
 
 def ratio_note(job: Job, reference: Reference | None) -> str:
@@ -366,20 +301,76 @@ def ratio_note(job: Job, reference: Reference | None) -> str:
     return f"Ratio: to the releases on {reference.machine}."
 
 
+def size_table(rows: Sequence[Row]) -> str:
+    """Parameters and multiply-accumulates, one line for each network."""
+    lines = {}
+    for row in rows:
+        label = row.job.subject.label
+        if row.size != row.job.size:
+            label += f" at {row.size[0]}x{row.size[1]}"
+        release = RELEASES.get(row.job.subject.release)
+        has_macs = row.size == RELEASE_SIZE
+        lines[label] = [
+            label,
+            f"{release.parameters:,}" if release else "-",
+            f"{release.macs / 1e9:.1f} G" if release and has_macs else "-",
+            f"{row.parameters:,}",
+            f"{row.macs / 1e9:.1f} G",
+        ]
+    heads = ["network", "release: parameters", "MACs", "here: parameters", "MACs"]
+    return markdown_table(heads, list(lines.values()))
+
+
+def speed_table(rows: Sequence[Row], reference: Reference | None) -> str:
+    """Time and memory, one line for each network and mode, then the machine."""
+    job = rows[0].job
+    heads = ["network", "mode", "time", "units", "ratio", "peak", "memory", "agrees"]
+    lines = []
+    for row in rows:
+        ratio = release_ratio(row, rows, reference)
+        lines.append(
+            [
+                row.job.subject.label,
+                row.job.mode,
+                timing.seconds_text(row.timing.seconds),
+                f"{row.units:.1f}",
+                "-" if ratio is None else f"{ratio:.2f}",
+                f"{row.macs / row.timing.seconds / row.peak:.0%}",
+                f"{row.memory / 2**20:.0f} MiB",
+                "equal" if row.psnr == float("inf") else f"{row.psnr:.1f} dB",
+            ]
+        )
+    grid = markdown_table(heads, lines, num_left=2)
+    peaks = {row.job.mode.partition("+")[0]: f"{row.peak / 1e9:.0f}" for row in rows}
+    caption = (
+        f"One image of {job.size[0]}x{job.size[1]} (height x width), "
+        f"{timing.machine_text(job.device, job.threads, machine_kind())}. "
+        f"Unit: {min(row.unit for row in rows).seconds * 1e3:.1f} ms. Fastest matrix product: "
+        + ", ".join(f"{peak} GMAC/s in {precision}" for precision, peak in peaks.items())
+        + f". {ratio_note(job, reference)}"
+        + timing.noise_note(t for row in rows for t in (row.timing, row.unit))
+    )
+    return f"{grid}\n\n{textwrap.fill(caption, max(80, len(grid.splitlines()[0])))}"
+
+
 def write_facts(rows: Sequence[Row], path: Path) -> None:
-    """The CSV of ``evaluate.py --facts``: a paper's figures, the release's where there is one."""
-    first = {row.job.subject.label: row for row in reversed(rows)}  # a network's first mode
+    """The CSV for ``evaluate.py --facts``, with each network's first mode.
+
+    Size and MACs are the release's where there is one, as papers give them.
+    """
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.job.subject.label, row)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["method", "parameters", "macs", "seconds", "weights", "sha256"])
-        for row in reversed(first.values()):
+        for label, row in first.items():
             weights, release = row.job.subject.weights, RELEASES.get(row.job.subject.release)
-            macs = release.macs if release and row.size == RELEASE_SIZE else row.macs
             writer.writerow(
                 [
-                    row.job.subject.label,
+                    label,
                     release.parameters if release else row.parameters,
-                    int(macs),
+                    int(release.macs) if release and row.size == RELEASE_SIZE else row.macs,
                     f"{row.timing.seconds:.4g}",
                     weights.name if weights else "",
                     hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",

@@ -1,30 +1,31 @@
-"""What the releases are and how fast they are: figures beside their sources.
+"""How large and how fast the authors' releases are: figures with their sources.
 
 The releases' own code is not here. Their times are multiples of a fixed convolution (the unit of
-``networks.py``), which hold for one kind of processor at one speed: on a second kind they were up
-to 34% off.
+``networks.py``), valid for one kind of processor at one speed: on another kind they were up to 34%
+off.
 """
 
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Release(NamedTuple):
-    """Trained values in the authors' checkpoint, and multiply-accumulates of one image.
+    """Trainable parameters of the authors' checkpoint, and multiply-accumulates of one image.
 
-    The image has ``RELEASE_SIZE``. Convolutions and matrix products count, the ones without effect
-    too; transforms, norms and activations do not, as in the papers.
+    The image has ``RELEASE_SIZE``. Convolutions and matrix products count, including those without
+    effect; transforms, norms and activations do not, as in the papers.
     """
 
     parameters: int
     macs: float
 
 
-# Parameters: the published checkpoints, in which what is stored under several names counts once.
+# Parameters: the published checkpoints, where a tensor stored under several names counts once.
 # Multiply-accumulates: the papers, and the releases' graphs counted layer by layer, which agree.
 # The graph alone for NeRD-Rain with CNN blocks, whose paper does not give the figure.
 RELEASES = {
@@ -38,14 +39,14 @@ RELEASES = {
 }
 
 RELEASE_SIZE = (256, 256)  # of the image that they restored, in float32
-TOLERANCE = 0.15  # of the unit: how much one machine varies
+TOLERANCE = 0.15  # relative: by how much the unit of one machine varies
 
 
 @dataclass(frozen=True)
 class Reference:
     """The releases on one machine.
 
-    ``kind`` is what ``machine_kind`` gives there, ``unit`` the seconds of its unit on one thread,
+    ``kind`` is what ``machine_kind`` returns there, ``unit`` the seconds of its unit on one thread,
     ``units`` the releases' times by number of threads and network.
     """
 
@@ -55,7 +56,7 @@ class Reference:
     units: dict[int, dict[str, int]]
 
 
-# PyTorch releases under PyTorch, MSPFN under TensorFlow 2.15 with random weights.
+# PyTorch releases in PyTorch, MSPFN in TensorFlow 2.15 with random weights.
 REFERENCES = (
     Reference(
         "an AMD EPYC with AVX-512, unit 32 ms, PyTorch 2.13",
@@ -80,34 +81,25 @@ REFERENCES = (
 
 
 def fitting_reference(kind: str, unit: float) -> Reference | None:
-    """The reference of this kind of machine whose unit is nearest, None where all are too far."""
-    near = [
-        (abs(unit / reference.unit - 1), reference)
-        for reference in REFERENCES
-        if reference.kind == kind
-    ]
-    distance, reference = min(near, key=lambda pair: pair[0], default=(1.0, None))
-    return reference if distance <= TOLERANCE else None
+    """The reference of this kind of machine with the nearest unit; None if all are too far off."""
+
+    def distance(reference: Reference) -> float:
+        return abs(unit / reference.unit - 1)
+
+    same_kind = [reference for reference in REFERENCES if reference.kind == kind]
+    nearest = min(same_kind, key=distance, default=None)
+    return nearest if nearest and distance(nearest) <= TOLERANCE else None
 
 
 def machine_kind(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Maker, family and vector units of the processor, as far as the system reports them."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
+    """The processor, such as ``AMD EPYC, AVX-512 with bf16``; what Linux does not report is left
+    out."""
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    name = re.search(r"^model name\s*:.*?(AMD|Intel)\S* (EPYC|Xeon|Ryzen|Core)", text, re.MULTILINE)
+    if name is None:
         return f"{platform.machine()} CPU"
-    values: dict[str, str] = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        values.setdefault(key.strip(), value.strip())
-    maker = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}.get(values.get("vendor_id", ""))
-    if maker is None:
-        return f"{platform.machine()} CPU"
-    family = next((f for f in ("EPYC", "Xeon", "Ryzen", "Core") if f in values["model name"]), "")
-    flags = values.get("flags", "").split()
+    flags = re.findall(r"\w+", text.partition("\nflags")[2].partition("\n")[0])
     vector = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "SSE"
-    extras = [
-        name for flag, name in (("avx512_bf16", "bf16"), ("amx_bf16", "AMX")) if flag in flags
-    ]
-    described = f"{vector} with {' and '.join(extras)}" if extras else vector
-    return f"{maker} {family}".strip() + f", {described}"
+    extras = {"bf16": "avx512_bf16", "AMX": "amx_bf16"}
+    found = " and ".join(extra for extra, flag in extras.items() if flag in flags)
+    return f"{name[1]} {name[2]}, {vector}" + (f" with {found}" if found else "")

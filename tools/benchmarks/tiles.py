@@ -1,10 +1,10 @@
-"""What automatic tiles cost in seconds, beside fixed squares.
+"""What automatic tiles cost in seconds, compared with fixed squares.
 
     python tools/benchmark.py tiles --networks nerd_rain_s weights/petrichor.safetensors
 
-For every image size the time of one tile of each shape is measured, the shapes in turns, the least
-of some rounds; a whole image takes that times the number of its tiles (reading, blending and
-writing are not counted). auto / best: above 1, a fixed square is faster.
+For every image size, one tile of each shape is timed, the shapes in turn, the shortest of several
+rounds. An image takes that time its number of tiles; reading, blending and writing are not
+included. If auto / best is above 1, a fixed square is faster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from models import SHIPPED_WEIGHTS
 from models.network import DerainingNetwork
 from tools.benchmarks.networks import find_subject
-from tools.benchmarks.timing import least_seconds
+from tools.benchmarks.timing import CPU, least_seconds
 from utils.inference.memory import keep_freed_memory
 from utils.inference.restorer import Restorer
 from utils.inference.tiling import Grid
@@ -26,7 +26,6 @@ from utils.markdown import markdown_table
 
 SIZES = ((1080, 1920), (2160, 3840), (3024, 4032))  # height, width: full HD, 4K, a phone's 12 MP
 SQUARES = (256, 384, 512, 640)
-CPU = torch.device("cpu")
 
 HEADS = ["network", "image", "auto", "tiles", "seconds", "best square", "tiles", "seconds",
          "auto / best"]  # fmt: skip
@@ -34,9 +33,12 @@ HEADS = ["network", "image", "auto", "tiles", "seconds", "best square", "tiles",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--networks", nargs="+", default=[str(SHIPPED_WEIGHTS)], metavar="NETWORK",
+        "--networks",
+        nargs="+",
+        default=[str(SHIPPED_WEIGHTS)],
+        metavar="NETWORK",
         help="names, recipes or files of weights (default: the shipped network)",
-    )  # fmt: skip
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each shape (default: 2)")
 
@@ -68,9 +70,9 @@ def measure(name: str, network: DerainingNetwork, rounds: int, threads: int) -> 
 
 
 def grid_of(network: DerainingNetwork, size: tuple[int, int], tile: int | str) -> Grid:
-    """How test.py cuts an image of ``size``, (height, width)."""
+    """How test.py cuts an image of (height, width)."""
     restorer = Restorer(network, tile=tile, notify=lambda text: None)
-    with torch.inference_mode():  # as restoring itself: gradients would take memory
+    with torch.inference_mode():  # as in restoring: gradients would take memory
         return restorer.choose_grid(np.zeros((*size, 3), np.uint8))
 
 
@@ -80,7 +82,7 @@ def table_row(
     grids: dict[int | str, Grid],
     seconds: dict[tuple[int, int], float],
 ) -> list[str]:
-    """The cells of one line; ``seconds`` are those of one tile of a shape."""
+    """The cells of one line; ``seconds`` is the time of one tile by its shape."""
     whole = {
         tile: grid.num_tiles * seconds[grid.tile_height, grid.tile_width]
         for tile, grid in grids.items()

@@ -1,15 +1,21 @@
-"""Time and memory of a piece of work, on machines where others work too."""
+"""Time and memory of a piece of work, on machines where other work runs too."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import torch
+
+# Importing torch.utils.benchmark looks for CUDA's compiler and warns if there is one but no GPU.
+logging.getLogger("torch.utils.cpp_extension").addFilter(
+    lambda record: "No CUDA runtime is found" not in record.msg
+)
 from torch.utils import benchmark
 
 from utils.devices import PRECISIONS, add_device_option
@@ -17,23 +23,27 @@ from utils.wording import plural
 
 T = TypeVar("T")
 
-NOISE = 0.1  # quartiles further apart than this share of the median: other work came between
+CPU = torch.device("cpu")
+NOISE = 0.1  # quartiles further apart than this share of the median: other work interfered
 
 
 class Timing(NamedTuple):
-    """The least seconds of several runs, and whether they differed by much."""
+    """The shortest of several runs in seconds, and whether they differed a lot."""
 
     seconds: float
     is_noisy: bool
 
 
 def least_seconds(
-    run: Callable[[], object], device: torch.device, threads: int, seconds: float = 0.0
+    run: Callable[[], object],
+    device: torch.device = CPU,
+    threads: int = 1,
+    seconds: float = 0.0,
 ) -> Timing:
-    """Repeat ``run`` for so many seconds and take the shortest: other work only ever adds.
+    """Repeat ``run`` for so many seconds and take the shortest: other work only ever adds time.
 
-    On one thread of a CPU it is processor time, which does not count waiting for a core; with
-    several threads and on a GPU it is wall time, because there work looks like waiting.
+    On one CPU thread it is processor time, which does not count waiting for a core. With several
+    threads and on a GPU it is wall time, because there the process waits while work is done.
     """
     is_alone = device.type == "cpu" and threads == 1
     timer = benchmark.Timer(
@@ -47,7 +57,7 @@ def least_seconds(
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
-    """``function(*arguments)`` where no earlier work has left libraries or memory behind."""
+    """``function(*arguments)`` in a process that holds no libraries or memory of earlier work."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
@@ -61,12 +71,23 @@ def add_machine_options(parser: argparse.ArgumentParser, seconds: float) -> None
     )
 
 
-def checked_mode(text: str, extras: Collection[str]) -> str:
-    """A mode of the command line: a precision, then any of ``extras``, joined by ``+``."""
-    precision, *chosen = text.split("+")
-    if precision not in PRECISIONS or not set(chosen) <= set(extras):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a mode")
-    return text
+def add_mode_option(parser: argparse.ArgumentParser, extras: Collection[str]) -> None:
+    """``--modes``: precisions, each with any of ``extras`` joined by ``+``."""
+
+    def mode(text: str) -> str:
+        precision, *chosen = text.split("+")
+        if precision not in PRECISIONS or not set(chosen) <= set(extras):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a mode")
+        return text
+
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        type=mode,
+        default=["float32"],
+        metavar="MODE",
+        help=f"{', '.join(PRECISIONS)}, with +{', +'.join(extras)} (default: float32)",
+    )
 
 
 def _positive(text: str) -> int:
@@ -77,7 +98,7 @@ def _positive(text: str) -> int:
 
 
 def machine_text(device: torch.device, threads: int, kind: str) -> str:
-    """Where a table was measured; ``kind`` is the processor's."""
+    """The machine that a table comes from; ``kind`` is its processor."""
     if device.type == "cuda":
         place = torch.cuda.get_device_name(device)
     else:
@@ -90,8 +111,8 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
 
 
-def noise_note(timings: list[Timing]) -> str:
-    """A sentence for captions where times differed by much, else ""."""
+def noise_note(timings: Iterable[Timing]) -> str:
+    """A sentence for captions if times differed a lot, else ""."""
     if not any(timing.is_noisy for timing in timings):
         return ""
-    return " Times were noisy: other work ran on this machine, and even the least may be too long."
+    return " Times were noisy: other work ran here, and even the shortest may be too long."

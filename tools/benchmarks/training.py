@@ -1,24 +1,24 @@
-"""What a training step takes here: time, images per second and memory, by train.py's own step.
+"""Time, images per second and memory of a training step, as train.py takes it.
 
     python tools/benchmark.py training --patch 64 --batch 2
     python tools/benchmark.py training --recipes configs/nerd_rain_rain200h.yml \\
         --modes float32 bf16 bf16+compile --device cuda
 
-Each row builds the run of a recipe as train.py does, on pairs made here, in a process of its own,
-and takes steps: loading, forward, loss, backward, optimiser, averaged weights. --operators adds
-where the time goes. To compare with another commit, check it out beside this one (git worktree add)
-and run its own tools/benchmark.py in turns with this one.
+Each row builds the run of a recipe as train.py does, in a fresh process and on synthetic pairs, and
+takes steps: loading, forward, loss, backward, optimiser, averaged weights. --operators adds where
+the time goes. To compare two commits, check the other one out beside this one (git worktree add)
+and run the two benchmarks in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,19 +26,11 @@ import torch
 import train
 from configs import load_config
 from data.datasets import Prefetcher
+from tools.benchmarks import timing
 from tools.benchmarks.data import make_pairs
 from tools.benchmarks.releases import machine_kind
-from tools.benchmarks.timing import (
-    Timing,
-    add_machine_options,
-    checked_mode,
-    in_fresh_process,
-    least_seconds,
-    machine_text,
-    noise_note,
-    seconds_text,
-)
-from utils.devices import PRECISIONS, peak_memory
+from tools.benchmarks.timing import Timing, in_fresh_process, least_seconds
+from utils.devices import peak_memory
 from utils.markdown import markdown_table
 from utils.training.build import Run, Start, build_run
 from utils.training.distributed import Processes
@@ -53,7 +45,7 @@ RECIPES = [
         *("dcsfn_rain100h", "mspfn_rain13k", "mspfn_n1_rain13k"),
     )
 ]
-# What a mode may have on besides its precision, by the setting that it switches on.
+# What a mode may add to its precision, and the setting that switches it on.
 EXTRAS = {
     "tf32": "OPTIM.TF32",
     "channels_last": "OPTIM.CHANNELS_LAST",
@@ -65,7 +57,7 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Job:
-    """What one row measures; None: the recipe's own."""
+    """What one row measures; ``patch`` and ``batch`` are the recipe's if None."""
 
     recipe: Path
     mode: str
@@ -79,46 +71,40 @@ class Job:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; memory in bytes, of the process beyond what it had before."""
+    """One line of the table."""
 
     job: Job
     network: str
     patch: int
-    images: int  # of a step
+    images: int  # per step
     timing: Timing
-    memory: int
-    operators: str  # the largest ones with their shares of the time
+    memory: int  # bytes beyond what the process held before
+    operators: str  # the most expensive ones with their shares of the time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--recipes", nargs="+", type=Path, default=RECIPES, metavar="FILE.yml",
-        help="default: one published recipe for each network",
-    )  # fmt: skip
-    parser.add_argument(
-        "--modes",
+        "--recipes",
         nargs="+",
-        type=partial(checked_mode, extras=EXTRAS),
-        default=["float32"],
-        metavar="MODE",
-        help=f"{', '.join(PRECISIONS)}, with +{', +'.join(EXTRAS)} (default: float32)",
+        type=Path,
+        default=RECIPES,
+        metavar="FILE.yml",
+        help="default: one published recipe for each network",
     )
+    timing.add_mode_option(parser, EXTRAS)
     parser.add_argument("--patch", type=int, help="default: the recipe's")
     parser.add_argument("--batch", type=int, help="images per micro-batch (default: the recipe's)")
     parser.add_argument(
-        "--operators", action="store_true", help="list the operators that take most of the time"
+        "--operators", action="store_true", help="list the most expensive operators"
     )
-    add_machine_options(parser, seconds=10)
+    timing.add_machine_options(parser, seconds=10)
 
 
 def run(args: argparse.Namespace) -> str:
-    jobs = [
-        Job(recipe, mode, args.patch, args.batch, args.device, args.threads, args.seconds,
-            args.operators)
-        for recipe in args.recipes for mode in args.modes
-    ]  # fmt: skip
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's log in each process
+    how = (args.patch, args.batch, args.device, args.threads, args.seconds, args.operators)
     rows = []
-    for job in jobs:
+    for job in (Job(recipe, mode, *how) for recipe in args.recipes for mode in args.modes):
         print(f"measuring {job.recipe.stem} {job.mode} ...", file=sys.stderr)
         rows.append(in_fresh_process(measure, job))
     return table(rows)
@@ -127,15 +113,15 @@ def run(args: argparse.Namespace) -> str:
 def measure(job: Job) -> Row:
     """One row, in a fresh process."""
     torch.set_num_threads(job.threads)
-    before = peak_memory(job.device)
+    before = 0 if job.device.type == "cuda" else peak_memory(job.device)
     with steps_of(job) as (run_, step):
         step()  # allocates, compiles, records
-        timing = least_seconds(step, job.device, job.threads, job.seconds)
-        memory = peak_memory(job.device) - (0 if job.device.type == "cuda" else before)
+        measured = least_seconds(step, job.device, job.threads, job.seconds)
+        memory = peak_memory(job.device) - before
         operators = largest_operators(step, job.device) if job.operators else ""
         cfg = run_.cfg
         images = cfg.OPTIM.BATCH_SIZE * cfg.OPTIM.ACCUMULATE
-        return Row(job, cfg.MODEL.NAME, cfg.AUGMENT.PATCH, images, timing, memory, operators)
+        return Row(job, cfg.MODEL.NAME, cfg.AUGMENT.PATCH, images, measured, memory, operators)
 
 
 @contextmanager
@@ -150,10 +136,10 @@ def steps_of(job: Job) -> Iterator[tuple[Run, Callable[[], object]]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         patch = job.patch or load_config(job.recipe).AUGMENT.PATCH
-        make_pairs(folder / "pairs", 8, "png", (patch + 32, patch + 32))
-        # one epoch that is never ended
+        make_pairs(folder / "pairs", 8, size=(patch + 32, patch + 32))
+        # One endless epoch; nothing is validated, so the same pairs may serve for that.
         settings += ["DATA.TRAIN", str(folder / "pairs"), "DATA.VAL", str(folder / "pairs"),
-                     "DATA.REPEAT", "100000"]  # fmt: skip
+                     "DATA.LEAKS", "ignore", "DATA.REPEAT", "100000"]  # fmt: skip
         cfg = load_config(job.recipe, settings)
         processes = Processes(0, 1, job.device)
         start = Start(resume=False, resume_from=None, accept_changed_data=False, dry_run=True)
@@ -174,7 +160,7 @@ def steps_of(job: Job) -> Iterator[tuple[Run, Callable[[], object]]]:
 
 
 def largest_operators(step: Callable[[], object], device: torch.device) -> str:
-    """The operators that take most of a step, on the device's clock."""
+    """The operators that take most of a step, by the device's own time."""
     on_cuda = device.type == "cuda"
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [torch.profiler.ProfilerActivity.CUDA] if on_cuda else []
@@ -188,7 +174,7 @@ def largest_operators(step: Callable[[], object], device: torch.device) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown, with where it was measured below it."""
+    """Markdown, then the machine and the operators."""
     heads = ["network", "mode", "patch", "images", "step", "images/s", "memory"]
     lines = [
         [
@@ -196,15 +182,15 @@ def table(rows: Sequence[Row]) -> str:
             row.job.mode,
             str(row.patch),
             str(row.images),
-            seconds_text(row.timing.seconds),
+            timing.seconds_text(row.timing.seconds),
             f"{row.images / row.timing.seconds:.2f}",
             f"{row.memory / 2**20:.0f} MiB",
         ]
         for row in rows
     ]
     job = rows[0].job
-    where = machine_text(job.device, job.threads, machine_kind())
-    parts = [markdown_table(heads, lines, num_left=2)]
-    parts.append(f"Steps of train.py, {where}." + noise_note([row.timing for row in rows]))
+    where = timing.machine_text(job.device, job.threads, machine_kind())
+    noise = timing.noise_note(row.timing for row in rows)
+    parts = [markdown_table(heads, lines, num_left=2), f"Steps of train.py, {where}.{noise}"]
     parts += [f"{row.network} in {row.job.mode}: {row.operators}" for row in rows if row.operators]
     return "\n\n".join(parts)
