@@ -7,15 +7,13 @@ before) and best.safetensors (the weights to use).
 
 from __future__ import annotations
 
-import utils.training.launcher  # noqa: F401  (before PyTorch, as it says itself)
+import utils.training.launcher  # noqa: F401  (before PyTorch; its docstring says why)
 from utils.training.stopping import end_at_signals
 
 if __name__ == "__main__":
     end_at_signals()
 
 # isort: split
-import argparse
-import contextlib
 import itertools
 import math
 import statistics
@@ -36,11 +34,13 @@ from utils.devices import PRECISIONS, peak_memory
 from utils.errors import run_main
 from utils.inference.restorer import Restorer
 from utils.metrics import score
+from utils.training.arguments import parse_arguments
 from utils.training.build import Run, Start, build_run, note_other_recipe
-from utils.training.checks import check_all_are_trained, refuse_skipped_steps, refuse_step
-from utils.training.distributed import destroy_distributed, init_distributed, mistakes_said_once
+from utils.training.checks import check_all_are_trained, check_skipped_steps, refuse_step
+from utils.training.console import StepsBar, summary
+from utils.training.distributed import alike_before_meeting, destroy_distributed, init_distributed
 from utils.training.dry_run import dry_run
-from utils.training.logs import summary, time_left
+from utils.training.failures import explained_failures
 from utils.training.optim import autotuner_off
 from utils.training.plan import is_every
 from utils.training.run_folder import RunFolder
@@ -49,51 +49,18 @@ from utils.training.steps import (
     StepValues,
     TakenStep,
     gradient_norms,
+    join_values,
     steps_ahead,
     take_guarded_step,
-    to_host,
 )
-from utils.training.stopping import EXIT_STOPPED, RunStopped, StopSignal, explained_failures
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Train a deraining network.",
-        epilog="A run that SIGINT, SIGTERM, SIGUSR1 or SIGHUP ends is saved and exits with status\n"
-        f"{EXIT_STOPPED}: the same command with --resume continues it. Mistakes exit with 1.\n\n"
-        f"The settings and their defaults (configs/__init__.py):\n\n{settings_help()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    default = Path(__file__).with_name("training.yml")
-    parser.add_argument("--config", type=Path, default=default, help="YAML file of settings")
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "--resume", action="store_true", help="continue the run, or start it if it never began"
-    )
-    start.add_argument(
-        "--resume-from", type=Path, metavar="CHECKPOINT", help="continue from another latest.pth"
-    )
-    start.add_argument(
-        "--dry-run", action="store_true", help="take a few steps, print the plan, write nothing"
-    )
-    parser.add_argument(
-        "--accept-changed-data",
-        action="store_true",
-        help="resume although files have changed; with more or fewer of them the current epoch may "
-        "show an image twice or not at all",
-    )
-    parser.add_argument(
-        "--stop-after-epoch", action="store_true", help="end after the current epoch"
-    )
-    parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="OPTIM.BATCH_SIZE 8 ...")
-    return parser.parse_intermixed_args()
+from utils.training.stopping import EXIT_STOPPED, RunStopped, StopSignal
 
 
 @lossy_outputs()
-def main() -> int | None:
-    args = parse_arguments()
+def main() -> int:
+    args = parse_arguments(settings_help())
     not_written = ["DATA.CACHE", ""] if args.dry_run else []  # a dry run writes nothing
-    with mistakes_said_once():
+    with alike_before_meeting():
         cfg = load_config(args.config, [*args.settings, *not_written])
     start = Start(args.resume, args.resume_from, args.accept_changed_data, args.dry_run)
     processes = init_distributed(cfg.RUN.BACKEND, cfg.RUN.TIMEOUT)
@@ -133,10 +100,9 @@ def train(run: Run, is_one_epoch: bool) -> None:
             break
         started = time.perf_counter()
         train_one_epoch(run)
-        # The last step's rate, which a run resumed after that step has not set yet.
-        lr = run.schedule.set(epoch, progress.step - 1)
         record: Record = {"kind": "epoch", "epoch": epoch, "step": progress.step, "at": epoch}
-        record |= {"lr": lr} | progress.means() | skipped_steps(run) | run.pace.recent()
+        record["lr"] = run.schedule.rate(epoch, progress.step - 1)  # of the last step
+        record |= progress.means() | run.state.skipped_steps() | run.pace.recent()
         if is_every(cfg.VALIDATION.EVERY, epoch) or epoch == cfg.OPTIM.EPOCHS:
             record |= validate(run)
         record["seconds"] = time.perf_counter() - started
@@ -157,7 +123,7 @@ def train(run: Run, is_one_epoch: bool) -> None:
 
 
 def train_one_epoch(run: Run) -> None:
-    """The remaining steps of the epoch, with the checkpoints and validations between them."""
+    """Take the remaining steps of the epoch, with the checkpoints and validations between them."""
     cfg, progress, state = run.cfg, run.state.progress, run.state
     device = run.processes.device
     stage, steps = state.plan.stage(progress.epoch), state.plan.steps(progress.epoch)
@@ -172,19 +138,11 @@ def train_one_epoch(run: Run) -> None:
     values: dict[str, float] = {}  # of the last step that was read
     state.network.train()
     run.pace.start()
-    with tqdm(
-        total=steps,
-        initial=progress.step_in_epoch,
-        desc=f"epoch {progress.epoch}/{cfg.OPTIM.EPOCHS}",
-        bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {rate_fmt}{postfix}",  # fits 80 columns
-        unit="step",
-        leave=False,
-        disable=None if run.log else True,  # None: no bar unless the output is a terminal
-    ) as bar:
+    with StepsBar(progress, cfg.OPTIM.EPOCHS, steps, is_shown=run.log is not None) as bar:
         while progress.step_in_epoch < steps:
             if is_every(cfg.VALIDATION.EVERY_STEPS, progress.step, progress.validated_step):
                 validate_within_epoch(run, progress.step_in_epoch / steps)
-            lr = run.schedule.set(progress.epoch, progress.step)
+            lr = run.schedule.set(state.optimizer, progress.epoch, progress.step)
             unread.append(train_one_step(run, micro_batches))
             progress.count_step()
             state.ema.update(progress.step)
@@ -192,20 +150,17 @@ def train_one_epoch(run: Run) -> None:
             is_logged = is_every(cfg.LOG.EVERY_STEPS, progress.step)
             is_saved = is_every(cfg.CHECKPOINT.EVERY_STEPS, progress.step)
             is_validated = is_every(cfg.VALIDATION.EVERY_STEPS, progress.step)
-            # Equal on all processes: a step that is refused is refused by all of them.
+            # Equal on all processes, so all of them refuse the same step.
             is_due = is_logged or is_saved or is_validated or progress.step_in_epoch == steps
             is_stopped = False
             while len(unread) > (0 if is_due or is_stopped else steps_ahead(device)):
                 values, is_stopped = read_step(run, unread.popleft())
             hours = run.pace.hours_left(progress.epoch, progress.step_in_epoch)
-            if values:
-                left = time_left(hours)
-                bar.set_postfix_str(f"loss {values['loss']:.4f}, {left}", refresh=False)
-            bar.update()
+            bar.advance(values, hours)
             if run.log and is_logged:
                 record = {"kind": "step", "epoch": progress.epoch, "step": progress.step, "lr": lr}
                 record |= {"images_per_second": run.pace.images_per_second(), "hours_left": hours}
-                record |= {**values, **skipped_steps(run)}
+                record |= values | state.skipped_steps()
                 run.log.add(record | {"memory_gib": peak_memory(device) / 2**30})
             if is_stopped or is_saved:
                 save(run)
@@ -228,7 +183,7 @@ def forward_backward(run: Run, rainy: Tensor, clean: Tensor) -> dict[str, Tensor
 
 
 def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
-    """One step over ACCUMULATE micro-batches. Only ``read_step`` waits for the device."""
+    """Take one step over ACCUMULATE micro-batches. Only ``read_step`` waits for the device."""
     optim, state, device = run.cfg.OPTIM, run.state, run.processes.device
     layout = torch.channels_last if optim.CHANNELS_LAST else torch.preserve_format
     compute = partial(forward_backward, run)
@@ -238,35 +193,23 @@ def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
         rainy, clean, which = next(micro_batches)
         indices += which
         rainy, clean = (to_unit_range(x.to(device, non_blocking=True)) for x in (rainy, clean))
-        exchange: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if number < optim.ACCUMULATE and isinstance(run.model, DistributedDataParallel):
-            exchange = run.model.no_sync()  # the last micro-batch exchanges gradients
-        with exchange:
-            losses.append(run.graphs(compute, rainy.to(memory_format=layout), clean))
+        if isinstance(run.model, DistributedDataParallel):
+            # The last micro-batch exchanges the gradients of all.
+            run.model.require_backward_grad_sync = number == optim.ACCUMULATE
+        losses.append(run.graphs(compute, rainy.to(memory_format=layout), clean))
     micro_batches.fetch()  # while the device computes
     if run.processes.world_size > 1:
-        check_all_are_trained(state.network)
+        with run.processes.alike():
+            check_all_are_trained(state.network)
     state.scaler.unscale_(state.optimizer)
-    parameters = list(state.network.parameters())
-    norms = gradient_norms(parameters)
-    norm = torch.linalg.vector_norm(norms)
+    norms = gradient_norms(state.network)
+    norm = torch.linalg.vector_norm(torch.stack([*norms.values()]))
     # A signal may reach the processes at different steps; they stop together.
-    is_stopped = torch.full((1,), float(bool(run.stop.received)), device=device)
-    sums = torch.stack([torch.stack([*values.values()]) for values in losses])
-    results = run.processes.mean_tensor(torch.cat([sums.mean(0), norm.reshape(1), is_stopped]))
-    host_results, is_copied = to_host(results)
-    taken = TakenStep(
-        number=state.progress.step + 1,
-        epoch=state.progress.epoch,
-        indices=indices,
-        names=(*losses[0], "grad_norm"),
-        results=host_results,
-        gradient_norms=norms,
-        has_gradient=[parameter.grad is not None for parameter in parameters],
-        is_copied=is_copied,
-    )
+    sums = join_values(losses, norm, is_stopped=bool(run.stop.received))
+    results = run.processes.mean_tensor(sums)
+    taken = TakenStep.queue(state.progress, indices, (*losses[0], "grad_norm"), results, norms)
     if optim.CLIP_NORM:
-        nn.utils.clip_grads_with_norm_(parameters, optim.CLIP_NORM, norm)
+        nn.utils.clip_grads_with_norm_(state.network.parameters(), optim.CLIP_NORM, norm)
     take_guarded_step(state.optimizer, state.scaler, results.isfinite().all())
     state.optimizer.zero_grad(set_to_none=True)
     return taken
@@ -275,25 +218,18 @@ def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
 def read_step(run: Run, taken: TakenStep) -> StepValues:
     """Wait for a step's values and add them to the epoch's; refuse values that are not finite."""
     read, state = taken.read(), run.state
-    where = f"step {taken.number} (epoch {taken.epoch})"
-    if not taken.is_sound(read.values, is_scaled=state.scaler.is_enabled()):
-        everywhere = [i for share in run.processes.gather(taken.indices) for i in share]
-        images = [run.loaders.train_pairs[i].rainy for i in everywhere]
-        norms = taken.norms_by_name(state.network)
-        refuse_step(where, read.values, norms, images, run.cfg, run.folder.resume_hint())
-    state.progress.add_values(read.values)
-    refuse_skipped_steps(where, state.progress, run.folder.resume_hint())
+    with run.processes.alike():
+        if not taken.is_sound(read.values, is_scaled=state.scaler.is_enabled()):
+            everywhere = [i for share in run.processes.gather(taken.indices) for i in share]
+            images = [run.loaders.train_pairs[i].rainy for i in everywhere]
+            refuse_step(taken, images, run.cfg.OPTIM, run.folder.resume_hint())
+        state.progress.add_values(read.values)
+        check_skipped_steps(taken, state.progress, run.folder.resume_hint())
     return read
 
 
-def skipped_steps(run: Run) -> Record:
-    """What a record says of fp16: how many steps of the run had no effect."""
-    is_scaled = run.state.scaler.is_enabled()
-    return {"skipped_steps": run.state.progress.skipped_steps} if is_scaled else {}
-
-
 def finish_one_step(run: Run, micro_batches: Prefetcher) -> StepValues:
-    """One step and its values, for whoever measures what a step takes."""
+    """Take one step and wait for its values, to measure what a step takes."""
     return read_step(run, train_one_step(run, micro_batches))
 
 
@@ -314,7 +250,7 @@ def validate(run: Run) -> Record:
     """PSNR (dB) and SSIM of each validation set, and the values that VALIDATION.BEST selects.
 
     Empty without validation data. Keeps the weights if they are among the best. Raises
-    RunStopped after a signal; what was trained is on the disk before it begins.
+    RunStopped after a signal; everything trained is saved before it begins.
     """
     sets, decides, network = run.loaders.validation, run.cfg.VALIDATION.BEST, run.state.ema.network
     if not sets:
@@ -340,7 +276,7 @@ def validate(run: Run) -> Record:
 @torch.inference_mode()
 def score_set(run: Run, restorer: Restorer, name: str) -> tuple[float, float]:
     """Mean PSNR and SSIM of a set's whole images, scored as evaluate.py scores files."""
-    node, epoch, step = run.cfg.VALIDATION, run.state.progress.epoch, run.state.progress.step
+    node, progress = run.cfg.VALIDATION, run.state.progress
     pairs, images = run.loaders.validation[name].pairs, iter(run.loaders.validation[name].loader)
     # All processes take the same number of rounds; in the last one some may have no image left.
     rounds = range(math.ceil(len(pairs) / run.processes.world_size))
@@ -350,10 +286,10 @@ def score_set(run: Run, restorer: Restorer, name: str) -> tuple[float, float]:
             restored = restorer(rainy)
             result = score(restored, clean, node.PROTOCOL)
             sums = [a + b for a, b in zip(sums, (result.psnr, result.ssim, 1), strict=True)]
-            if run.log and not number and is_every(node.SAMPLES_EVERY, epoch):
+            if run.log and number == 0 and is_every(node.SAMPLES_EVERY, progress.epoch):
                 prefix = f"{name}_" if len(run.loaders.validation) > 1 else ""
-                pictures = [rainy, restored, clean]
-                run.log.add_sample(f"{prefix}{pairs[0].rainy.stem}", pictures, epoch, step)
+                pictures, sample = [rainy, restored, clean], f"{prefix}{pairs[0].rainy.stem}"
+                run.log.add_sample(sample, pictures, progress.epoch, progress.step)
         if run.processes.any(bool(run.stop.received)):
             raise RunStopped
     psnr, ssim, count = run.processes.sum(sums)
@@ -361,7 +297,7 @@ def score_set(run: Run, restorer: Restorer, name: str) -> tuple[float, float]:
 
 
 def save(run: Run) -> None:
-    """Write latest.pth, from the one process that writes."""
+    """Write latest.pth, in the main process only."""
     if run.log:
         run.folder.check_is_ours()
         run.state.save(run.folder.latest)

@@ -226,7 +226,7 @@ def test_gradient_checkpointing_takes_the_same_steps(settings, tmp_path, monkeyp
         for name, value in plain[part].items():
             torch.testing.assert_close(twice[part][name], value, rtol=1e-5, atol=1e-7)
     monkeypatch.setattr(TinyNetwork, "checkpointed_blocks", ())
-    with pytest.raises(UserError, match="names no blocks to compute twice"):
+    with pytest.raises(UserError, match="names no blocks to recompute"):
         train_here(tmp_path, "none", *settings, "OPTIM.GRADIENT_CHECKPOINTING", "True")
 
 
@@ -261,8 +261,8 @@ def test_another_networks_recipe_is_pointed_out(settings, tmp_path, capsys) -> N
     without_loss += ["DATA.VAL", "", "OPTIM.BATCH_SIZE", "2", "DATA.WORKERS", "0"]
     train_here(tmp_path, "run", *without_loss)
     printed = capsys.readouterr().out
-    assert "MODEL.NAME is nerd_rain_t, but loss, learning rate and patch are those of" in printed
-    assert "dmsr_rain13k.yml for dmsr; use one of its own, such as configs/nerd_rain_" in printed
+    assert "MODEL.NAME is nerd_rain_t, but loss, learning rate and patch come from" in printed
+    assert "dmsr_rain13k.yml, a recipe for dmsr; its own recipes include configs/nerd_" in printed
 
 
 @pytest.mark.extras

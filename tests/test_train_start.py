@@ -23,7 +23,8 @@ from utils.checkpoints import read_checkpoint
 from utils.errors import UserError
 from utils.training import same_start
 from utils.training.distributed import init_distributed
-from utils.training.stopping import StopSignal, explained_failures
+from utils.training.failures import explained_failures
+from utils.training.stopping import StopSignal
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def test_batch_norm_on_several_processes_is_resumed_exactly(settings, tmp_path) 
     settings += ["RUN.FOLDER", str(tmp_path), "OPTIM.EMA", "0.9"]
     straight = run_ranks(tmp_path / "out", 2, *settings, "RUN.NAME", "straight")
     assert straight.statuses == [0, 0], straight.output
-    assert straight.outputs[0].count("note: PyTorch joins the statistics of batch norms") == 1
+    assert straight.outputs[0].count("note: PyTorch synchronises batch norms between GPUs only") == 1
     halves = [*settings, "RUN.NAME", "halves"]
     run_ranks(tmp_path / "out", 2, *halves, "--stop-after-epoch")
     assert run_ranks(tmp_path / "out", 2, *halves, "--resume").statuses == [0, 0]
@@ -246,7 +247,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ({"RANK": "a"}, r"variable RANK is 'a'; it must be a number"),
         ({"WORLD_SIZE": "-2"}, r"variable WORLD_SIZE is '-2'; it must be a number"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, r"RANK is 2 and WORLD_SIZE 2; the ranks are 0 to"),
-        ({"WORLD_SIZE": "2"}, r"but MASTER_ADDR and MASTER_PORT is not set, .* torchrun"),
+        ({"WORLD_SIZE": "2"}, r"MASTER_ADDR and MASTER_PORT, .* are not set; .* torchrun"),
         ({"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "p"}, r"MASTER_PORT is"),
     ],
 )
@@ -278,7 +279,7 @@ def test_a_busy_port_is_a_sentence(port) -> None:
 
 def test_processes_that_never_come_are_counted(port) -> None:
     port.close()
-    with pytest.raises(UserError, match=r"only 1/2 have come in time \(RUN\.TIMEOUT\)"):
+    with pytest.raises(UserError, match=r"only 1/2 arrived in time \(RUN\.TIMEOUT\)"):
         init_distributed(timeout=0.02)
 
 

@@ -1,4 +1,4 @@
-"""How far each process has come, so that a hang names the process that is missing."""
+"""Names the process that the others wait for, when a run hangs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch.distributed as dist
 
 
 class Attendance:
-    """Counts where each process stands, in the store in which they have met.
+    """Counts each process's collective operations, in the store where the processes met.
 
-    A collective operation waits for all processes. The one that has waited for ``timeout`` minutes
-    says which are missing and ends with status 1, since PyTorch's own time-out does not know them
-    and ends with a traceback. A process is missing that has arrived at fewer places than this one.
+    A collective operation waits for all processes. A process that has waited ``timeout`` minutes
+    names the missing ones, those with a smaller count, and ends with status 1. PyTorch's own
+    timeout does not know them and ends with a traceback.
     """
 
     def __init__(self, rank: int, world_size: int, timeout: float) -> None:
@@ -35,7 +35,7 @@ class Attendance:
     def arrive(self, *, patient: bool = False) -> None:
         """This process is about to wait for the others.
 
-        If it is ``patient``, as the others may be busy for long, it only prints which are missing.
+        If it is ``patient``, because the others may be busy for long, it only prints their names.
         """
         self._count += 1
         self._is_patient = patient
@@ -43,7 +43,7 @@ class Attendance:
         self._own.set(f"{self._attempt}/{self._rank}", str(self._count))
 
     def missing(self) -> list[int]:
-        """The processes that have not come as far as this one."""
+        """The processes that have not got as far as this one."""
         return [
             rank
             for rank in range(self._world_size)
@@ -51,7 +51,7 @@ class Attendance:
         ]
 
     def is_first_to_say(self, message: str) -> bool:
-        """Whether no other process has asked this before; all may meet the same mistake."""
+        """Whether no other process has asked this before, since all may meet the same mistake."""
         key = hashlib.sha256(message.encode(errors="surrogateescape")).hexdigest()
         return self._own.add(f"{self._attempt}/{key}", 1) == 1
 
@@ -70,19 +70,19 @@ class Attendance:
         return int(self._watcher.get(key)) if self._watcher.check([key]) else 0
 
     def _watch(self) -> None:
-        noted = 0  # the place for which a patient wait has been noted
+        noted = 0  # the count at which a patient wait was noted
         while True:
             time.sleep(min(1.0, self._seconds / 4))
-            place, waited = self._count, time.monotonic() - self._since
-            if waited < self._seconds or noted == place:
+            count, waited = self._count, time.monotonic() - self._since
+            if waited < self._seconds or noted == count:
                 continue
             try:
                 missing = self.missing()
-            except RuntimeError:  # the process with the store has ended, and so will this one
+            except RuntimeError:  # the process that holds the store has ended; so will this one
                 return
-            if not missing or place != self._count:
-                continue  # this process works, and may itself be waited for
-            noted = place
+            if not missing or count != self._count:
+                continue  # this process works; others may be waiting for it
+            noted = count
             who = f"process{'es' * (len(missing) > 1)} {', '.join(map(str, missing))}"
             is_or_are = "are" if len(missing) > 1 else "is"
             if self._is_patient:
@@ -93,8 +93,8 @@ class Attendance:
                 f"waited for {waited / 60:.2g} minutes (RUN.TIMEOUT). Look at what {who} last "
                 "printed; --resume continues from the last checkpoint."
             )
-            os._exit(1)  # the main thread waits in a call that nothing interrupts
+            os._exit(1)  # the main thread waits in a call that cannot be interrupted
 
     def _say(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # nobody may read any more
+        with contextlib.suppress(OSError):  # nobody may read it
             os.write(2, f"{line}\n".encode())

@@ -48,14 +48,14 @@ from utils.training.stopping import StopSignal
 
 @dataclass(frozen=True)
 class Run:
-    """What the functions of ``train.py`` share."""
+    """Everything that the functions of ``train.py`` work with."""
 
     cfg: CfgNode
     folder: RunFolder
     processes: Processes
     stop: StopSignal
     loaders: Loaders
-    model: nn.Module  # the network, wrapped in DistributedDataParallel where there are several
+    model: nn.Module  # the network; in DistributedDataParallel for several processes
     criterion: Criterion
     schedule: Schedule
     state: TrainingState
@@ -65,7 +65,7 @@ class Run:
 
 
 class Start(NamedTuple):
-    """How a run begins: the options of the command line that are not settings."""
+    """How a run begins: the command line's options besides the settings."""
 
     resume: bool
     resume_from: Path | None
@@ -76,9 +76,9 @@ class Start(NamedTuple):
 def build_run(
     cfg: CfgNode, start: Start, folder: RunFolder, processes: Processes, stop: StopSignal
 ) -> Run:
-    """Build everything and take up the checkpoint to resume from, if there is one.
+    """Build everything, and load the checkpoint if the run is resumed.
 
-    Called by all processes together: a UserError of one ends them all.
+    All processes call this together: a UserError in one of them ends them all.
     """
     processes.check_same(program_facts(cfg))
     checkpoint = None
@@ -89,15 +89,13 @@ def build_run(
     with processes.all_or_none(stop):
         # Remembers which images were found sound; a dry run writes nothing.
         index = None if start.dry_run else Path(cfg.RUN.FOLDER) / ".checked"
-        loaders, criterion, schedule, state = _build_parts(
-            cfg, processes, index, checkpoint is not None
-        )
+        loaders, criterion, state = _build_parts(cfg, processes, index, checkpoint is not None)
     facts = data_facts(state.plan.num_samples, state.files)
     with processes.all_or_none(stop):
         if processes.is_main and not start.dry_run:
             folder.lock(is_new=checkpoint is None)
         if checkpoint is not None:
-            facts |= _take_up(state, folder, processes, checkpoint, start.accept_changed_data)
+            facts |= _resume(state, folder, processes, checkpoint, start.accept_changed_data)
     processes.check_same(facts)
     model = processes.in_step(state.network)
     log = None
@@ -114,7 +112,7 @@ def build_run(
         loaders=loaders,
         model=model,
         criterion=criterion,
-        schedule=schedule,
+        schedule=Schedule(cfg, state.plan.total_steps),
         state=state,
         pace=Pace(state.plan),
         graphs=GraphedCompute(state.network, enabled=cfg.OPTIM.CUDA_GRAPH),
@@ -123,7 +121,7 @@ def build_run(
 
 
 def note_other_recipe(cfg: CfgNode, config: Path, settings: list[str]) -> None:
-    """Print a note where loss, learning rate and patch come from another network's recipe."""
+    """Print a note if loss, learning rate and patch come from another network's recipe."""
 
     def kind(name: str) -> type | None:
         return NETWORKS[name][0] if name in NETWORKS else None
@@ -131,17 +129,17 @@ def note_other_recipe(cfg: CfgNode, config: Path, settings: list[str]) -> None:
     name, found = cfg.MODEL.NAME, loss_recipe(config, settings)
     if found and kind(found[1]) is not kind(name):
         fitting = [path for path, model in shipped_recipes() if kind(model) is kind(name)]
-        advice = f"; use one of its own, such as configs/{fitting[0].name}" if fitting else ""
+        advice = f"; its own recipes include configs/{fitting[0].name}" if fitting else ""
         say(
-            f"note: MODEL.NAME is {name}, but loss, learning rate and patch are those of "
-            f"{found[0]} for {found[1]}{advice}"
+            f"note: MODEL.NAME is {name}, but loss, learning rate and patch come from "
+            f"{found[0]}, a recipe for {found[1]}{advice}"
         )
 
 
 def _build_parts(
     cfg: CfgNode, processes: Processes, index: Path | None, is_resumed: bool
-) -> tuple[Loaders, Criterion, Schedule, TrainingState]:
-    """What a run consists of, as it is at its start. No collective operation stands in here."""
+) -> tuple[Loaders, Criterion, TrainingState]:
+    """The parts of a run at its start. Must not contain a collective operation."""
     device = processes.device
     if cfg.OPTIM.PRECISION == "bf16" and processes.is_main and (warning := bf16_warning(device)):
         say(warning)
@@ -166,12 +164,12 @@ def _build_parts(
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     elif processes.world_size > 1 and processes.is_main and has_batch_norm(network):
         say(
-            "note: PyTorch joins the statistics of batch norms over GPUs only; here each process "
+            "note: PyTorch synchronises batch norms between GPUs only; here each process "
             "normalises its own share of a batch, and process 0's running averages are kept"
         )
     network.to(device)
-    # On CUDA the layout of the features, which the networks choose, decides that of the weights:
-    # cuDNN would otherwise convert them at every use.
+    # On CUDA the features, whose layout the networks choose, are channels_last; cuDNN would convert
+    # weights of another layout at every use.
     if cfg.OPTIM.CHANNELS_LAST or device.type == "cuda":
         network.to(memory_format=torch.channels_last)
     ema = ModelEma(network, cfg.OPTIM.EMA)
@@ -185,15 +183,13 @@ def _build_parts(
     files = _identify_data(loaders)
     order, scenes = _order_of_samples(loaders), loaders.scenes
     state = TrainingState(cfg, network, ema, optimizer, scaler, plan, files, order, scenes)
-    # Before a checkpoint is loaded: the base learning rate is this run's, not the saved one.
-    schedule = Schedule(optimizer, cfg.SCHEDULE, cfg.OPTIM.EPOCHS, plan.total_steps)
-    return loaders, criterion, schedule, state
+    return loaders, criterion, state
 
 
 def _check_outputs(cfg: CfgNode, criterion: Criterion) -> None:
-    """Refuse outputs that the loss cannot take, before any data are read.
+    """Refuse a loss that does not fit the network's outputs, before any data are read.
 
-    The network runs on the meta device: shapes without values.
+    The network runs on the meta device, which computes shapes only.
     """
     with torch.device("meta"):
         network = build_model(cfg.MODEL.NAME, cfg.MODEL.OPTIONS)
@@ -202,7 +198,7 @@ def _check_outputs(cfg: CfgNode, criterion: Criterion) -> None:
 
 
 def _identify_data(loaders: Loaders) -> dict[str, FileStamps]:
-    """Names, sizes and times of all files, by TRAIN, LAYERS and the validation sets' names."""
+    """All files' names, sizes and times, by TRAIN, LAYERS and the validation sets' names."""
     sets = {"TRAIN": loaders.train_pairs, **{n: s.pairs for n, s in loaders.validation.items()}}
     if loaders.layer_pairs:
         sets["LAYERS"] = loaders.layer_pairs
@@ -213,21 +209,21 @@ def _identify_data(loaders: Loaders) -> dict[str, FileStamps]:
 
 
 def _order_of_samples(loaders: Loaders) -> str:
-    """A digest of which sample of an epoch shows which pair; also after a move of all data."""
+    """A digest of which sample of an epoch shows which pair; the same after a move of all data."""
     paths = [os.path.abspath(pair.rainy) for pair in loaders.train_pairs]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     order = ([os.path.relpath(path, root) for path in paths], loaders.shares)
     return hashlib.sha256(repr(order).encode(errors="surrogateescape")).hexdigest()
 
 
-def _take_up(
+def _resume(
     state: TrainingState,
     folder: RunFolder,
     processes: Processes,
     checkpoint: Path,
     accept_changed_data: bool,
 ) -> dict[str, object]:
-    """Load ``checkpoint``; returns what all processes must have found in it."""
+    """Load ``checkpoint``; returns what must be the same in all processes."""
     saved = read_state(checkpoint)
     state.load(saved, checkpoint)
     progress = state.progress
@@ -261,7 +257,7 @@ def _take_up(
 
 
 def _open_log(state: TrainingState, folder: RunFolder, processes: Processes) -> RunLog:
-    """Begin to write into the run's folder."""
+    """Start writing to the run's folder."""
     write_text(folder.config, state.cfg.dump())
     write_list(folder.path, state.files)
     note_start(

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: blocks keep their inputs alone and are computed again for gradients."""
+"""Gradient checkpointing: blocks store only their inputs and are recomputed for the gradients."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from utils.errors import UserError
 
 
 def recompute_blocks(network: nn.Module, blocks: tuple[type[nn.Module], ...]) -> None:
-    """Let modules of the classes ``blocks`` keep only their inputs for the backward pass.
+    """Make modules of the classes ``blocks`` store only their inputs for the backward pass.
 
-    What lies in between is computed a second time when the gradients need it: the same values for
-    less memory and about a third more time. Raises UserError where a network names no blocks.
+    Everything in between is computed a second time when the gradients need it: the same values for
+    less memory and about a third more time. Raises UserError if a network names no blocks.
     """
     if not blocks:
         raise UserError(
-            f"{type(network).__name__} names no blocks to compute twice (checkpointed_blocks in "
-            "its file); leave OPTIM.GRADIENT_CHECKPOINTING False."
+            f"{type(network).__name__} names no blocks to recompute (checkpointed_blocks in its "
+            "file); leave OPTIM.GRADIENT_CHECKPOINTING False."
         )
     for module in network.modules():
         if isinstance(module, blocks):
@@ -30,7 +30,7 @@ def recompute_blocks(network: nn.Module, blocks: tuple[type[nn.Module], ...]) ->
 
 
 class Recomputed:
-    """The forward pass of a block that is computed again in the backward pass."""
+    """The forward pass of a block that is recomputed in the backward pass."""
 
     def __init__(self, block: nn.Module) -> None:
         self._forward: Callable[..., Any] = block.forward
@@ -38,10 +38,10 @@ class Recomputed:
         self._norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
     def __call__(self, *inputs: Any) -> Any:
-        # No network draws random numbers, and reading the generator's state is illegal while a
-        # CUDA graph is recorded.
+        # No block draws random numbers, and the generator's state must not be read while a CUDA
+        # graph is recorded.
         options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        # torch.compile counts a batch once by itself, and cannot trace contexts.
+        # torch.compile itself counts a batch once, and cannot trace contexts.
         if self._norms and not torch.compiler.is_compiling():
             options["context_fn"] = self._contexts
         return checkpoint(self._forward, *inputs, **options)
@@ -49,13 +49,13 @@ class Recomputed:
     def _contexts(
         self,
     ) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-        """What the first and the second computation run in."""
+        """The contexts of the first and the second computation."""
         return contextlib.nullcontext(), untracked_statistics(self._norms)
 
 
 @contextlib.contextmanager
 def untracked_statistics(norms: list[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """Batch norms normalise a batch inside without counting it in their running statistics."""
+    """Inside, batch norms normalise a batch without updating their running statistics."""
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:

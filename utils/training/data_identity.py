@@ -1,4 +1,4 @@
-"""Which files a run was trained on, so that a resume notices if they have changed."""
+"""Which files a run was trained on, so that a resume notices changes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from utils.errors import UserError
 from utils.files import atomic_write
 from utils.stamps import stamp_files
 
-# Name below the set's own folder -> size in bytes and time of the last change in nanoseconds.
+# Name below the set's folder -> size in bytes and time of the last change in nanoseconds.
 FileStamps = dict[str, tuple[int, int]]
 
 LIST_NAME = "data_files.tsv.gz"  # in the run's folder
 
 
 def identify_files(paths: Iterable[Path]) -> FileStamps:
-    """Names, sizes and times of files; names are relative to the deepest folder that holds all."""
+    """Names, sizes and times of files; names are relative to the deepest common folder."""
     absolute = sorted({os.path.abspath(path) for path in paths})
     if not absolute:
         return {}
@@ -32,14 +32,14 @@ def identify_files(paths: Iterable[Path]) -> FileStamps:
 
 
 def digest(stamps: FileStamps) -> str:
-    """One line that differs if any name, size or time does."""
+    """A line that changes with any name, size or time."""
     return (
         f"{len(stamps)} files {hashlib.sha256(repr(sorted(stamps.items())).encode()).hexdigest()}"
     )
 
 
 def write_list(folder: Path, files: dict[str, FileStamps]) -> None:
-    """Keep all names, sizes and times in a run's folder, for ``describe_changes``."""
+    """Write all names, sizes and times to a run's folder, for ``describe_changes``."""
     lines = (
         f"{group}\t{size}\t{time}\t{name}\n"
         for group, stamps in files.items()
@@ -50,7 +50,7 @@ def write_list(folder: Path, files: dict[str, FileStamps]) -> None:
 
 
 def read_list(folder: Path) -> dict[str, FileStamps]:
-    """What ``write_list`` kept; empty if there is no such list or it is damaged."""
+    """Read what ``write_list`` wrote; empty if the list is missing or damaged."""
     files: dict[str, FileStamps] = {}
     try:
         text = gzip.decompress((folder / LIST_NAME).read_bytes()).decode(errors="surrogateescape")
@@ -63,7 +63,7 @@ def read_list(folder: Path) -> dict[str, FileStamps]:
 
 
 def describe_changes(before: FileStamps, now: FileStamps) -> str:
-    """What differs between two lists of files, in a few words with an example of each kind."""
+    """The differences between two lists of files, in words, with an example of each kind."""
     common = before.keys() & now.keys()
     kinds = {
         "added": now.keys() - before.keys(),
@@ -85,9 +85,9 @@ def describe_changes(before: FileStamps, now: FileStamps) -> str:
 def check_same_files(
     folder: Path, digests: dict[str, str], now: dict[str, FileStamps], is_accepted: bool
 ) -> str:
-    """How the data differ from those that a run in ``folder`` was trained on; "" if they do not.
+    """How the data differ from those that the run in ``folder`` was trained on; "" if equal.
 
-    ``digests`` are those in its checkpoint. Raises UserError for a change unless ``is_accepted``.
+    ``digests`` come from its checkpoint. Raises UserError for a change unless ``is_accepted``.
     """
     changed = [name for name in now if digest(now[name]) != digests.get(name)]
     if not changed:
@@ -102,7 +102,7 @@ def check_same_files(
     )
     if not is_accepted:
         raise UserError(
-            f"The data differ from those of the checkpoint: {what}. Restore them, or go on "
-            "anyway with --accept-changed-data."
+            f"The data differ from those of the checkpoint: {what}. Restore them, or "
+            "continue anyway with --accept-changed-data."
         )
     return what

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -22,11 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils.errors import UserError
 from utils.training.attendance import Attendance
+from utils.training.failures import reason_of
 from utils.training.launcher import end_with_launcher
-from utils.training.stopping import RunStopped, StopSignal, last_words
+from utils.training.stopping import RunStopped, StopSignal
 
-# PyTorch's own limit for a collective operation. Attendance ends a hang long before; one process
-# may take hours to build the cache of a large data set while the others wait.
+# PyTorch's own limit for a collective operation. Attendance ends a hang long before it; one process
+# may need hours to build the cache of a large data set while the others wait.
 LONGEST_WAIT = datetime.timedelta(hours=6)
 
 
@@ -34,14 +35,14 @@ LONGEST_WAIT = datetime.timedelta(hours=6)
 class Processes:
     """This process's number, how many there are, and its device.
 
-    Every method is called by all processes together; none may stand behind a condition that can
-    differ between them.
+    All processes call every method together; no call may depend on a condition that can differ
+    between them.
     """
 
     rank: int
     world_size: int
     device: torch.device
-    attendance: Attendance | None = None  # of several processes
+    attendance: Attendance | None = None  # None: a single process
 
     @property
     def is_main(self) -> bool:
@@ -80,22 +81,22 @@ class Processes:
         if self.world_size == 1:
             return network
         device_ids = [self.device.index] if self.device.type == "cuda" else None
-        # Of 1x1 kernels, whose strides of height and width mean nothing.
+        # About 1x1 kernels, whose strides of height and width mean nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self._arrive()
-        # As views, gradients need no copy of their own beside the buckets that are sent.
+        # As views, gradients need no memory besides the buckets that are sent.
         model = DistributedDataParallel(
             network, device_ids=device_ids, gradient_as_bucket_view=True
         )
-        # Without annotations: PyTorch compares them with its classes, and ours are strings.
+        # A lambda, without annotations: PyTorch compares them with its classes, ours are strings.
         model.register_comm_hook(None, lambda state, bucket: self._exchange(bucket))
         return model
 
     def share_buffers(self, network: nn.Module) -> None:
         """Give all processes the main one's buffers, such as the statistics of batch norms.
 
-        On a CPU each process's statistics are those of its share of the batches; a checkpoint
-        holds the main one's.
+        On a CPU each process has the statistics of its share of the batches; a checkpoint holds
+        the main one's.
         """
         if self.world_size > 1:
             self._arrive()
@@ -116,7 +117,7 @@ class Processes:
         return values
 
     def check_same(self, facts: Mapping[str, object]) -> None:
-        """End all processes with status 1, and one sentence, where any of the facts differs."""
+        """End all processes with status 1, and one sentence, if any of the facts differs."""
         hosts_and_facts = self.gather((socket.gethostname(), dict(facts)))
         host, expected = hosts_and_facts[0]
         differences = [
@@ -128,17 +129,24 @@ class Processes:
         ]
         if not differences:
             return
-        if self.is_main:
-            more = f" ({len(differences) - 3} more differences)" if len(differences) > 3 else ""
-            print(
-                "error: The processes do not start from the same thing: "
-                f"{'; '.join(differences[:3])}{more}. Give them the same files and settings.",
-                file=sys.stderr,
-                flush=True,
-            )
-        self.barrier()  # the launcher kills the others when the first one has ended
-        destroy_distributed()
-        sys.exit(1)
+        more = f" ({len(differences) - 3} more differences)" if len(differences) > 3 else ""
+        self._end_all(
+            "The processes do not start from the same thing: "
+            f"{'; '.join(differences[:3])}{more}. Give them the same files and settings."
+        )
+
+    @contextlib.contextmanager
+    def alike(self) -> Iterator[None]:
+        """A UserError in the block, which all processes raise or none, is printed once.
+
+        All processes end with status 1.
+        """
+        try:
+            yield
+        except UserError as error:
+            if self.world_size == 1:
+                raise
+            self._end_all(str(error))
 
     @contextlib.contextmanager
     def all_or_none(self, stop: StopSignal) -> Iterator[None]:
@@ -158,7 +166,7 @@ class Processes:
                 yield
         except UserError as caught:
             error = caught
-            message = f"error: {last_words(caught)}"
+            message = f"error: {reason_of(caught)}"
             if self.attendance is None or self.attendance.is_first_to_say(message):
                 print(message, file=sys.stderr, flush=True)
         except Exception as caught:
@@ -175,6 +183,17 @@ class Processes:
         if stopped:
             raise RunStopped
 
+    def _end_all(self, message: str) -> NoReturn:
+        """Print the message of all processes once; end them together, with status 1.
+
+        A launcher kills the others when the first one has ended, which may not have printed it yet.
+        """
+        if self.is_main:
+            print(f"error: {message}", file=sys.stderr, flush=True)
+        self.barrier()
+        destroy_distributed()
+        sys.exit(1)
+
     def _exchange(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
         self._arrive()  # within backward(), where a process waits for the others too
         return allreduce_hook(None, bucket)  # type: ignore[arg-type]  # None: all processes
@@ -190,11 +209,11 @@ def init_distributed(backend: str = "auto", timeout: float = 10.0) -> Processes:
     The environment variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT tell them
     apart. The local rank selects the CUDA device; without CUDA everything runs on the CPU.
     ``backend`` is auto (NCCL on CUDA, gloo on the CPU) or gloo, with which several processes may
-    share one GPU. A process that has waited for another one for ``timeout`` minutes ends and names
-    it.
+    share one GPU. A process that has waited for another one for ``timeout`` minutes names it and
+    ends.
 
-    Raises UserError where a process is left without a GPU, for variables that make no sense, and
-    where the processes do not meet.
+    Raises UserError if a process is left without a GPU, for variables without a meaning, and if
+    the processes do not meet.
     """
     rank, world_size = _number("RANK", 0), _number("WORLD_SIZE", 1)
     if not 0 <= rank < world_size:
@@ -221,22 +240,13 @@ def init_distributed(backend: str = "auto", timeout: float = 10.0) -> Processes:
 
 
 @contextlib.contextmanager
-def mistakes_said_once() -> Iterator[None]:
-    """A UserError in the block, where all processes do the same, is printed by one of them.
-
-    They end together: a launcher kills the others when the first one has ended, which may not have
-    printed it yet.
-    """
+def alike_before_meeting() -> Iterator[None]:
+    """``Processes.alike`` for a block that runs before ``init_distributed``."""
     try:
         yield
-    except UserError as error:
-        if _number("WORLD_SIZE", 1) == 1:
+    except UserError:
+        with init_distributed("gloo").alike():
             raise
-        if _number("RANK", 0) == 0:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        init_distributed("gloo").barrier()
-        destroy_distributed()
-        sys.exit(1)
 
 
 def destroy_distributed() -> None:
@@ -246,7 +256,7 @@ def destroy_distributed() -> None:
 
 
 def _number(name: str, default: int) -> int:
-    """An environment variable that holds a number."""
+    """The number that an environment variable holds."""
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
         raise UserError(
@@ -260,9 +270,9 @@ def _meet(backend: str, rank: int, world_size: int, timeout: float) -> Attendanc
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if missing:
         raise UserError(
-            f"WORLD_SIZE is {world_size}, but {' and '.join(missing)} is not set, where the "
-            "processes are to meet; start them with torchrun or tools/slurm_train.sh, or unset "
-            "WORLD_SIZE for a single process."
+            f"WORLD_SIZE is {world_size}, but {' and '.join(missing)}, where the processes meet, "
+            f"{'is' if len(missing) == 1 else 'are'} not set; start them with torchrun or "
+            "tools/slurm_train.sh, or unset WORLD_SIZE for a single process."
         )
     place = f"{os.environ['MASTER_ADDR']}:{_number('MASTER_PORT', 0)}"
     try:
@@ -275,16 +285,16 @@ def _meet(backend: str, rank: int, world_size: int, timeout: float) -> Attendanc
         )
     except (dist.DistError, OSError) as error:
         raise UserError(
-            f"The {world_size} processes do not meet at {place}: {_why(error)}"
+            f"The {world_size} processes do not meet at {place}: {_meeting_problem(error)}"
         ) from error
     return attendance
 
 
-def _why(error: Exception) -> str:
+def _meeting_problem(error: Exception) -> str:
     message = str(error)
     if "EADDRINUSE" in message or "already in use" in message:
         return "another program uses that port; choose another MASTER_PORT."
     joined = re.search(r"(\d+/\d+) clients joined", message)
     if joined:
-        return f"only {joined[1]} have come in time (RUN.TIMEOUT)."
-    return f"{last_words(error)}."
+        return f"only {joined[1]} arrived in time (RUN.TIMEOUT)."
+    return f"{reason_of(error)}."

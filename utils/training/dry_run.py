@@ -1,4 +1,4 @@
-"""``train.py --dry-run``: a few steps of every stage, and what the whole run would take."""
+"""``train.py --dry-run``: take a few steps of every stage and estimate the whole run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from utils.console import say
 from utils.devices import peak_memory
 from utils.training.build import Run
 
-NUM_STEPS = 3  # that are timed in each stage
+NUM_STEPS = 3  # timed in each stage
 
 
 def dry_run(run: Run, take_step: Callable[[Run, Prefetcher], object]) -> None:
-    """Take a few steps of every stage, keep nothing, and print what the whole run would be."""
+    """Take a few steps of every stage, write nothing, and print what the whole run would take."""
     plan, seconds = run.state.plan, {}
     run.state.network.train()
     for stage in plan.stages:

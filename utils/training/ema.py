@@ -14,9 +14,9 @@ Network = TypeVar("Network", bound=nn.Module)
 class ModelEma(Generic[Network]):
     """The averaged copy ``network`` of a network in training; with decay 0 the network itself.
 
-    After update n the average is d * average + (1 - d) * weights with d = min(decay, n / (n + 9)):
-    a short memory at first, so that the random start is soon forgotten. Buffers such as a batch
-    norm's statistics are averaged too, counters copied.
+    Update n computes d * average + (1 - d) * weights with d = min(decay, n / (n + 9)), which soon
+    forgets the random start; PyTorch's AveragedModel has no such warm-up. Buffers such as a batch
+    norm's statistics are averaged too; counters are copied.
     """
 
     def __init__(self, network: Network, decay: float) -> None:
@@ -32,7 +32,7 @@ class ModelEma(Generic[Network]):
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
-        """Take in the weights after optimiser step number ``updates``, counted from 1."""
+        """Average in the weights after optimiser step number ``updates``, counted from 1."""
         if not self.decay:
             return
         decay = min(self.decay, updates / (updates + 9))

@@ -1,4 +1,4 @@
-"""A training step's forward, loss and backward as one CUDA graph."""
+"""A training step's forward pass, loss and backward pass as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from yacs.config import CfgNode
 
 from utils.errors import UserError
 
-# (rainy, clean), both (B, 3, H, W), to the loss and its parts; leaves gradients in the network.
+# From (rainy, clean), both (B, 3, H, W), to the loss and its parts; sets the network's gradients.
 Compute = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
-WARM_UPS = 3  # runs before the recording, in which libraries choose their kernels
+WARM_UPS = 3  # runs before the recording, while libraries choose their kernels
 
 
 def check_graph(cfg: CfgNode, device: torch.device, world_size: int) -> None:
-    """Raise UserError if OPTIM.CUDA_GRAPH is on and not possible."""
+    """Raise UserError if OPTIM.CUDA_GRAPH is on but impossible."""
     if not cfg.OPTIM.CUDA_GRAPH:
         return
     needs = {
         "needs a CUDA device": device.type != "cuda",
-        "works in one process": world_size > 1,
-        "does not go with OPTIM.ACCUMULATE": cfg.OPTIM.ACCUMULATE > 1,
+        "works in a single process only": world_size > 1,
+        "cannot be combined with OPTIM.ACCUMULATE": cfg.OPTIM.ACCUMULATE > 1,
     }
     for need, is_missing in needs.items():
         if is_missing:
@@ -33,7 +33,7 @@ def check_graph(cfg: CfgNode, device: torch.device, world_size: int) -> None:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded graph, and the memory that it reads from and writes to."""
+    """A recorded graph and the memory that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     rainy: Tensor
@@ -42,7 +42,7 @@ class Recording:
     gradients: list[Tensor | None]
 
     def fits(self, rainy: Tensor, clean: Tensor) -> bool:
-        """Whether a replay computes what these images need: other kernels serve other kinds."""
+        """Whether a replay suits these images: another shape or layout needs other kernels."""
         return _kind(self.rainy) == _kind(rainy) and _kind(self.clean) == _kind(clean)
 
 
@@ -51,10 +51,11 @@ def _kind(images: Tensor) -> tuple[object, ...]:
 
 
 class GraphedCompute:
-    """A computation, recorded for images of a new shape, type, layout or device, else replayed.
+    """Records a computation for images of a new shape, type, layout or device; else replays it.
 
-    A replay launches all kernels of a step at once. Networks with many small ones, such as
-    NeRD-Rain, otherwise wait for Python most of the time. Unless ``enabled``, it is a plain call.
+    A replay launches all kernels of a step at once, which removes Python's overhead. Networks with
+    many small kernels, such as NeRD-Rain, wait for Python most of the time without it. Unless
+    ``enabled``, this is a plain call.
     """
 
     def __init__(self, network: nn.Module, *, enabled: bool) -> None:
@@ -63,7 +64,7 @@ class GraphedCompute:
         self.recording: Recording | None = None
 
     def __call__(self, compute: Compute, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        """What ``compute`` returns; valid until the next call, as the gradients are."""
+        """The result of ``compute``; valid until the next call, as the gradients are."""
         if not self.enabled:
             return compute(rainy, clean)
         if self.recording is None or not self.recording.fits(rainy, clean):
@@ -80,14 +81,14 @@ class GraphedCompute:
     def _record(self, compute: Compute, rainy: Tensor, clean: Tensor) -> Recording:
         rainy, clean = rainy.clone(), clean.clone()
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        # On a stream of its own: a graph may not wait for work of the default stream.
+        # On a separate stream: a graph must not wait for work on the default stream.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 compute(rainy, clean)
                 self._forget_gradients()
-            for buffer, before in buffers:  # the statistics of batch norms count no warm-up
+            for buffer, before in buffers:  # batch norms must not count the warm-ups
                 buffer.copy_(before)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()

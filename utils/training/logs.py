@@ -1,4 +1,4 @@
-"""What a training run records: log.jsonl, TensorBoard, W&B, curves, sample pictures, its starts."""
+"""The records of a run: log.jsonl, TensorBoard, Weights & Biases, curves, samples, its starts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import contextlib
 import json
 import math
 import platform
-import shlex
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,12 +23,11 @@ from utils.errors import UserError
 from utils.files import atomic_write, write_text
 from utils.images import read_rgb, write_png
 from utils.provenance import provenance
-from utils.training.run_folder import RunFolder
-from utils.training.state import Progress, Record
+from utils.training.console import console_line
+from utils.training.state import Record
 from utils.training.tensorboard import SummaryWriter
-from utils.wording import plural
 
-matplotlib.use("Agg")  # pictures go to files; a training machine has no display
+matplotlib.use("Agg")  # to files; a training machine has no display
 from matplotlib import pyplot as plt
 
 
@@ -37,8 +35,8 @@ class RunLog:
     """The log of a run in ``folder``.
 
     A resumed run passes ``history``, its checkpoint's records of finished epochs and validations,
-    and the ``step`` at which it goes on: what a kill undid is dropped, so that the files hold
-    everything once.
+    and the ``step`` at which it continues: later lines, which a kill undid, are dropped, so that
+    the files hold every record once.
     """
 
     def __init__(
@@ -58,16 +56,16 @@ class RunLog:
         self._wandb = start_wandb(folder, cfg) if cfg.LOG.WANDB else None
 
     def _start_tensorboard(self, lines: Sequence[Record]) -> SummaryWriter:
-        """Write TensorBoard's events anew from the log and the samples.
+        """Rewrite TensorBoard's events from the log and the samples.
 
-        Going on with the old files would show what was validated before a kill and again after it
-        twice: both have the step that the checkpoint is at.
+        Appending to the old files would show a validation that is repeated after a kill twice,
+        because both have the checkpoint's step.
         """
         events = self.folder / "tensorboard"
         for old in events.glob("events.out.tfevents.*"):
             old.unlink(missing_ok=True)
         with written(events):
-            # Tells a TensorBoard that is watching to forget what it has read.
+            # A TensorBoard that is open forgets what it has read.
             writer = SummaryWriter(str(events), purge_step=0 if lines else None)
             for line in lines:
                 add_scalars(writer, line)
@@ -94,13 +92,13 @@ class RunLog:
             say(f"{time.strftime('%H:%M')} {console_line(record, self._epochs)}")
 
     def draw(self, history: Sequence[Record], title: str) -> None:
-        """Write curves.png anew."""
+        """Rewrite curves.png."""
         atomic_write(self.folder / "curves.png", lambda file: draw_curves(history, title, file))
 
     def add_sample(self, name: str, images: list[np.ndarray], epoch: int, step: int) -> None:
-        """Keep a row of (H, W, 3) uint8 images as a PNG of its own and in TensorBoard.
+        """Write (H, W, 3) uint8 images side by side as one PNG and to TensorBoard.
 
-        A name that is not UTF-8, or too long beside the epoch, is changed where it must be.
+        A name that is not UTF-8, or too long with the epoch, is changed as far as necessary.
         """
         row, name = np.hstack(images), sample_name(name)
         write_png(self.folder / "samples" / f"epoch{epoch:04d}_{name}.png", row)
@@ -108,7 +106,7 @@ class RunLog:
             add_picture(self._tensorboard, name, row, step)
 
     def close(self) -> None:
-        """Flush what is still to be written."""
+        """Write what is still buffered."""
         with written(self.folder / "tensorboard"):
             self._tensorboard.close()
         if self._wandb:
@@ -117,7 +115,7 @@ class RunLog:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Turn an error of the disk under ``path`` into a sentence."""
+    """Turn an OSError in the block into a UserError that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -125,7 +123,7 @@ def written(path: Path) -> Iterator[None]:
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """The values of a record by the names that TensorBoard and W&B show."""
+    """A record's values by the names that TensorBoard and W&B show."""
     other = ("kind", "step", "at", "is_best")
     kind = record["kind"]
     return {f"{kind}/{k}": v for k, v in record.items() if k not in other and v is not None}
@@ -141,14 +139,14 @@ def add_picture(writer: SummaryWriter, name: str, row: np.ndarray, step: int) ->
 
 
 def sample_name(name: str) -> str:
-    """A name for files and for TensorBoard: printable UTF-8 of at most 200 bytes."""
+    """A name for files and TensorBoard: printable UTF-8 of at most 200 bytes."""
     text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
     text = text.replace("\\", "%").replace("/", "_")
     return text.encode()[:200].decode(errors="ignore")
 
 
 def note_start(folder: Path, device: str, num_processes: int, step: int) -> None:
-    """Add a line to starts.jsonl: with which command, code, versions and devices a run goes on."""
+    """Append a line to starts.jsonl: the command, code, versions and devices of a start."""
     path = folder / "starts.jsonl"
     start = provenance(
         host=platform.node(),
@@ -164,7 +162,7 @@ def note_start(folder: Path, device: str, num_processes: int, step: int) -> None
 def json_line(record: Record) -> str:
     """A record as a line of log.jsonl. JSON has neither infinity nor NaN; they become null.
 
-    The gradient norm is infinite in an fp16 step that overflowed and that the scaler skipped.
+    The gradient norm of a step that fp16's scaler skips is infinite.
     """
     is_null = {k: isinstance(v, float) and not math.isfinite(v) for k, v in record.items()}
     values = {key: None if is_null[key] else value for key, value in record.items()}
@@ -172,7 +170,7 @@ def json_line(record: Record) -> str:
 
 
 def read_log(path: Path) -> list[Record]:
-    """The complete lines of a log.jsonl; a line that a kill cut off is skipped."""
+    """The records of a log.jsonl; a line that a kill cut off is skipped."""
     records: list[Record] = []
     if not path.exists():
         return records
@@ -187,7 +185,7 @@ def read_log(path: Path) -> list[Record]:
 
 
 def start_wandb(folder: Path, cfg: CfgNode) -> Any:
-    """A run of Weights & Biases, which a resumed training continues; WANDB_MODE is respected.
+    """Start or continue the run's page at Weights & Biases; WANDB_MODE is respected.
 
     Raises UserError if the package is not installed.
     """
@@ -209,15 +207,15 @@ def start_wandb(folder: Path, cfg: CfgNode) -> Any:
         resume="allow",
         config=json.loads(json.dumps(cfg)),  # plain dictionaries
     )
-    # The step is a value of its own: a resumed run may repeat some, which W&B's counter refuses.
+    # The step is a separate value: a resumed run may repeat some, which W&B's counter refuses.
     run.define_metric("*", step_metric="step")
     return run
 
 
 def draw_curves(history: Sequence[Record], title: str, file: Path) -> None:
-    """Loss, PSNR, SSIM and learning rate over the epochs as one picture; the best epoch marked."""
+    """Draw loss, PSNR, SSIM and learning rate over the epochs, and mark the best epoch."""
     figure, axes = plt.subplots(4, 1, figsize=(7, 9), sharex=True)
-    # An automatic layout would take most of the time of drawing.
+    # An automatic layout would take most of the drawing time.
     figure.subplots_adjust(left=0.13, right=0.98, bottom=0.06, top=0.95, hspace=0.08)
     figure.suptitle(title)
     rows = (
@@ -241,71 +239,3 @@ def draw_curves(history: Sequence[Record], title: str, file: Path) -> None:
     axes[-1].set_xlabel("epoch")
     figure.savefig(file, dpi=120)
     plt.close(figure)
-
-
-def console_line(record: Record, epochs: int) -> str:
-    """A record in one line that leaves room for the time in 80 columns."""
-    words = [f"epoch {record['epoch']}/{epochs}"]
-    if record["kind"] != "epoch":
-        words.append(f"step {record['step']}")
-    if "loss" in record:
-        words.append(f"loss {record['loss']:.4f}")
-    if "lr" in record:
-        words.append(f"lr {short_rate(record['lr'])}")
-    if "psnr" in record:
-        words.append(f"PSNR {record['psnr']:.2f} SSIM {record['ssim']:.4f}")
-        words += ["(best)"] if record["is_best"] else []
-    if "seconds" in record:
-        words.append(f"{record['seconds']:.0f} s")
-    if "hours_left" in record:
-        words.append(f"{record['images_per_second']:.3g} images/s")
-        words.append(time_left(record["hours_left"]))
-    return " ".join(words)
-
-
-def short_rate(lr: float) -> str:
-    """A learning rate in two digits, 1.2e-4."""
-    digits, _, exponent = f"{lr:.1e}".partition("e")
-    return f"{digits}e{int(exponent)}"
-
-
-def time_left(hours: float) -> str:
-    """``1.5 h left``; below an hour ``42 min left``."""
-    minutes = round(60 * hours)
-    return f"{minutes} min left" if minutes < 60 else f"{hours:.1f} h left"
-
-
-def summary(progress: Progress, cfg: CfgNode, folder: RunFolder, example: Pair) -> str:
-    """The last words of a run: its best epoch and the command to test it where ``example`` is."""
-    epochs = progress.epoch - 1
-    lines = [f"{plural(epochs, 'epoch')}, {progress.step:,} steps: {folder.path}"]
-    if progress.should_stop(cfg.VALIDATION.PATIENCE) and epochs < cfg.OPTIM.EPOCHS:
-        lines.append(f"stopped early: no better PSNR in {cfg.VALIDATION.PATIENCE} epochs")
-    if progress.best_epoch:
-        lines.append(f"best epoch {progress.best_epoch}: {progress.best_psnr:.2f} dB")
-    weights = folder.best if folder.best.exists() else folder.latest
-    command = ["python", "test.py", "--weights", str(weights), *rainy_input(example)]
-    lines.append(f"test it: {shlex.join([*command, '--output', 'results'])}")
-    return "\n".join(lines)
-
-
-def rainy_input(example: Pair) -> list[str]:
-    """Options with which test.py restores the rainy images of a data set, and no clean ones."""
-    folder = example.rainy.parent
-    if example.half:  # side by side with the clean one
-        return ["--input", str(folder), "--half", example.half]
-    is_alone = example.rainy == example.clean or folder != example.clean.parent
-    return ["--input", str(folder if is_alone else example.rainy)]
-
-
-class Pair(Protocol):
-    """What is asked of a pair of ``data.pairs``."""
-
-    @property
-    def rainy(self) -> Path: ...
-
-    @property
-    def clean(self) -> Path: ...
-
-    @property
-    def half(self) -> str: ...

@@ -1,4 +1,4 @@
-"""Optimisers, gradient clipping and the switches of PyTorch's backends, from the settings."""
+"""The optimiser and PyTorch's backend switches, from the settings."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 def set_backends(cfg: CfgNode) -> None:
-    """TF32, cuDNN's autotuner, and determinism as the settings say."""
+    """Set TF32, cuDNN's autotuner and determinism as the settings say."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.OPTIM.TF32
     torch.backends.cudnn.benchmark = not cfg.RUN.DETERMINISTIC
     torch.use_deterministic_algorithms(cfg.RUN.DETERMINISTIC)
     if cfg.RUN.DETERMINISTIC:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
 
 
 @contextlib.contextmanager
 def autotuner_off() -> Iterator[None]:
-    """Without cuDNN's autotuner, which would try all kernels for each new size of an image."""
+    """Turn off cuDNN's autotuner, which would try all kernels for each new image size."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     try:
@@ -37,10 +37,10 @@ def autotuner_off() -> Iterator[None]:
 
 
 def match_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Lay the moments of each parameter out in memory as the parameter itself.
+    """Give each parameter's moments the parameter's memory layout.
 
-    Fused optimisers pair their elements by address: moments from a checkpoint of a run with or
-    without channels_last would be those of other weights.
+    Fused optimisers pair elements by address, so moments from a checkpoint with another setting of
+    channels_last would be applied to the wrong weights.
     """
     for parameter, moments in optimizer.state.items():
         for name, moment in moments.items():
@@ -51,9 +51,9 @@ def match_layout(optimizer: torch.optim.Optimizer) -> None:
 def build_optimizer(cfg: CfgNode, network: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that the OPTIM settings name.
 
-    Weight decay acts on the weights of convolutions and linear layers only, not on biases, norms
-    and other vectors. Fused, a step over thousands of small tensors takes a quarter of the time on
-    a CPU: a tenth of a training step of DCSFN on one image.
+    Weight decay applies to the weights of convolutions and linear layers only, not to biases, norms
+    and other vectors. The fused kernels take a quarter of the time for thousands of small tensors
+    on a CPU.
     """
     optim = cfg.OPTIM
     parameters = list(network.parameters())

@@ -1,4 +1,4 @@
-"""The work of a run: patches, batches and steps of its epochs, and how long they take."""
+"""The work of a run: its epochs' patches, batches and steps, and how long they take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 @dataclass(frozen=True)
 class Stage:
-    """Patch side in pixels and batch size (over all processes) from one epoch on."""
+    """Patch side in pixels and batch size (over all processes), from one epoch on."""
 
     first_epoch: int
     patch: int
@@ -19,9 +19,9 @@ class Stage:
 
 
 class RunPlan:
-    """The stages of a run's epochs; an epoch's incomplete last batch is left out.
+    """The stages of a run; an epoch's incomplete last batch is left out.
 
-    ``num_samples`` is the number of samples per epoch.
+    ``num_samples`` counts the samples per epoch.
     """
 
     def __init__(self, cfg: CfgNode, num_samples: int) -> None:
@@ -34,12 +34,12 @@ class RunPlan:
         self._pixels_before = [0, *accumulate(pixels)]  # of each epoch, counted from 1
 
     def stage(self, epoch: int) -> Stage:
-        """The last stage that has begun in ``epoch``."""
+        """The stage of an epoch."""
         return [stage for stage in self._stages if stage.first_epoch <= epoch][-1]
 
     @property
     def stages(self) -> list[Stage]:
-        """The stages that the run reaches, each with the first epoch in which it is used."""
+        """The stages that the run reaches, each with the first epoch that uses it."""
         used = {self.stage(epoch): epoch for epoch in range(self.epochs, 0, -1)}
         return [Stage(epoch, s.patch, s.batch_size) for s, epoch in reversed(used.items())]
 
@@ -53,14 +53,14 @@ class RunPlan:
         return sum(self.steps(epoch) for epoch in range(1, self.epochs + 1))
 
     def pixels_left(self, epoch: int, step_in_epoch: int) -> int:
-        """Pixels of the patches that are still to come, a measure of the work that is left."""
+        """Pixels of the remaining patches, a measure of the remaining work."""
         if epoch > self.epochs:
             return 0
         done = step_in_epoch * self._step_pixels(epoch)
         return self._pixels_before[-1] - self._pixels_before[epoch - 1] - done
 
     def report(self, seconds: dict[Stage, float], memory: float) -> str:
-        """A dry run's findings: seconds per step in each stage, and what the whole run takes."""
+        """A dry run's result: seconds per step of each stage, and what the whole run takes."""
         lines = [
             f"a step   {stage.batch_size} patches of {stage.patch} x {stage.patch}: {taken:.2f} s"
             + (f" (from epoch {stage.first_epoch})" if len(seconds) > 1 else "")
@@ -86,14 +86,14 @@ class RunPlan:
 
 
 def is_every(interval: int, number: int, last: int = 0) -> bool:
-    """Whether something is due that happens every ``interval`` (0: never), last at ``last``."""
+    """Whether something due every ``interval`` (0: never), last done at ``last``, is due now."""
     return bool(interval) and number > last and number % interval == 0
 
 
 class Pace:
-    """How fast a process trains: recent images per second, and the hours that are left.
+    """The speed of training: recent images per second and the hours left.
 
-    Only the time of steps counts. Other work, such as validation, ends with a call of ``start``.
+    Only the steps' time counts: after other work, such as validation, ``start`` is called again.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -103,12 +103,12 @@ class Pace:
         self.start()
 
     def start(self) -> None:
-        """Steps begin; the time since the last one was other work."""
+        """Steps begin; the time since the last one does not count."""
         self._mark = self._recent_mark = time.perf_counter()
         self._recent_images = 0
 
     def count(self, stage: Stage) -> None:
-        """A step is done."""
+        """Count a finished step."""
         now = time.perf_counter()
         self._seconds += now - self._mark
         self._mark = now
@@ -123,11 +123,11 @@ class Pace:
         return rate
 
     def recent(self) -> dict[str, float]:
-        """``images_per_second`` for a record; empty if there was no step since the last one."""
+        """``images_per_second`` for a record; empty without a step since the last one."""
         return {"images_per_second": self.images_per_second()} if self._recent_images else {}
 
     def hours_left(self, epoch: int, step_in_epoch: int) -> float:
-        """Of the whole run's steps, at the speed so far, without validation."""
+        """Hours for the run's remaining steps at the speed so far, without validation."""
         if not self._pixels:
             return 0.0
         left = self._plan.pixels_left(epoch, step_in_epoch)

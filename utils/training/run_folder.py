@@ -1,4 +1,4 @@
-"""The folder of one run: who may write into it, where a run continues, the files of its weights."""
+"""A run's folder: its lock, the checkpoint to continue from, the files of its weights."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class RunFolder:
         self._lock = FileLock(path / ".lock")
 
     def results(self) -> list[str]:
-        """The names of the results in the folder; with any of them it is a run."""
+        """The names of the results in the folder; any of them makes it a run."""
         return [name for name in RESULTS if (self.path / name).exists()]
 
     def checkpoint_to_resume(self, resume: bool, resume_from: Path | None) -> Path | None:
         """The checkpoint to continue from; None for a new run.
 
-        Raises UserError rather than overwrite results, and for a missing checkpoint.
+        Raises UserError for a missing checkpoint, and rather than overwrite results.
         """
         found = self.results()
         if resume_from is not None:
@@ -69,16 +69,16 @@ class RunFolder:
         return None
 
     def resume_hint(self) -> str:
-        """How to continue from what is saved, in one sentence."""
+        """The state of the last checkpoint, in one sentence."""
         if self.latest.exists():
             return f"The last checkpoint is untouched: {self.latest}."
         return "There is no checkpoint yet."
 
     def lock(self, is_new: bool = False) -> None:
-        """Make the folder this process's own until ``unlock`` or its end, however that comes.
+        """Lock the folder for this process until ``unlock`` or the process's end.
 
-        Removes what killed processes left behind. Raises UserError where another one holds it, or,
-        for a new run, has trained here since ``checkpoint_to_resume`` was called.
+        Removes what killed processes left behind. Raises UserError if another process holds the
+        lock or, for a new run, has trained here since ``checkpoint_to_resume`` was called.
         """
         if not self._lock.acquire():
             raise UserError(
@@ -92,25 +92,25 @@ class RunFolder:
         remove_all_unfinished(self.path)
 
     def check_is_ours(self) -> None:
-        """Raise UserError where the folder was renamed, removed or replaced since ``lock``."""
+        """Raise UserError if the folder was renamed, removed or replaced since ``lock``."""
         if not self._lock.is_held:
             raise UserError(
                 f"The folder {self.path} was renamed, removed or replaced while this run trained "
-                "in it; nothing more is written there. Move it back, or name where it is now with "
-                "RUN.FOLDER and RUN.NAME, and continue with --resume."
+                "in it; nothing more is written there. Move it back, or set RUN.FOLDER and "
+                "RUN.NAME to where it is now, and continue with --resume."
             )
 
     def unlock(self) -> None:
-        """Give the folder back, if this process holds it."""
+        """Release the lock, if this process holds it."""
         self._lock.release()
 
     def keep_best(
         self, weights: Weights, kept: list[tuple[float, str]], count: int
     ) -> list[tuple[float, str]]:
-        """Keep ``weights`` if they are among the ``count`` best, and remove those they push out.
+        """Keep ``weights`` if they are among the ``count`` best; remove those that no longer are.
 
-        ``kept`` and the result list PSNR and file name in best/, the best first. The very best is
-        also best.safetensors, which with a ``count`` of 1 is the only one.
+        ``kept`` and the result list PSNR and file name in best/, best first. The very best is also
+        best.safetensors, with a ``count`` of 1 the only file.
         """
         psnr, step = weights.info["psnr"], weights.info["step"]
         name = f"step{step:07d}_{psnr:.2f}dB.safetensors"
@@ -126,11 +126,11 @@ class RunFolder:
     def take_best(
         self, origin: Path, psnr: float, kept: list[tuple[float, str]], count: int
     ) -> list[tuple[float, str]]:
-        """Copy the best weights that a run in the folder ``origin`` has kept, unless some are here.
+        """Copy the best weights of the run in the folder ``origin``, unless they are here already.
 
-        ``psnr`` and ``kept`` are what its checkpoint says of them. Returns those of ``kept`` that
-        are here now, of which the first is best.safetensors, and with a ``count`` above 1 in best/
-        too. The first stays in the list even if ``origin`` lacks best.safetensors.
+        ``psnr`` and ``kept`` come from its checkpoint. Returns those of ``kept`` that are here now;
+        the first is best.safetensors and, with a ``count`` above 1, in best/ too. It stays in the
+        list even if ``origin`` lacks best.safetensors.
         """
         best = origin / self.best.name
         if not self.best.exists() and best.exists() and read_weights(best).info.get("psnr") == psnr:
@@ -139,7 +139,7 @@ class RunFolder:
             source, own = origin / "best" / name, self.path / "best" / name
             if source.exists() and not own.exists():
                 _copy(source, own)
-        if count > 1 and kept and self.best.exists():  # a run that kept one has no best/
+        if count > 1 and kept and self.best.exists():  # a run with a count of 1 has no best/
             own = self.path / "best" / kept[0][1]
             if not own.exists() and read_weights(self.best).info.get("psnr") == psnr:
                 _copy(self.best, own)
@@ -147,7 +147,7 @@ class RunFolder:
         return kept[:1] + others
 
     def keep_snapshot(self, weights: Weights, epoch: int) -> None:
-        """Keep the weights of an epoch permanently."""
+        """Keep an epoch's weights permanently."""
         write_weights(self.path / "snapshots" / f"epoch{epoch:04d}.safetensors", weights)
 
 
@@ -156,7 +156,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _holds_steps_alone(log: Path) -> bool:
-    """Whether a log holds steps only, like that of a run killed before its first checkpoint.
+    """Whether a log holds only steps, as after a kill before the first checkpoint.
 
     The kill may have cut off the last line anywhere.
     """

@@ -1,4 +1,4 @@
-"""What several processes must have in common, so that they train one network."""
+"""What all processes of a run must have in common: code, PyTorch, settings, data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from utils.training.data_identity import FileStamps
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("configs", "data", "losses", "models", "utils")
 
-# Settings that may differ: a cache may lie on each machine's own disk.
+# Settings that may differ: each machine may have its cache on its own disk.
 OWN = ("DATA.CACHE",)
 
 
 def program_facts(cfg: CfgNode) -> dict[str, object]:
-    """Code, PyTorch and every setting, for ``Processes.check_same``."""
+    """The code, PyTorch's version and every setting, for ``Processes.check_same``."""
     return {"the code": _code(), "PyTorch": torch.__version__} | _settings(cfg)
 
 
@@ -36,7 +36,7 @@ def data_facts(num_samples: int, files: dict[str, FileStamps]) -> dict[str, obje
 
 
 def _code() -> str:
-    """A digest of the project's Python files, of a clone or a copy without git."""
+    """A digest of the project's Python files; also works in a copy without git."""
     digest = hashlib.sha256()
     paths = [path for package in PACKAGES for path in ROOT.glob(f"{package}/**/*.py")]
     for path in sorted([ROOT / "train.py", *paths]):

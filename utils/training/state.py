@@ -1,4 +1,4 @@
-"""What a training run needs to continue exactly where it was, on its way to disk and back."""
+"""Everything a run needs to continue exactly where it stopped, written to and read from disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from utils.training.plan import RunPlan
 # One line of log.jsonl: "kind" (step, validation, epoch), epoch, step, and the values of that kind.
 Record = dict[str, Any]
 
-
 ORDER = "the order or the weights of DATA.TRAIN"
 PARTS = (
     *("model", "options", "network", "ema", "optimizer", "scaler", "random", "progress"),
@@ -36,15 +35,15 @@ PARTS = (
 
 @dataclass
 class Progress:
-    """How far a run has come; equal on all processes."""
+    """How far a run has got; equal on all processes."""
 
     epoch: int = 1  # the current one, counted from 1
-    step_in_epoch: int = 0  # finished steps of it
+    step_in_epoch: int = 0  # finished steps of the current epoch
     step: int = 0  # finished steps of the whole run
     validated_step: int = 0  # the step of the last finished validation
-    # Of the current epoch: each step's loss, its parts and the gradient norm, summed.
+    # Sums over the current epoch's steps: the loss, its parts, the gradient norm.
     sums: dict[str, float] = field(default_factory=dict)
-    # Steps that fp16's scaler left out, as their gradients overflowed.
+    # Steps that fp16's scaler skipped because their gradients overflowed.
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     best_psnr: float = -math.inf
@@ -54,12 +53,12 @@ class Progress:
     kept: list[tuple[float, str]] = field(default_factory=list)
 
     def count_step(self) -> None:
-        """A step of the current epoch is taken."""
+        """Count a step of the current epoch."""
         self.step += 1
         self.step_in_epoch += 1
 
     def add_values(self, values: dict[str, float]) -> None:
-        """Add the values of one of the steps taken to the sums; count those that fp16 skipped."""
+        """Add a step's values to the sums; count it if fp16 skipped it."""
         is_skipped = not math.isfinite(values["grad_norm"])
         self.skipped_steps += is_skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
@@ -67,7 +66,7 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
-        """The mean values of the steps of the current epoch."""
+        """The mean values of the current epoch's steps."""
         return {name: total / self.step_in_epoch for name, total in self.sums.items()}
 
     def note_validation(self, psnr: float) -> bool:
@@ -90,7 +89,7 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """The parts of a run that change while it trains, and what a checkpoint says about them."""
+    """The parts of a run that change while it trains, to and from checkpoints."""
 
     cfg: CfgNode
     network: nn.Module
@@ -100,13 +99,13 @@ class TrainingState:
     plan: RunPlan
     files: dict[str, FileStamps]  # by TRAIN, LAYERS and the validation sets' names
     order: str  # a digest of which sample shows which pair
-    scenes: str  # of the training set, as weights remember them (data/leaks.py); may be empty
+    scenes: str  # the training set's scenes, as weights remember them; may be empty
     progress: Progress = field(default_factory=Progress)
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint ``path``, latest.pth; the one before becomes previous.pth.
+        """Write the checkpoint ``path``, latest.pth; its predecessor becomes previous.pth.
 
-        Called by one process; the others hold the same.
+        One process calls this; the others have the same state.
         """
         checkpoint: dict[str, Any] = {
             "model": self.cfg.MODEL.NAME,
@@ -124,9 +123,9 @@ class TrainingState:
         write_checkpoint(path, checkpoint, keep=path.with_name("previous.pth"))
 
     def load(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Restore everything from the checkpoint that ``path`` held.
+        """Restore everything from the checkpoint that was read from ``path``.
 
-        Raises UserError where it is of another network.
+        Raises UserError if it belongs to another network or version.
         """
         own = (self.cfg.MODEL.NAME, _plain(self.cfg.MODEL.OPTIONS))
         theirs = (checkpoint["model"], _plain(checkpoint["options"]))
@@ -156,7 +155,7 @@ class TrainingState:
                 "turned on or off in the middle of a run."
             )
         for saved, own_group in zip(saved_groups, self.optimizer.param_groups, strict=True):
-            # Settings are those of this run and device, not of the one that saved.
+            # This run's settings, not those it was saved with.
             saved.update({key: own_group[key] for key in own_group if key != "params"})
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         match_layout(self.optimizer)
@@ -165,10 +164,14 @@ class TrainingState:
         set_random_states(checkpoint["random"])
         self.progress = progress
 
-    def check_same_epoch(self, checkpoint: dict[str, Any], path: Path, same_files: bool) -> None:
-        """Refuse to continue in the middle of an epoch with steps of other images.
+    def skipped_steps(self) -> Record:
+        """For a record: how many steps of the run fp16's scaler has skipped, if it is used."""
+        return {"skipped_steps": self.progress.skipped_steps} if self.scaler.is_enabled() else {}
 
-        Changed files (not ``same_files``) may change the number of samples, which is then accepted.
+    def check_same_epoch(self, checkpoint: dict[str, Any], path: Path, same_files: bool) -> None:
+        """Refuse to continue in the middle of an epoch if its remaining steps would differ.
+
+        If files have changed (not ``same_files``), another number of samples is accepted.
         """
         before, now = checkpoint["epoch_plan"], self._epoch_plan()
         checked = list(now) if same_files else ["the batch size", "RUN.SEED"]
@@ -185,7 +188,7 @@ class TrainingState:
             )
 
     def weights(self, scores: dict[str, float]) -> Weights:
-        """The (averaged) weights to use, with where they come from."""
+        """The (averaged) weights to use, and where they come from."""
         return Weights(
             model=self.cfg.MODEL.NAME,
             options=dict(self.cfg.MODEL.OPTIONS),
@@ -197,7 +200,7 @@ class TrainingState:
         )
 
     def _epoch_plan(self) -> dict[str, Any]:
-        """What decides which images the steps of the current epoch see."""
+        """What decides which images the current epoch's steps see."""
         stage = self.plan.stage(self.progress.epoch)
         return {
             "the batch size": stage.batch_size,
@@ -208,13 +211,13 @@ class TrainingState:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The checkpoint to continue from. Raises UserError, with the way out, if it is broken."""
+    """Read the checkpoint to continue from. Raises UserError, with advice, if it is broken."""
     try:
         checkpoint = read_checkpoint(path)
     except UserError as error:
         previous = path.with_name("previous.pth")
         if path.name == "latest.pth" and previous.exists():
-            hint = f" Take the one before it with --resume-from {previous}."
+            hint = f" Continue from the one before it with --resume-from {previous}."
             raise UserError(f"{error}{hint}") from error
         raise
     missing = [part for part in PARTS if part not in checkpoint]
@@ -227,19 +230,19 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as YAML keeps them: tuples are lists."""
+    """Options as YAML stores them: tuples become lists."""
     return json.loads(json.dumps(dict(options)))
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators of Python, NumPy and PyTorch, which decide the initial weights."""
+    """Seed the global generators of Python, NumPy and PyTorch; PyTorch's draws the weights."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  (libraries may use the global generator)
     torch.manual_seed(seed)
 
 
 def random_states() -> dict[str, Any]:
-    """The states of all global random generators as plain values and tensors."""
+    """The states of all global random generators, as plain values and tensors."""
     state: Any = np.random.get_state()  # noqa: NPY002
     name, keys, position, has_gauss, gauss = state
     return {
@@ -251,7 +254,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what ``random_states`` returned."""
+    """Restore what ``random_states`` returned."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = states["numpy"]

@@ -1,20 +1,20 @@
-"""Optimiser steps that the device may still be computing while the host queues the next one.
+"""Optimiser steps whose values are read later, so that the device never waits for Python.
 
-The host reads a step's values one step later, so that the device never waits for Python. A loss or
-gradient norm that is not finite cannot wait for that: the device itself leaves the weights alone,
-and the host refuses the step when it reads it, before anything is saved.
+A loss or gradient norm that is not finite must not wait for that: the device itself leaves the
+weights alone, and the host refuses the step when it reads it, before anything is saved.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from utils.training.state import Progress
 
 
 def steps_ahead(device: torch.device) -> int:
@@ -23,24 +23,41 @@ def steps_ahead(device: torch.device) -> int:
 
 
 class StepValues(NamedTuple):
-    """What a step came to: means over all processes, the same on each of them."""
+    """The values of a step: means over all processes, the same on each of them."""
 
     values: dict[str, float]  # "loss", its parts, "grad_norm"
-    is_stopped: bool  # whether a signal asks any process for the end
+    is_stopped: bool  # whether a signal asks any process to stop
 
 
 @dataclass(frozen=True)
 class TakenStep:
     """An optimiser step, queued on the device."""
 
-    number: int  # of the run, counted from 1
+    number: int  # within the run, counted from 1
     epoch: int
     indices: list[int]  # the pairs that this process saw
     names: tuple[str, ...]
     results: Tensor  # (names + 1,) float64 on the host; the last one counts received signals
-    gradient_norms: Tensor  # (gradients,) on the device
-    has_gradient: list[bool]  # of each parameter
-    is_copied: torch.cuda.Event | None  # when ``results`` are there; None: now
+    is_copied: torch.cuda.Event | None  # when ``results`` have arrived; None: they have
+    gradient_norms: dict[str, Tensor]  # in this process, by parameter; on the device
+
+    @classmethod
+    def queue(
+        cls,
+        progress: Progress,
+        indices: list[int],
+        names: tuple[str, ...],
+        results: Tensor,
+        gradient_norms: dict[str, Tensor],
+    ) -> TakenStep:
+        """The step after ``progress``; starts copying ``results`` from the device to the host."""
+        number, epoch = progress.step + 1, progress.epoch
+        return cls(number, epoch, indices, names, *to_host(results), gradient_norms)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"step {self.number} (epoch {self.epoch})"
 
     def read(self) -> StepValues:
         """Wait for the values."""
@@ -50,7 +67,7 @@ class TakenStep:
         return StepValues(dict(zip(self.names, values, strict=True)), num_stopped > 0)
 
     def is_sound(self, values: dict[str, float], *, is_scaled: bool) -> bool:
-        """Whether the step's ``values`` may be trained on.
+        """Whether the weights may be trained with the step's ``values``.
 
         With fp16's scaler (``is_scaled``) gradients overflow now and then; it skips such a step.
         """
@@ -58,15 +75,22 @@ class TakenStep:
         losses = (value for name, value in values.items() if name != "grad_norm")
         return all(map(math.isfinite, losses)) and (is_scaled or math.isfinite(norm))
 
-    def norms_by_name(self, network: nn.Module) -> dict[str, float]:
-        """The norm of each parameter's gradient in this process. Waits for the device."""
-        names = (name for name, _ in network.named_parameters())
-        norms = self.gradient_norms.tolist()
-        return dict(zip(itertools.compress(names, self.has_gradient), norms, strict=True))
+
+def gradient_norms(network: nn.Module) -> dict[str, Tensor]:
+    """The norm () of each parameter's gradient. Stays on the device; nothing waits for it."""
+    gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    return dict(zip(gradients, torch._foreach_norm([*gradients.values()]), strict=True))
+
+
+def join_values(losses: Sequence[dict[str, Tensor]], norm: Tensor, is_stopped: bool) -> Tensor:
+    """(losses + 2,): the micro-batches' mean losses, the gradient norm and a stop's 0 or 1."""
+    means = torch.stack([torch.stack([*values.values()]) for values in losses]).mean(0)
+    stop = torch.full((1,), float(is_stopped), device=norm.device)
+    return torch.cat([means, norm.reshape(1), stop])
 
 
 def to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Start copying ``values`` to the host; the event is when they are there (None: now)."""
+    """Start copying ``values`` to the host; the event fires when they have arrived (None: now)."""
     if values.device.type != "cuda":
         return values.cpu(), None
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -76,18 +100,13 @@ def to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return host, is_copied
 
 
-def gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """(gradients,): the norm of each gradient. Stays on the device; nothing waits for it."""
-    return torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None]))
-
-
 def take_guarded_step(
     optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, is_finite: Tensor
 ) -> None:
     """An optimiser step that leaves weights and moments alone unless ``is_finite``, a bool ().
 
-    The device decides, so the host need not wait: fused optimisers skip a step with ``found_inf``,
-    as GradScaler tells them in fp16, where it decides itself.
+    The device decides, so the host need not wait: fused optimisers skip a step if ``found_inf`` is
+    set, which GradScaler sets in fp16, where it decides itself.
     """
     if scaler.is_enabled():
         scaler.step(optimizer)

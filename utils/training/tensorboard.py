@@ -1,8 +1,8 @@
 """TensorBoard's ``SummaryWriter`` without TensorFlow.
 
-TensorBoard imports TensorFlow where it is installed, for nothing that we write. That takes ten
-seconds, and TensorFlow and PyTorch with CUDA each bring an LLVM, of which two end the process.
-TensorBoard takes its own stand-in where it finds a module of the name below.
+If TensorFlow is installed, TensorBoard imports it, although scalars and images do not need it. That
+takes ten seconds, and the process crashes, because TensorFlow and PyTorch with CUDA each load their
+own LLVM. A module named ``tensorboard.compat.notf`` makes TensorBoard use its built-in substitute.
 """
 
 from __future__ import annotations

@@ -93,5 +93,5 @@ def test_a_copy_made_before_stays_plain() -> None:
 
 
 def test_a_network_without_such_blocks_is_refused() -> None:
-    with pytest.raises(UserError, match="names no blocks to compute twice"):
+    with pytest.raises(UserError, match="names no blocks to recompute"):
         recompute_blocks(network(), ())

@@ -17,7 +17,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
     ("device", "world_size", "accumulate", "what"),
     [
         (CPU, 1, 1, "needs a CUDA device"),
-        (GPU, 2, 1, "works in one process"),
+        (GPU, 2, 1, "works in a single process only"),
         (GPU, 1, 2, "OPTIM.ACCUMULATE"),
         (GPU, 1, 1, None),
     ],
