@@ -525,7 +525,7 @@ def test_clipping_leaves_the_gradients_to_the_report(settings, tmp_path, monkeyp
 
     monkeypatch.setattr(TinyNetwork, "forward", forward)
     for norm in ("0", "1"):
-        with pytest.raises(UserError, match=r"1 of 6 gradient norms are not finite, first in body\.4\.bias"):
+        with pytest.raises(UserError, match=r"1 of 6 gradient norms are not fin.* body\.4\.bias"):
             train_here(tmp_path, f"run{norm}", *settings, "OPTIM.CLIP_NORM", norm)
 
 
