@@ -13,6 +13,11 @@ Real rain without clean images, by NIQE, and by other metrics that need none:
     python evaluate.py --results results/dmsr/real --no-reference --input datasets/real
     python evaluate.py --results results/dmsr/real --no-reference --metrics niqe musiq maniqa
 
+Clips: videos, paired by their frames' times, or with --clips folders of frames, CLIP/0001.png. The
+table has their flicker as well; --flow moves the errors that it compares along with the scene:
+
+    python evaluate.py --results results/ours/clips --target datasets/clips --clips --flow
+
 All runs under a folder beside one another, the last week's too (each run is kept in history/ of its
 --output):
 
@@ -35,18 +40,20 @@ from pathlib import Path
 from data.layouts.halves import RAINY_HALF
 from data.leaks import overlap_sentence
 from data.pairs import Pair
-from data.results import pair_results, set_folders
+from data.results import are_clips, pair_clips, pair_results, set_folders
 from utils.errors import UserError, run_main
 from utils.evaluation import formats
+from utils.evaluation.clips import flicker_caption, score_clips
 from utils.evaluation.columns import add_column_options, check_column_options, make_columns
 from utils.evaluation.facts import read_facts
 from utils.evaluation.folders import benchmark_jobs, single_jobs
 from utils.evaluation.leaderboard import write_leaderboard
 from utils.evaluation.outputs import TableOptions, write_evaluation
 from utils.evaluation.published import published_scores, read_published
-from utils.evaluation.quality import WITH_CLEAN
+from utils.evaluation.quality import OF_FOLDERS, WITH_CLEAN
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import NIQE, JobResult
+from utils.images import is_image
 from utils.metrics import PROTOCOLS
 from utils.wording import plural
 
@@ -77,17 +84,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"note: {note}", file=sys.stderr)
     else:
         jobs = single_jobs(args.results, args.target, args.input, protocol, find_sides)
+    clips = are_clips(jobs, args.clips)
+    check_clip_options(args, clips)
     datasets = list(dict.fromkeys(job.dataset for job in jobs))
     columns = make_columns(args, cache, datasets, has_clean=not args.no_reference)
-    paired = [pair_results(job, args.match, args.rainy_half) for job in jobs]
-    results = columns.score(paired, cache, workers=args.workers, crop=args.crop)
+    pair = pair_clips if clips else pair_results
+    paired = [pair(job, args.match, args.rainy_half) for job in jobs]
+    how = {"workers": args.workers, "crop": args.crop}
+    if clips:
+        results = score_clips(paired, cache, **how, scorers=columns.scorers, flow=args.flow)
+    else:
+        results = columns.score(paired, cache, **how)
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
 
     options = TableOptions(
         published=bool(args.benchmark) and not args.no_published,
         more_published=more_published,
-        implementations=columns.implementations,
+        implementations=[
+            *([flicker_caption(args.flow)] if clips and not args.no_reference else []),
+            *columns.implementations,
+        ],
         facts=facts,
         weights=weights,
         baseline=args.baseline,
@@ -107,6 +124,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if table.num_problems else 0
 
 
+def check_clip_options(args: argparse.Namespace, clips: bool) -> None:
+    """Raise UserError for options that clips do not have, or only clips."""
+    if args.flow and (args.no_reference or not clips):
+        raise UserError("--flow moves the errors that flicker compares, which only clips have.")
+    of_folders = sorted(set(args.metrics) & set(OF_FOLDERS)) + args.tasks
+    if clips and of_folders:
+        raise UserError(
+            f"{of_folders[0]} is a figure of whole folders of images, not of clips; without "
+            "--clips frames are scored as images."
+        )
+    if clips and args.embed:
+        raise UserError("--embed puts images into the page, not clips; leave it out.")
+
+
 def training_leaks(results: Sequence[JobResult], weights: dict[str, dict[str, str]]) -> list[str]:
     """A sentence for each set that shows scenes of a method's training set.
 
@@ -124,10 +155,11 @@ def training_leaks(results: Sequence[JobResult], weights: dict[str, dict[str, st
             packed = read_weights(path).info.get("training_scenes", "")
         except ForeignFileError:
             continue
+        images = [image for one in result.scored for image in getattr(one, "frames", [one])]
         clean = {
             Pair(image.clean, image.clean, image.rainy_half): None
-            for image in result.scored
-            if image.clean
+            for image in images
+            if image.clean and is_image(image.clean)
         }
         job = result.job
         if sentence := overlap_sentence(job.method, packed, job.dataset, list(clean)):
@@ -148,7 +180,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--results", type=Path, metavar="FOLDER", help="restored images")
+    what.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="restored images, videos or frames"
+    )
     what.add_argument("--benchmark", type=Path, metavar="ROOT", help="folders METHOD/SET/")
     what.add_argument(
         "--leaderboard", type=Path, metavar="ROOT", help="collect the --output folders of runs"
@@ -213,6 +247,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--crop", action="store_true", help="cut images of different sizes to the common one"
+    )
+    parser.add_argument(
+        "--clips",
+        action="store_true",
+        help="each folder of images is a clip, CLIP/0001.png, as videos always are: means over the "
+        "frames of a clip, then over clips, and flicker, the mean absolute change of the error "
+        "(restored - clean; R, G and B in 0..255) from frame to frame, after the warping error of "
+        "Lai et al., ECCV 2018",
+    )
+    parser.add_argument(
+        "--flow",
+        action="store_true",
+        help="flicker compares each error with the one before it moved by OpenCV's DIS flow of the "
+        "clean clip, without occluded pixels and those that leave the frame",
     )
     parser.add_argument("--output", type=Path, default=Path("evaluation"), metavar="FOLDER")
     parser.add_argument(

@@ -1,24 +1,31 @@
-"""Which result belongs to which clean image of a data set: training's layouts, for scoring.
+"""Which result belongs to which clean image or clip of a set: training's layouts, for scoring.
 
 A result has the name of its rainy image (test.py keeps it), or one that ``pair_names`` recognises.
+A clip is a video file, or a folder of frames, which are paired as the images of a nested set are.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from natsort import natsorted, ns
 from PIL import Image
 
 from data.layouts.folders import images_by_name
 from data.layouts.halves import rainy_half
 from data.layouts.recognise import find_sides, side_folders
 from data.layouts.sides import Sides
-from data.names import pair_names
+from data.names import composed, pair_names
 from data.pairs import pair_sides
 from utils.errors import UserError
-from utils.evaluation.scoring import NIQE, ImageResult, JobResult, ScoringJob
+from utils.evaluation.scoring import NIQE, ClipResult, ImageResult, JobResult, ScoringJob
+from utils.folder_words import read_side
+from utils.folders import dead_link_sentence, scan_folder
+from utils.images import is_image
+from utils.inference.video import is_video
 
 Named = dict[str, Path]
 
@@ -27,9 +34,24 @@ def set_folders(folder: Path, match: str = "") -> tuple[Path | None, Path | None
     """Where the rainy and the clean images of a data set lie, None for a side that is not there.
 
     Both are ``folder`` itself where they lie in one folder or side by side in one file; a folder of
-    other images holds rainy ones alone.
+    other images or of videos holds rainy ones alone.
     """
-    return side_folders(folder, match)
+    rainy, clean = side_folders(folder, match)
+    if (rainy and clean) or not folder.is_dir():
+        return rainy, clean
+    below = [path for path in scan_folder(folder).folders if holds_videos(path)]
+    videos = {read_side(path.name).role: path for path in below}
+    if not rainy and not clean and holds_videos(folder):
+        rainy = folder
+    return rainy or videos.get("rainy"), clean or videos.get("clean")
+
+
+def holds_videos(path: Path) -> bool:
+    """Whether a path is a video, or a folder of videos with no image beside them."""
+    if not path.is_dir():
+        return is_video(path)
+    files = scan_folder(path).files
+    return any(map(is_video, files)) and not any(map(is_image, files))
 
 
 def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobResult:
@@ -55,6 +77,102 @@ def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobRes
         return _by_clean(job, results, sides.clean, match, half)
     except UserError as error:
         return JobResult(job, problem=str(error))
+
+
+def are_clips(jobs: Sequence[ScoringJob], frames: bool) -> bool:
+    """Whether jobs are about clips: all of them are if ``frames`` says so, else those of videos.
+
+    Raises UserError for sets of videos among sets of images, which share no table.
+    """
+    if frames:
+        return True
+    videos = {
+        job.dataset: path
+        for job in jobs
+        for path in (job.results, job.clean)
+        if path and holds_videos(path)
+    }
+    others = [job for job in jobs if job.dataset not in videos]
+    if videos and others:
+        raise UserError(
+            f"{next(iter(videos.values()))} holds videos, {others[0].results} does not; one table "
+            "holds either: choose with --sets, or score folders of frames as clips with --clips."
+        )
+    return bool(videos)
+
+
+def pair_clips(job: ScoringJob, match: str = "", half: str = "auto") -> JobResult:
+    """Find every clip of a job and its partner; clips and frames without one are problems.
+
+    The frames of two folders are paired by name, as ``pair_results`` pairs images; a clip is then
+    a folder, or all frames where they lie in one. A video is paired with a video or a folder by the
+    name of the clip, and their frames when they are read.
+    """
+    if not any(path and holds_videos(path) for path in (job.results, job.clean)):
+        return _by_folder(pair_results(job, match, half))
+    try:
+        clips = _named_clips(job.results, job.dataset)
+        reference = job.clean or job.rainy
+        expected = _named_clips(reference, job.dataset) if reference else clips
+        partners = pair_names(list(clips), list(expected), match)
+        clean: dict[str, Path | None] = {n: p if job.clean else None for n, p in expected.items()}
+        paired = _one_each(job, clips, partners, clean, expected)
+    except UserError as error:
+        return JobResult(job, problem=str(error), unit="clip")
+    paired.unit = "clip"
+    paired.images = [_as_clip(clip, job, match, half) for clip in paired.images]
+    return paired
+
+
+def _named_clips(path: Path, name: str) -> Named:
+    """The videos and folders of frames in a folder by name; ``name`` for one that is itself a clip.
+
+    Raises UserError where there are none, and for two clips of one name.
+    """
+    if path.is_file():
+        return {name: path}
+    if not path.is_dir():
+        raise UserError(f"There is no folder {path}.")
+    content = scan_folder(path)
+    for link in content.dead_links:
+        raise UserError(dead_link_sentence(link))
+    if any(map(is_image, content.files)):
+        return {name: path}
+    found: Named = {}
+    for clip in [*filter(is_video, content.files), *content.folders]:
+        if clip.is_dir() and not any(map(is_image, scan_folder(clip).files)):
+            continue
+        called = composed(clip.name if clip.is_dir() else clip.stem)
+        if called in found:
+            raise UserError(f"{clip} and {found[called]} are clips of one name; keep one of them.")
+        found[called] = clip
+    if not found:
+        raise UserError(f"The folder {path} holds no clip: neither a video nor a folder of frames.")
+    return {clip: found[clip] for clip in natsorted(found, alg=ns.IGNORECASE)}
+
+
+def _as_clip(image: ImageResult, job: ScoringJob, match: str, half: str) -> ClipResult:
+    """A clip of two paths; two folders have their frames paired."""
+    clip = ClipResult(image.stem, image.restored, image.clean, problem=image.problem)
+    folders = [path for path in (clip.restored, clip.clean) if path and path.is_dir()]
+    if not clip.problem and len(folders) == (2 if job.clean else 1):
+        frames = replace(job, results=folders[0], clean=clip.clean, rainy=None, is_input=False)
+        paired = pair_results(frames, match, half)
+        clip.frames, clip.problem = paired.images, paired.problem
+    return clip
+
+
+def _by_folder(paired: JobResult) -> JobResult:
+    """The clips of paired frames: one for each folder, as the names say."""
+    clips: dict[str, ClipResult] = {}
+    for frame in paired.images:
+        name = frame.stem.rpartition("/")[0] or paired.job.dataset
+        clip = clips.setdefault(name, ClipResult(name))
+        clip.frames.append(frame)
+        clip.restored = clip.restored or (frame.restored and frame.restored.parent)
+        clip.clean = clip.clean or (frame.clean and frame.clean.parent)
+    expected = sum(bool(clip.clean or not paired.job.clean) for clip in clips.values())
+    return replace(paired, images=list(clips.values()), num_expected=expected, unit="clip")
 
 
 def _sides(job: ScoringJob, match: str, half: str) -> Sides:

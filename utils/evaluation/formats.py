@@ -10,7 +10,7 @@ import textwrap
 from typing import Any
 
 from utils.evaluation.quality import Metric
-from utils.evaluation.scoring import JobResult
+from utils.evaluation.scoring import ClipResult, JobResult
 from utils.evaluation.table import Table, TableRow, notes, sources
 from utils.markdown import csv_text, markdown_table
 
@@ -124,8 +124,33 @@ def images_csv(results: list[JobResult]) -> str:
             remarks = "; ".join(remark.text for remark in image.remarks)
             own = [*scores, *(image.counts.get(name, "") for name in counts)]
             texts = map(csv_text, (job.method, job.dataset, image.stem, job.protocol))
-            writer.writerow([*texts, *own, csv_text(remarks), csv_text(image.problem)])
+            writer.writerow([*texts, *own, csv_text(remarks), csv_text(_first(image.problems))])
     return text.getvalue()
+
+
+def frames_csv(results: list[JobResult]) -> str:
+    """One line for each frame of all clips; flicker is that from the frame before."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    metrics = results[0].metrics
+    keys = [metric.key for metric in metrics]
+    writer.writerow(["method", "dataset", "clip", "frame", "protocol", *keys, "problem"])
+    for result in results:
+        job = result.job
+        for clip in result.images:
+            for frame in clip.frames if isinstance(clip, ClipResult) else ():
+                name = frame.stem.rpartition("/")[2]
+                texts = (job.method, job.dataset, clip.stem, name, job.protocol)
+                scores = frame.scores or (math.nan,) * len(metrics)
+                shown = ["" if math.isnan(value) else repr(value) for value in scores]
+                writer.writerow([*map(csv_text, texts), *shown, csv_text(frame.problem)])
+    return text.getvalue()
+
+
+def _first(problems: list[str]) -> str:
+    """The first of some sentences, and how many more there are."""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return problems[0] + more if problems else ""
 
 
 def dump_json(content: Any) -> str:

@@ -36,7 +36,8 @@ from utils.wording import plural
 HISTORY = "history"
 FACTS = ("date", "run", "commit")
 PARTS = ("metrics", "columns", "rows")  # of a table.json
-COLUMN = tuple[str, str, int]  # data set, protocol, number of images: what can be compared
+# Data set, protocol, number of images or clips, which of both: what can be compared.
+COLUMN = tuple[str, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -203,17 +204,18 @@ def _row(
 
 def _named(keys: Sequence[COLUMN], columns: dict[COLUMN, Column]) -> list[Column]:
     """The columns, with headings that distinguish one set under two protocols or sizes."""
-    names = Counter(dataset for dataset, _, _ in keys)
+    names = Counter(dataset for dataset, *_ in keys)
     return [
-        Column(f"{name} ({protocol}, {plural(count, 'image')})", protocol, count)
+        Column(f"{name} ({protocol}, {plural(count, unit)})", protocol, count, unit)
         if names[name] > 1
-        else columns[name, protocol, count]
-        for name, protocol, count in keys
+        else columns[name, protocol, count, unit]
+        for name, protocol, count, unit in keys
     ]
 
 
 def _key(column: dict[str, Any]) -> COLUMN:
-    return column["dataset"], column["protocol"], column["num_images"]
+    unit = column.get("unit", "image")  # runs before there were clips do not say it
+    return column["dataset"], column["protocol"], column["num_images"], unit
 
 
 def _relative(folder: Path, root: Path) -> str:

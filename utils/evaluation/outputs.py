@@ -75,6 +75,8 @@ def write_evaluation(
     comparisons = compare_methods(results, options.baseline)
     _write_table(folder, table, comparisons, options.weights)
     write_text(folder / "images.csv", formats.images_csv(results))
+    if table.unit == "clip":
+        write_text(folder / "frames.csv", formats.frames_csv(results))
     text = statistics_markdown(comparisons, results, options.extremes)
     write_text(folder / "statistics.md", text)
     page = report_page(results, table, folder, embed=options.embed, unmatched=unmatched)
@@ -83,7 +85,7 @@ def write_evaluation(
     print(formats.console(table, shutil.get_terminal_size().columns))
     num_scored = sum(len(result.scored) for result in results)
     num_reused = sum(image.reused for result in results for image in result.images)
-    scored = plural(num_scored, "image")
+    scored = plural(num_scored, table.unit)
     print(f"\n{scored} ({num_reused} kept from before); written to {folder}/")
     _show_problems(results, unmatched, table)
     return table

@@ -117,7 +117,7 @@ class SquaredErrorScorer:
         """As ``Scorer.score``; where one image is gray, it stands for three equal channels."""
         assert clean is not None
         if restored.ndim != clean.ndim:
-            restored, clean = _as_rgb(restored), _as_rgb(clean)
+            restored, clean = as_rgb(restored), as_rgb(clean)
         return float(np.mean((restored.astype(np.float64) - clean) ** 2))
 
 
@@ -165,7 +165,7 @@ class PyiqaScorer:
         import torch
 
         if self.key not in ("niqe", "brisque"):
-            image = _as_rgb(image)  # networks take colours
+            image = as_rgb(image)  # networks take colours
         planes = np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
         return torch.from_numpy(planes)[None].float() / 255
 
@@ -194,7 +194,7 @@ class FolderScorer:
             for number, image in enumerate(result.scored):
                 for folder, pixels in zip(folders, decoded_pair(image), strict=True):
                     if pixels is not None:
-                        write_png(folder / f"{number:06}.png", _as_rgb(pixels))
+                        write_png(folder / f"{number:06}.png", as_rgb(pixels))
             arguments = [str(folder) for folder in folders[: 1 + self.needs_clean]]
             value = self.model(*arguments, num_workers=0, verbose=False)
         return (float(value[0] if isinstance(value, tuple) else value),)
@@ -311,6 +311,6 @@ def _checksum(model: Any) -> str:
     return found.hexdigest()[:8] if state else ""
 
 
-def _as_rgb(image: np.ndarray) -> np.ndarray:
+def as_rgb(image: np.ndarray) -> np.ndarray:
     """A gray image as three equal channels."""
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image

@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.evaluation.formats import finite
 from utils.evaluation.pages import render
 from utils.evaluation.scoring import JobResult, read_8bit
-from utils.evaluation.table import Table
+from utils.evaluation.table import Table, left_out
 from utils.wording import plural
 
 CLEAN = "clean"
@@ -70,7 +70,7 @@ def report_page(
     problems = [problem for result in results for problem in _problems(result)] + list(unmatched)
     title = plural(len(problems), "problem")
     if table.num_left_out:
-        title = f"INCOMPLETE: {plural(table.num_left_out, 'image')} not scored"
+        title = f"INCOMPLETE: {left_out(table)}"
     return render(
         "report.html",
         table=table,

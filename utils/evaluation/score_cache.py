@@ -88,6 +88,18 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
+def file_digest(path: Path) -> str:
+    """``digest`` for the content of a file of any size. Raises UserError where it is unreadable."""
+    found = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                found.update(part)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    return found.hexdigest()[:32]
+
+
 def _parse(path: Path, content: bytes) -> dict[str, CachedScore]:
     """The scores in a file. A line that a killed run left unfinished is ignored."""
     lines = content.splitlines()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -69,6 +70,16 @@ class ImageResult:
     boxes: list[list[Any]] = field(default_factory=list)
     true_boxes: list[list[Any]] = field(default_factory=list)
 
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with it, a sentence each."""
+        return [self.problem] if self.problem else []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its scores leave nothing out."""
+        return self.scores is not None
+
     def rainy_part(self, image: np.ndarray) -> np.ndarray:
         """The rainy half of a file that holds both images."""
         middle = image.shape[1] // 2
@@ -81,20 +92,45 @@ class ImageResult:
 
 
 @dataclass
+class ClipResult(ImageResult):
+    """One clip of a job: the means over its frames, or the problem that prevented them.
+
+    ``restored`` and ``clean`` are a video file or a folder of frames each. ``frames`` are in order
+    of time, then those that belong to no clean frame; the frames of videos are known once they have
+    been read, and so are their ``times`` in seconds, one for each frame.
+    """
+
+    frames: list[ImageResult] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        return [*super().problems, *(frame.problem for frame in self.frames if frame.problem)]
+
+    @property
+    def is_complete(self) -> bool:
+        # frames of the result that belong to no clean one take nothing away
+        expected = [frame for frame in self.frames if frame.clean or not self.clean]
+        are_scored = all(frame.scores is not None for frame in expected)
+        return self.scores is not None and not self.problem and are_scored
+
+
+@dataclass
 class JobResult:
     """All images of a job: the expected ones in natural order, then the unexpected ones.
 
-    ``problem`` is set where the folder itself could not be used; ``num_expected`` counts the
-    images that a complete folder has. The scores of its images are those of ``metrics``;
-    ``set_scores`` are those of the folder as a whole, by ``set_metrics``, NaN where one of
-    ``set_problems`` prevented them. ``is_reference`` marks the clean images themselves, which have
-    set scores alone.
+    ``unit`` says what they are, images or clips (``ClipResult``). ``problem`` is set where the
+    folder itself could not be used; ``num_expected`` counts the images that a complete folder has.
+    The scores of its images are those of ``metrics``; ``set_scores`` are those of the folder as a
+    whole, by ``set_metrics``, NaN where one of ``set_problems`` prevented them. ``is_reference``
+    marks the clean images themselves, which have set scores alone.
     """
 
     job: ScoringJob
     images: list[ImageResult] = field(default_factory=list)
     num_expected: int = 0
     problem: str = ""
+    unit: Literal["image", "clip"] = "image"
     metrics: tuple[Metric, ...] = (PSNR, SSIM)
     set_metrics: tuple[Metric, ...] = ()
     set_scores: tuple[float, ...] = ()
@@ -108,10 +144,11 @@ class JobResult:
 
     @property
     def num_left_out(self) -> int:
-        """Images without a score; one at least where the folder could not be used."""
+        """Images that are not scored in full; one at least where the folder could not be used."""
         if self.is_reference:
             return 0
-        return max(self.num_expected - len(self.scored), int(bool(self.problem)))
+        num_complete = sum(image.is_complete for image in self.images)
+        return max(self.num_expected - num_complete, int(bool(self.problem)))
 
     @property
     def scored(self) -> list[ImageResult]:
@@ -120,7 +157,7 @@ class JobResult:
     @property
     def problems(self) -> list[str]:
         own = [self.problem] if self.problem else []
-        of_images = [image.problem for image in self.images if image.problem]
+        of_images = [problem for image in self.images for problem in image.problems]
         return own + of_images + self.set_problems
 
     def mean(self) -> tuple[float, ...] | None:
@@ -166,10 +203,8 @@ def score_jobs(
         except UserError as error:
             image.problem = str(error)
 
-    threads_before = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one image per core; OpenCV's own threads would oversubscribe them
-    try:
-        # Decoding and filtering run outside the interpreter's lock, so threads use all cores.
+    # Decoding and filtering run outside the interpreter's lock, so threads use all cores.
+    with one_opencv_thread():
         thread_map(
             run,
             tasks,
@@ -180,11 +215,20 @@ def score_jobs(
             dynamic_ncols=True,
             disable=None,  # no bar in a log file
         )
-    finally:
-        cv2.setNumThreads(threads_before)
     for result in paired:
         _score_set(result, set_scorers)
     return paired
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """One image per core: OpenCV's own threads would oversubscribe them."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _score_set(result: JobResult, set_scorers: Sequence[SetScorer]) -> None:
@@ -230,13 +274,13 @@ def score_image(
     image.reused = None not in found.values()
     if not image.reused:
         restored, clean = _decode_pair(image, paths, contents)
-        restored, clean, remarks = _comparable(restored, clean, crop)
+        restored, clean, remarks = comparable(restored, clean, crop)
         remarks += _damage(paths, contents)
         try:
             for name, measure in measures.items():
                 if found[name] is None:
                     scores = tuple(measure(restored, clean))
-                    known = CachedScore(scores, tuple(remarks + _identity(name, scores)))
+                    known = CachedScore(scores, tuple(remarks + _identity_remarks(name, scores)))
                     cache.put(keys[name], known)
                     found[name] = known
         except UserError as error:
@@ -259,8 +303,15 @@ def _single_score(
 
 def decoded_pair(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None]:
     """The result and the clean image of one image, as uint8, (H, W, 3) RGB or (H, W) each."""
+    restored, clean, _ = read_pair(image)
+    return restored, clean
+
+
+def read_pair(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None, list[Remark]]:
+    """As ``decoded_pair``, with remarks on damaged files that decode all the same."""
     paths = [path for path in (image.restored, image.clean) if path is not None]
-    return _decode_pair(image, paths, [read_bytes(path) for path in paths])
+    contents = [read_bytes(path) for path in paths]
+    return *_decode_pair(image, paths, contents), _damage(paths, contents)
 
 
 def _decode_pair(
@@ -279,7 +330,7 @@ def _decode_pair(
     return pixels[0], pixels[1] if image.clean else None
 
 
-def _comparable(
+def comparable(
     restored: np.ndarray, clean: np.ndarray | None, crop: bool
 ) -> tuple[np.ndarray, np.ndarray | None, list[Remark]]:
     """The images, cut to one size where ``crop`` allows it, and remarks on them."""
@@ -304,11 +355,15 @@ def _damage(paths: list[Path], contents: list[bytes]) -> list[Remark]:
     return [Remark("damaged", f"{path.name}: {text}") for path, text in damages if text]
 
 
-def _identity(protocol: str, scores: tuple[float, ...]) -> list[Remark]:
-    """A remark where a comparison found no difference."""
-    if protocol in PROTOCOLS and scores in ((np.inf, 1.0), (100.0, 1.0)):
-        return [Remark("identical", f"cannot be told from the clean image under {protocol}")]
-    return []
+def is_identical(protocol: str, scores: tuple[float, ...]) -> bool:
+    """Whether a comparison found no difference."""
+    return protocol in PROTOCOLS and scores in ((np.inf, 1.0), (100.0, 1.0))
+
+
+def _identity_remarks(protocol: str, scores: tuple[float, ...]) -> list[Remark]:
+    if not is_identical(protocol, scores):
+        return []
+    return [Remark("identical", f"cannot be told from the clean image under {protocol}")]
 
 
 def read_8bit(path: Path) -> np.ndarray:

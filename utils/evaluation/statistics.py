@@ -115,6 +115,7 @@ def bootstrap_interval(differences: np.ndarray) -> tuple[float, float] | None:
 def statistics_markdown(comparisons: list[Comparison], results: list[JobResult], count: int) -> str:
     """statistics.md: a table for each data set and metric, then the worst and best images."""
     blocks = []
+    unit = results[0].unit
     for comparison in comparisons:
         metric = comparison.metric
         places = metric.decimals + 1
@@ -132,15 +133,23 @@ def statistics_markdown(comparisons: list[Comparison], results: list[JobResult],
             ]
             for s in comparison.methods
         ]
-        heads = ["method", "images", "mean", "std", "wins", f"minus {comparison.reference}", "95%"]
+        heads = [
+            "method",
+            f"{unit}s",
+            "mean",
+            "std",
+            "wins",
+            f"minus {comparison.reference}",
+            "95%",
+        ]
         blocks += [
             f"## {comparison.dataset}, {metric.name}",
             markdown_table(heads, lines),
         ]
     blocks.append(
-        f"std: over images. wins: images on which no other method is better. 95%: paired bootstrap "
-        f"interval of the mean difference ({RESAMPLES} resamples of the images, percentiles); one "
-        "that holds 0 shows no difference."
+        f"std: over {unit}s. wins: {unit}s on which no other method is better. 95%: paired "
+        f"bootstrap interval of the mean difference ({RESAMPLES} resamples of the {unit}s, "
+        "percentiles); one that holds 0 shows no difference."
     )
     for result in results:
         worst, best = extremes(result, count)

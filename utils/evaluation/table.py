@@ -24,11 +24,12 @@ EACH_SET = "the training part of each data set"
 
 @dataclass(frozen=True)
 class Column:
-    """A data set under its protocol; ``num_images`` of them have a clean image here."""
+    """A data set under its protocol, with its number of images (or clips, as ``unit`` says)."""
 
     dataset: str
     protocol: str
     num_images: int
+    unit: str = "image"
 
     @property
     def published_images(self) -> int | None:
@@ -102,6 +103,11 @@ class Table:
         return [*names, MEAN] if len(names) > 1 else names
 
     @property
+    def unit(self) -> str:
+        """What is scored: "image", or "clip" where means are over frames first."""
+        return self.columns[0].unit
+
+    @property
     def ranked(self) -> bool:
         return any(row.ranks for row in self.rows)
 
@@ -126,7 +132,7 @@ def build_table(
     for dataset in datasets:
         of_set = [result for result in results if result.job.dataset == dataset]
         most = max(result.num_expected for result in of_set)
-        columns.append(Column(dataset, of_set[0].job.protocol, most))
+        columns.append(Column(dataset, of_set[0].job.protocol, most, of_set[0].unit))
     num_images = {column.dataset: column.num_images for column in columns}
     metrics = results[0].all_metrics
     rows = _measured_rows(results, datasets, metrics)
@@ -159,7 +165,8 @@ def build_table(
 
 def notes(table: Table) -> list[str]:
     """The sentences below a table: what was measured, how, and what is missing."""
-    sentences = [f"{_directions(table.metrics)}; means over images."]
+    over = "images" if table.unit == "image" else "the frames of a clip, then over clips"
+    sentences = [f"{_directions(table.metrics)}; means over {over}."]
     for protocol in dict.fromkeys(column.protocol for column in table.columns):
         sets = ", ".join(_with_count(c) for c in table.columns if c.protocol == protocol)
         if protocol == NIQE:
@@ -179,12 +186,18 @@ def notes(table: Table) -> list[str]:
     sentences += [f"{note}." for note in table.more_notes]
     sentences += _remark_sentences(table)
     if table.num_left_out:
-        count = plural(table.num_left_out, "image")
+        left_over = "images" if table.unit == "image" else "clips or frames"
         sentences.append(
-            f"INCOMPLETE: {count} not scored; a mean marked with † leaves images out and is not "
-            "ranked."
+            f"INCOMPLETE: {left_out(table)}; a mean marked with † leaves {left_over} out and is "
+            "not ranked."
         )
     return sentences
+
+
+def left_out(table: Table) -> str:
+    """``3 images not scored``, or clips that are not scored in full."""
+    whole = "" if table.unit == "image" else " in full"
+    return f"{plural(table.num_left_out, table.unit)} not scored{whole}"
 
 
 def sources(table: Table) -> list[str]:
@@ -234,7 +247,7 @@ def _remark_sentences(table: Table) -> list[str]:
 
 def _with_count(column: Column) -> str:
     """A data set with its number of images, and that of the papers if it differs."""
-    count = plural(column.num_images, "image")
+    count = plural(column.num_images, column.unit)
     if column.published_images:
         count += f"; papers score {column.published_images}"
     return f"{column.dataset} ({count})"

@@ -445,4 +445,6 @@ def test_csv_and_json_hold_every_digit_and_infinity():
         "complete": True,
     }  # fmt: skip
     assert second["scores"]["x"]["psnr"] == "inf"
-    assert content["columns"] == [{"dataset": "x", "protocol": "rain13k", "num_images": 1}]
+    assert content["columns"] == [
+        {"dataset": "x", "protocol": "rain13k", "num_images": 1, "unit": "image"}
+    ]
