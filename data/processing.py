@@ -1,9 +1,9 @@
-"""What happens to a photograph after the rain fell: focus, size, sharpening, noise, JPEG.
+"""Processing of a photograph after the rain: blur, resizing, sharpening, noise, JPEG.
 
-Both images of a pair go through the same steps, so that a network learns rain that was blurred,
-enlarged or compressed with its scene, and leaves the traces of these steps alone.
+Both images of a pair go through the same steps. So a network learns to remove rain that was
+blurred, enlarged or compressed with its scene, and to leave the traces of these steps alone.
 
-Images are (H, W, 3) uint8 RGB. The same generator does the same.
+Images are (H, W, 3) uint8 RGB. The same generator gives the same result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def process_pair(
         sigma = rng.uniform(0.3, 1.0)
         images = [cv2.GaussianBlur(image, (0, 0), sigma) for image in images]
     if rng.random() < 0.4:
-        # A smaller photograph enlarged to this size: what phones and web pages do.
+        # A smaller photograph enlarged to this size, as by phones and web pages.
         factor = rng.uniform(0.5, 0.95)
         small = (max(round(shape[1] * factor), 1), max(round(shape[0] * factor), 1))
         enlarging = int(rng.choice((cv2.INTER_LINEAR, cv2.INTER_CUBIC)))
@@ -43,7 +43,7 @@ def process_pair(
             for image in images
         ]
     if rng.random() < 0.3:
-        # Small images are noisier than large ones that were made smaller; gray noise, mostly.
+        # Mostly gray noise.
         noise = rng.normal(0, rng.uniform(0.5, 4), (*shape[:2], 1))
         noise = (noise + rng.normal(0, 0.5, shape)).astype(np.float32)
         images = [image + noise for image in images]

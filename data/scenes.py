@@ -1,9 +1,9 @@
-"""Clean scenes made more varied before rain falls on them: light, colours, and drawn patterns.
+"""Variations of clean scenes before rain is added: light, colours, and drawn patterns.
 
-A network that has only seen rain takes every family of bright parallel lines for it, and one that
-has only seen gray weather gives saturated colours a gray stain where streaks hid them. So some
-training scenes change their light and colours, and some get a lattice, a fence, a blind, fur or
-text, which belong to the scene and must stay.
+A network that has seen parallel bright lines only as rain removes all of them. One that has seen
+only gray weather leaves gray stains where streaks covered saturated colours. So some training
+scenes get other light and colours, and some get a lattice, a fence, a blind, fur or text, which
+belong to the scene and must stay.
 
 Images are (H, W, 3) uint8 RGB. The same generator gives the same scene.
 """
@@ -18,7 +18,7 @@ _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_CO
 
 
 def vary_light(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The scene in another light: brighter up to a white sky, darker, or with other colours."""
+    """The scene in other light: brighter, up to a white sky, darker, or with other colours."""
     pixels = scene.astype(np.float32)
     kind = rng.random()
     if kind < 0.5:
@@ -34,12 +34,12 @@ def vary_light(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def dim_scene(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The scene at nightfall or in mist: as dark, or of as little contrast, as where rain shows."""
+    """The scene at nightfall or in mist: dark or of low contrast, where rain shows most."""
     pixels = scene.astype(np.float32)
     if rng.random() < 0.4:
         pixels *= rng.uniform(0.1, 0.5)
     else:
-        # The mist gets thicker towards one side, as it does with the distance.
+        # The mist gets thicker towards one side, as it does with distance.
         height, width = scene.shape[:2]
         kept = cv2.resize(
             rng.uniform(0.1, 0.7, (2, 2)).astype(np.float32),
@@ -52,7 +52,7 @@ def dim_scene(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_pattern(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The scene behind, or with, something that resembles rain and is none."""
+    """The scene with a pattern that resembles rain: bars, a lattice, fur or text."""
     kind = rng.choice(("bars", "lattice", "fur", "text"), p=(0.35, 0.3, 0.2, 0.15))
     drawn = scene.copy()
     if kind == "fur":
@@ -60,7 +60,7 @@ def draw_pattern(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     elif kind == "text":
         _draw_text(drawn, rng)
     else:
-        # Bright and upright before a dark room is where bars look most like rain.
+        # Bright, upright bars in front of a dark room look most like rain.
         is_dark = rng.random() < 0.4
         angle = rng.uniform(60, 120) if rng.random() < 0.5 else rng.uniform(0, 180)
         if is_dark:
@@ -74,9 +74,9 @@ def draw_pattern(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_bars(image: np.ndarray, angle: float, are_bright: bool, rng: np.random.Generator) -> None:
-    """Parallel lines of one colour at nearly equal distances all over the image, in place.
+    """Draw parallel lines of one colour at nearly equal distances all over the image, in place.
 
-    ``angle`` in degrees: 90 is upright.
+    ``angle`` is in degrees; at 90 the lines are vertical.
     """
     height, width = image.shape[:2]
     spacing = float(np.exp(rng.uniform(np.log(4), np.log(40))))
@@ -97,7 +97,7 @@ def _draw_bars(image: np.ndarray, angle: float, are_bright: bool, rng: np.random
 
 
 def _draw_fur(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Short strokes in the colours of the place, lighter and darker, all nearly parallel."""
+    """Draw short, nearly parallel strokes, each in a lighter or darker local colour, in place."""
     height, width = image.shape[:2]
     angle, length = rng.uniform(0, 180), rng.uniform(5, 25)
     count = int(height * width * rng.uniform(0.1, 0.5) / length)
@@ -112,7 +112,7 @@ def _draw_fur(image: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _draw_text(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Lines of random letters across the image, in place."""
+    """Draw lines of random characters across the image, in place."""
     height, width = image.shape[:2]
     scale = rng.uniform(0.3, 1.2)
     colour = rng.uniform(0, 256, 3).tolist()

@@ -1,10 +1,9 @@
 """Rainy pairs drawn from clean photographs: for files once, and for training while loading.
 
-A mixture says which share of the pairs gets which kind of rain: the layers of another data set's
-pairs, layers composed of crops of real rain, light rain, none at all, and the synthetic rain of
-``data/rain.py`` for the rest. Training
-from ``SyntheticPatches`` sees no streak twice; a sample depends on the seed, the epoch, its own
-number and its step alone, as those of ``TrainingPatches`` do.
+A mixture says which share of the pairs gets which kind of rain: layers of another data set's pairs,
+layers composed of crops of real rain, light rain, no rain, and the synthetic rain of
+``data/rain.py`` for the rest. Training from ``SyntheticPatches`` sees no streak twice. A sample
+depends on the seed, the epoch, its number and its step alone, as in ``TrainingPatches``.
 """
 
 from __future__ import annotations
@@ -26,17 +25,14 @@ from data.processing import process_pair
 from data.rain import (
     Rain,
     add_rain,
-    compose_layer,
-    extract_layer,
-    fade_layer,
     lay_over,
     random_downpour,
     random_fine_rain,
     random_rain,
     random_soft_rain,
     streak_layer,
-    vary_layer,
 )
+from data.rain_layers import compose_layer, extract_layer, fade_layer, vary_layer
 from data.scenes import dim_scene, draw_pattern, vary_light
 from data.transforms import Augmentation, augment
 from utils.errors import UserError
@@ -53,7 +49,7 @@ from utils.images import (
 # PSNR of lightly rainy photographs, in dB.
 LIGHT_RAIN = (24.0, 30.0)
 
-# Where photographs are held out, every fifth layer is held out with them.
+# If photographs are held out, every fifth layer is held out with them.
 LAYER_HOLD_OUT = 5
 
 Layer = TypeVar("Layer")
@@ -61,20 +57,20 @@ Layer = TypeVar("Layer")
 
 @dataclass(frozen=True)
 class Mixture:
-    """Shares of the kinds of rain, 0 to 1; what is left of 1 is synthetic rain of any strength."""
+    """Shares of the kinds of rain, 0 to 1; the rest is synthetic rain of any strength."""
 
     layers: float = 0.0
     """Rain layers taken from pairs."""
     light: float = 0.0
-    """Rain of either kind, faded to ``LIGHT_RAIN``."""
+    """Rain layers or synthetic rain, faded to ``LIGHT_RAIN``."""
     dry: float = 0.0
     """No rain."""
     downpours: float = 0.0
-    """How much of the synthetic rain is a downpour like those of the data sets."""
+    """Share of the synthetic rain that is a downpour like those of the data sets."""
     harvested: float = 0.0
     """Layers composed of crops of real rain."""
     faint: float = 0.0
-    """How much of the synthetic rain is finer, softer or fainter than the data sets'."""
+    """Share of the synthetic rain that is finer, softer or fainter than that of the data sets."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``Rain`` that are not drawn at random."""
 
@@ -91,16 +87,16 @@ class Mixture:
 
 @dataclass(frozen=True)
 class SceneVariety:
-    """Shares of the training pairs that are varied beside the rain, 0 to 1."""
+    """Shares of the training pairs, 0 to 1, that are varied in other ways than by rain."""
 
     relit: float = 0.0
-    """Whose scene gets other light or colours first (``vary_light``)."""
+    """The light or colours of the scene change (``vary_light``)."""
     dim: float = 0.0
-    """Whose scene gets dark or misty (``dim_scene``)."""
+    """The scene becomes dark or misty (``dim_scene``)."""
     patterns: float = 0.0
-    """Whose scene gets a pattern that resembles rain (``draw_pattern``); half of them stay dry."""
+    """A pattern that resembles rain is drawn on it (``draw_pattern``); half of these stay dry."""
     processed: float = 0.0
-    """Whose images are blurred, resized or compressed after the rain (``process_pair``)."""
+    """After the rain, both images are blurred, resized or compressed (``process_pair``)."""
 
 
 def make_rainy(
@@ -127,7 +123,7 @@ def make_rainy(
     rain = replace(random_rain_of(mixture, rng), **mixture.fixed)
     light = kind < mixture.light
     if light:
-        # Light rain of the data sets' kind and of ours, in the same proportion as heavy rain.
+        # It is made of layers and of synthetic streaks in the same proportion as heavy rain.
         kind = rng.uniform(mixture.light, 1 - mixture.dry - mixture.harvested)
     kind -= mixture.light
 
@@ -153,9 +149,8 @@ def random_rain_of(mixture: Mixture, rng: np.random.Generator) -> Rain:
 class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
     """Patches with rain drawn while loading: ``dataset[Draw(...)]`` is (rainy, clean, number).
 
-    The photograph is cut and augmented first and the rain falls on the result, so that flips and
-    quarter turns of the scene leave the rain falling downwards. Numbers past the last photograph
-    start over.
+    The photograph is cropped and augmented before the rain is added, so the rain falls downwards
+    even where the scene is flipped or turned. Numbers past the last photograph start over.
     """
 
     def __init__(
@@ -169,7 +164,7 @@ class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
         variety: SceneVariety | None = None,
         crops: Sequence[np.ndarray] = (),
     ) -> None:
-        """``variety`` varies no scene by default; ``crops`` are for ``compose_layer``."""
+        """By default no scene is varied; ``crops`` are for ``compose_layer``."""
         self.photos = photos
         self.layers = layers
         self.mixture = mixture
@@ -196,7 +191,7 @@ class SyntheticPatches(Dataset[tuple[Tensor, Tensor, int]]):
         mixture = self.mixture
         if rng.random() < varied.patterns:
             clean = draw_pattern(clean, rng)
-            if rng.random() < 0.5:  # to be left alone; the others teach to tell it from rain
+            if rng.random() < 0.5:  # to be left alone; the others teach the difference from rain
                 mixture = Mixture(dry=1)
         rainy = make_rainy(clean, mixture, self.layers, rng, self.crops)
         if rng.random() < varied.processed:
@@ -210,11 +205,10 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def find_layers(folder: Path, skipped: Sequence[str], what: str) -> list[Pair]:
-    """The pairs of a folder that rain layers come from, but those whose rainy stem is ``skipped``.
+    """The pairs of a folder from which rain layers are taken, except those with a ``skipped`` stem.
 
-    A folder with gray images and no others in it holds layers alone, black where it is dry: each
-    stands for both images of its pair. ``what`` names the option or setting that skips, for the
-    sentence that refuses it.
+    A folder of gray images only holds layers, black where it is dry; each of them stands for both
+    images of a pair. ``what`` names the option or setting of ``skipped`` in error messages.
     """
     holds_images = folder.is_dir() and any(is_image(path) for path in folder.iterdir())
     if holds_images and all(read_gray_or_rgb(path).ndim == 2 for path in list_images(folder)):
@@ -232,7 +226,7 @@ def find_layers(folder: Path, skipped: Sequence[str], what: str) -> list[Pair]:
 
 
 def read_layers(pairs: Sequence[Pair]) -> list[np.ndarray]:
-    """The rain layers of what ``find_layers`` finds, (H, W) float32: 0 for no rain, 1 for white.
+    """The rain layers of pairs from ``find_layers``, (H, W) float32: 0 for no rain, 1 for white.
 
     Raises UserError for a broken or damaged image.
     """
@@ -248,7 +242,7 @@ def _read_layer(pair: Pair) -> np.ndarray:
 def layers_of(part: str, layers: Sequence[Layer]) -> list[Layer]:
     """The layers, or their pairs, for a part of the data set: "train", "val", or "" for all.
 
-    The two parts are disjoint, but a single layer cannot be divided; both parts get it.
+    The two parts are disjoint, except that both get a single layer.
     """
     held_out = layers[::LAYER_HOLD_OUT]
     if not part or len(layers) == len(held_out):
@@ -261,8 +255,8 @@ def layers_of(part: str, layers: Sequence[Layer]) -> list[Layer]:
 def hold_out(stems: Iterable[str], count: int) -> set[str]:
     """The ``count`` stems with the smallest digests.
 
-    Neither a seed nor the order of the files changes the choice, so what once was held out for
-    validation is never trained on.
+    The choice depends neither on a seed nor on the order of the files, so a photograph that was
+    once held out for validation is never trained on.
     """
     by_digest = sorted(stems, key=lambda stem: hashlib.sha256(stem.encode()).digest())
     return set(by_digest[:count])

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from data.rain import (
+    FallingStreaks,
     Rain,
     add_rain,
-    compose_layer,
-    extract_layer,
-    fade_layer,
-    lay_over,
     random_downpour,
     random_fine_rain,
     random_rain,
     random_soft_rain,
     store_as_jpeg,
     streak_layer,
-    vary_layer,
 )
 
 # One depth without gusts, defocus, fading ends or uneven light: everything can be counted.
@@ -181,53 +178,6 @@ def test_jpeg_keeps_the_colours():
     assert stored[..., 0].mean() > 150 and stored[..., 2].mean() < 60
 
 
-def test_extract_layer_inverts_the_adding():
-    clean = photo(90, 70, high=200)
-    clean[..., 0] = 255  # red tells nothing about the rain
-    layer = np.clip(streak_layer(90, 70, plain(brightness=0.2), generator()), 0, 0.2)
-    found = extract_layer(lay_over(clean, layer), clean)
-    assert found.shape == (90, 70)
-    assert np.abs(found - layer).max() <= 0.5 / 255 + 1e-6
-
-
-def test_extract_layer_fills_white_areas_with_streaks_of_the_same_direction():
-    layer = np.zeros((60, 60), np.float32)
-    layer[30:55, 30:55] = np.eye(25, dtype=np.float32) * 0.3
-    layer[5:30, 5:30] = np.eye(25, dtype=np.float32) * 0.3
-    clean = np.full((60, 60, 3), 100, np.uint8)
-    clean[:30] = 255  # sky: half of the rain is lost
-    rainy = lay_over(clean, layer)
-    assert (rainy[:30] == 255).all()
-    found = extract_layer(rainy, clean)
-    assert np.abs(found - layer).max() <= 0.5 / 255 + 1e-6
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_varied_layers_fill_any_size_and_change_in_strength(seed):
-    flat = vary_layer(np.full((40, 60), 0.5, np.float32), 97, 51, generator(seed))
-    assert flat.shape == (97, 51) and flat.dtype == np.float32
-    assert np.ptp(flat) < 1e-4  # no dry corner after turning and scaling
-    assert 0.29 < flat.mean() < 0.63
-
-
-def test_varied_layers_differ():
-    layer = streak_layer(60, 60, PLAIN, generator())
-    varied = [vary_layer(layer, 60, 60, generator(seed)) for seed in range(6)]
-    for index, first in enumerate(varied):
-        for second in varied[:index]:
-            assert not np.allclose(first, second, atol=0.05)
-
-
-@pytest.mark.parametrize("wanted", [15.0, 26.0])
-def test_fading_reaches_the_psnr(wanted):
-    clean = np.full((100, 100, 3), 60, np.uint8)
-    layer = np.minimum(streak_layer(100, 100, plain(density=1, length=20), generator()), 0.7)
-    assert psnr(lay_over(clean, layer), clean) < 12
-    faded = fade_layer(layer, wanted)
-    assert psnr(lay_over(clean, faded), clean) == pytest.approx(wanted, abs=0.2)
-    assert np.array_equal(fade_layer(faded, wanted - 3), faded)
-
-
 def test_random_rain_reaches_from_drizzle_to_cloudburst():
     clean = np.full((120, 160, 3), 90, np.uint8)
     rains = [random_rain(generator(seed)) for seed in range(120)]
@@ -279,44 +229,60 @@ def test_fine_rain_is_short_and_soft_rain_wide_and_both_reach_faint_streaks():
     assert sizes[random_soft_rain][1] > 2 * sizes[random_fine_rain][1]
 
 
-def test_composed_layers_have_no_seams():
-    """Mirror images join: a crop that brightens evenly gives a layer without a single jump."""
-    ramp = np.outer(np.linspace(0.1, 0.3, 24), np.linspace(0.5, 1, 16)).astype(np.float32)
-    steepest = np.abs(np.gradient(ramp)).max()
-    for seed in range(12):
-        layer = compose_layer([ramp], 90, 70, generator(seed))
-        # up to three crops, up to three times as strong, made smaller at most by half
-        assert np.abs(np.diff(layer, axis=0)).max() < 3 * 3 * 2.1 * steepest
-        assert np.abs(np.diff(layer, axis=1)).max() < 3 * 3 * 2.1 * steepest
-
-
-def test_streaks_of_composed_layers_stand_upright_on_the_average():
-    """A crop with one upright line per 8 pixels; most layers change more across than along."""
-    crop = np.zeros((64, 64), np.float32)
-    crop[:, ::8] = 0.5
-    upright = 0
-    for seed in range(40):
-        layer = compose_layer([crop], 80, 80, generator(seed))
-        upright += (
-            np.abs(np.diff(layer, axis=1)).mean() > 1.5 * np.abs(np.diff(layer, axis=0)).mean()
-        )
-    assert upright > 30
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_composed_layers_fill_any_size_and_differ(seed):
-    crops = [np.full((32, 48), 0.1, np.float32), np.full((64, 40), 0.1, np.float32)]
-    flat = compose_layer(crops, 97, 51, generator(seed))
-    assert flat.shape == (97, 51) and flat.dtype == np.float32
-    assert np.ptp(flat) < 1e-4 and 0.05 <= flat.mean() < 0.9  # no dry corner, one to three crops
-    rough = [photo(40, 40)[..., 0].astype(np.float32) / 255]
-    one, other = (compose_layer(rough, 50, 60, generator(k)) for k in (seed, seed + 100))
-    assert not np.allclose(one, other, atol=0.05)
-
-
 def test_jpeg_of_quality_0_is_the_image_itself():
     image = np.repeat(photo(16, 24)[..., :1], 3, axis=2)
     assert store_as_jpeg(image, 0) is image
     coarse, fine = (store_as_jpeg(image, quality) for quality in (20, 95))
     assert coarse.shape == image.shape
     assert psnr(coarse, image) < psnr(fine, image) - 3
+
+
+def only_streak(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Centre and length (rows, columns) of the streak of a layer; None if there is not just one."""
+    wet = layer > 0.1
+    count, _ = cv2.connectedComponents(wet.astype(np.uint8))
+    if count != 2 or wet[[0, -1]].any() or wet[:, [0, -1]].any():
+        return None
+    rows, columns = np.nonzero(wet)
+    upper, lower = columns[rows == rows.min()].mean(), columns[rows == rows.max()].mean()
+    return np.array([rows.mean(), columns.mean()]), np.array([np.ptp(rows), lower - upper])
+
+
+@pytest.mark.parametrize(("length", "angle"), [(20.0, 0.0), (30.0, -35.0), (45.0, 20.0)])
+def test_a_streak_falls_by_twice_its_length_along_its_direction(length, angle):
+    """The shutter is open for half of a frame's time."""
+    rain = plain(density=1e-4, width=1, length=length, angle=angle, brightness=1)
+    seen = 0
+    for seed in range(60):
+        streaks = FallingStreaks(300, 300, rain, generator(seed))
+        before, after = (only_streak(streaks.layer(frame)) for frame in (0, 1))
+        if before and after:
+            (start, reach), (end, _) = before, after
+            # a streak's ends are seen to a pixel or two, and its direction varies by a degree
+            assert end - start == pytest.approx(2 * reach, abs=5)
+            assert reach[1] == pytest.approx(-np.tan(np.radians(angle)) * reach[0], abs=4)
+            seen += 1
+    assert seen >= 5
+
+
+def test_streaks_return_at_the_top_and_the_rain_stays_as_strong():
+    rain = plain(density=0.3, length=40, angle=20, width=2)
+    streaks = FallingStreaks(160, 200, rain, generator(2))
+    layers = np.stack([streaks.layer(frame) for frame in range(0, 400, 7)])
+    assert np.array_equal(layers[0], streak_layer(160, 200, rain, generator(2)))
+    wetness = layers.mean(axis=(1, 2))
+    assert wetness.std() < 0.1 * wetness.mean()
+    for border in (layers[:, :8], layers[:, -8:], layers[:, :, :8], layers[:, :, -8:]):
+        assert border.mean() == pytest.approx(layers.mean(), rel=0.15)
+
+
+def test_what_varies_the_strength_stays_in_its_place():
+    rain = plain(density=3, length=12, unevenness=0.8)
+    streaks = FallingStreaks(90, 120, rain, generator(4))
+    first, last = (
+        np.mean([streaks.layer(frame) for frame in frames], axis=0)
+        for frames in (range(0, 60), range(500, 560))
+    )
+    coarse = [layer.reshape(3, 30, 4, 30).mean(axis=(1, 3)) for layer in (first, last)]
+    assert coarse[0].max() > 1.3 * coarse[0].min()
+    np.testing.assert_allclose(*coarse, rtol=0.1)

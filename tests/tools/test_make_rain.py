@@ -200,6 +200,13 @@ def test_photographs_inside_scikit_image_are_there():
         (("--layers", "nowhere"), "go together"),
         (("--layers", "nowhere", "--share-layers", "0.5"), "nowhere"),
         (("--share-light", "0.7", "--share-dry", "0.5"), "more than 1"),
+        (("--pan", "0"), "--pan is for clips; add --clip"),
+        (("--size", "40x30"), "--size is for clips"),
+        (("--video", "25"), "--video is for clips"),
+        (("--clip", "5", "--share-dry", "0.5"), "--share-dry is for single images"),
+        (("--clip", "5", "--layers", "x", "--share-layers", "1"), "--share-layers is for single"),
+        (("--clip", "5", "--size", "64x48", "--pan", "0.1"), "a.png has 64x48 pixels, .*66x50"),
+        (("--clip", "5", "--pan", "9"), "needs 120x108; reduce --size or --pan"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(photos, tmp_path, arguments, sentence):
@@ -218,16 +225,77 @@ def test_an_unknown_layer_to_skip_is_refused(photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [("--brightness", "2"), ("--num-layers", "1.5"), ("--seed", "-1")]
+    "option",
+    [
+        ("--brightness", "2"),
+        ("--num-layers", "1.5"),
+        ("--seed", "-1"),
+        ("--clip", "1"),
+        ("--video", "0"),
+        ("--size", "40"),
+    ],
 )
 def test_values_out_of_range_end_with_status_2(photos, tmp_path, option, capsys):
     with pytest.raises(SystemExit) as ended:
         make(photos, tmp_path / "pairs", *option)
     assert ended.value.code == 2
-    assert f"{option[1]} is not" in capsys.readouterr().err
+    assert f"argument {option[0]}: {option[1]} is not" in capsys.readouterr().err
 
 
 def test_a_damaged_photograph_is_named(photos: Path, tmp_path: Path) -> None:
     write_damaged_jpeg(photos / "e.jpg", smooth_image(5, 60, 60))
     with pytest.raises(UserError, match=r"e\.jpg is damaged"):
         make(photos, tmp_path / "pairs")
+
+
+CLIP = ("--clip", "5", "--size", "40x30", "--density", "0.3", "--veil", "0")
+
+
+def test_clips_are_folders_of_frames(photos: Path, tmp_path: Path) -> None:
+    frames = contents(make(photos, tmp_path / "clips", *CLIP))
+    assert sorted(frames) == sorted(
+        f"{part}/{stem}/{number:04}.png"
+        for part in ("input", "target")
+        for stem in "abcd"
+        for number in range(1, 6)
+    )
+    for stem in "abcd":
+        rainy, clean = (
+            [read_rgb(tmp_path / f"clips/{part}/{stem}/{number:04}.png") for number in range(1, 6)]
+            for part in ("input", "target")
+        )
+        # the camera moves, and rain falls in front of it
+        assert clean[0].shape == (30, 40, 3) and not np.array_equal(clean[0], clean[1])
+        gain = np.stack(rainy).astype(int) - np.stack(clean)
+        assert gain.min() == 0 and gain.max() > 30
+
+    # The photograph, the seed and the variant decide; fewer frames are the first of more.
+    (photos / "a.png").unlink()
+    held_out = ("--hold-out", "b", "--variants", "2")
+    shorter = make(photos, tmp_path / "shorter", *held_out, *CLIP, "--clip", "3")
+    assert contents(shorter / "val" / "input") == {
+        f"b/{number:04}.png": frames[f"input/b/{number:04}.png"] for number in (1, 2, 3)
+    }
+    names = sorted(path.name for path in (shorter / "train" / "input").iterdir())
+    assert names == ["c_1", "c_2", "d_1", "d_2"]
+    with pytest.raises(UserError, match=r"val/input/b exists already"):
+        make(photos, tmp_path / "shorter", *held_out, *CLIP)
+
+
+def test_clips_as_videos_show_the_same_frames(photos: Path, tmp_path: Path) -> None:
+    from utils.inference.video.reader import VideoReader
+
+    for name in "bcd":
+        (photos / f"{name}.png").unlink()
+    odd = (*CLIP, "--size", "41x31")
+    frames = make(photos, tmp_path / "frames", *odd)
+    videos = make(photos, tmp_path / "videos", *odd, "--video", "29.97")
+    for part in ("input", "target"):
+        with VideoReader(videos / part / "a.mp4") as reader:
+            shown = list(reader.frames())
+            seconds = [float(time * reader.picture.time_base) for time in reader.times]
+        assert seconds == pytest.approx([number / 29.97 for number in range(5)], abs=1e-4)
+        for number, frame in enumerate(shown, 1):
+            expected = read_rgb(frames / part / "a" / f"{number:04}.png")
+            # 8-bit Y'CbCr in the limited range rounds by 1.7 levels at most
+            assert np.abs(255 * frame - expected).max() < 2
