@@ -1,8 +1,8 @@
 # make demo   sets up .venv, makes pairs, trains a small network for minutes, restores held-out pairs
 #             with it and with the shipped network, and scores both
-# make test   sets up .venv, checks the style and the types, runs the tests
+# make test   sets up .venv, checks style and types, runs the tests
 #
-# make test-extras, test-slow, test-gpu: the tests of optional parts, the long ones, those of CUDA
+# make test-extras, test-slow, test-gpu: the tests of optional parts, the slow tests, those for CUDA
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,11 +31,11 @@ demo: setup clean-demo
 		--names "after minutes" "as shipped" --output demo/comparison.png
 	@echo "Look at demo/comparison.png: rainy, minutes of training, the shipped network, clean."
 
-# Only what the demo itself writes.
+# Everything that the demo writes.
 clean-demo:
 	rm -rf demo
 
-# One process a core; a file's tests stay together, because they share what they prepare.
+# One process per core; the tests of a file stay together, because they share fixtures.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test: setup
@@ -44,13 +44,13 @@ test: setup
 	$(BIN)/mypy
 	$(PYTEST)
 
-# What pip can install always, the programs only for root on a machine with apt-get.
+# Python packages are installed in any case, programs only by root on a machine with apt-get.
 test-extras: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements-extras.txt
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 			--no-install-recommends $(PROGRAMS) > /dev/null \
-			|| echo "apt-get failed: the tests of $(PROGRAMS) skip"; \
+			|| echo "apt-get failed: tests that need $(PROGRAMS) are skipped"; \
 	fi
 	$(PYTEST) -m "extras and not slow"
 

@@ -1,9 +1,9 @@
 """Break the code on purpose and see whether a test notices: python tests/mutate.py [WORD ...].
 
-Each mutant of tests/mutants.yml is a mistake that somebody could make. It is made in a copy of the
-tracked files, the named tests run there, and a mutant whose tests all pass has survived: a gap in
-the tests. WORDs choose the mutants whose name or file holds one of them. Takes minutes; the exit
-status is 1 where one survived or no longer fits the code.
+Each mutant in tests/mutants.yml is a plausible mistake. It is made in a copy of the tracked files,
+and the named tests run there. A mutant whose tests all pass has survived: the tests have a gap.
+WORDs select the mutants whose description or file contains one of them. It takes minutes; the exit
+status is 1 if a mutant survived or no longer fits the code.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 600  # seconds for the tests of one mutant; a test that hangs has noticed too
+LIMIT = 600  # seconds for the tests of one mutant; one that hangs has been noticed
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """``before`` stands once in ``file``; ``after`` takes its place, and ``tests`` should fail."""
+    """``before`` occurs once in ``file``; with ``after`` in its place, ``tests`` should fail."""
 
     file: str
     what: str
@@ -37,13 +37,13 @@ class Mutant:
 
 
 def read_mutants() -> list[Mutant]:
-    """The list of tests/mutants.yml, which says for each file what to break."""
+    """The mutants of tests/mutants.yml, which lists them by file."""
     files = yaml.safe_load((ROOT / "tests" / "mutants.yml").read_text(encoding="utf-8"))
     return [Mutant(file=file, **fields) for file, mutants in files.items() for fields in mutants]
 
 
 def survives(mutant: Mutant) -> str:
-    """How a mutant fared: killed, SURVIVED, or that it no longer fits the code."""
+    """The fate of a mutant: killed, SURVIVED, DOES NOT FIT or NOT RUN."""
     source = (ROOT / mutant.file).read_text(encoding="utf-8")
     if source.count(mutant.before) != 1:
         return f"DOES NOT FIT ({source.count(mutant.before)} places)"
@@ -58,19 +58,10 @@ def survives(mutant: Mutant) -> str:
         (copy / mutant.file).write_text(
             source.replace(mutant.before, mutant.after), encoding="utf-8"
         )
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-m",
-            "not gpu",
-            *shlex.split(mutant.tests),
-        ]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not gpu"]
         try:
             done = subprocess.run(
-                command,
+                [*command, *shlex.split(mutant.tests)],
                 cwd=copy,
                 capture_output=True,
                 text=True,
@@ -81,14 +72,14 @@ def survives(mutant: Mutant) -> str:
             return "killed (hangs)"
     if done.returncode == 0:
         return "SURVIVED"
-    # 1: a test failed. Anything else is a mistake in the list, such as a missing file.
+    # 1: a test failed. Any other status is a mistake in the list, such as a missing file.
     return "killed" if done.returncode == 1 else f"NOT RUN ({done.stdout[-200:]})"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Break the code on purpose, run the tests.")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="only mutants that hold one")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at a time")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only mutants that contain one")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at once")
     args = parser.parse_args()
     chosen = [
         mutant

@@ -1,9 +1,9 @@
-"""Average the weights of two runs of one network, of which the second continued the first.
+"""Average the weights of two runs of one network, the second of which continued the first.
 
     python tools/average_weights.py BEFORE.safetensors AFTER.safetensors --output MEAN.safetensors
 
-A continued training gains where its data are new and forgets elsewhere; the mean of both weights
-often keeps most of either (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+Continued training gains on its new data and loses elsewhere; the mean of both weights often keeps
+most of both (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
+    parser.add_argument("before", type=Path, help="weights before the continued training")
+    parser.add_argument("after", type=Path, help="weights after it")
     parser.add_argument("--output", type=Path, required=True, help="a new .safetensors file")
     parser.add_argument(
         "--share",
@@ -38,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not 0 <= options.share <= 1:
         raise UserError(f"--share is {options.share:g}; it must be from 0 to 1.")
     if options.output.exists():
-        raise UserError(f"{options.output} exists already; choose another --output.")
+        raise UserError(f"{options.output} already exists; choose another --output.")
 
     before, after = read_weights(options.before), read_weights(options.after)
     if (before.model, before.options) != (after.model, after.options):
         raise UserError(f"{options.before} and {options.after} hold different networks.")
     if before.state.keys() != after.state.keys():
-        raise UserError(f"{options.before} and {options.after} hold different entries.")
+        raise UserError(f"{options.before} and {options.after} have different entries.")
     state = {
         name: value.lerp(after.state[name], options.share) if value.is_floating_point() else value
         for name, value in before.state.items()

@@ -1,12 +1,12 @@
-"""The field's comparison figure: rainy, methods and clean side by side, with zoomed crops.
+"""The usual comparison figure of papers: rainy, methods and clean side by side, with zoomed crops.
 
     python tools/compare.py --input datasets/Rain100H/input --target datasets/Rain100H/target \\
         --results results/PReNet/Rain100H results/dmsr/Rain100H --names PReNet DMSR \\
         --image 12 --crop 120 60 80 60 --crop 300 180 80 60 --image 45 --output figure.pdf
 
-Several images stand below one another; a crop belongs to the image before it, and where an image
-has none, two places are chosen where the results differ most. The figure has the width of a paper's
-page and text of 8 points. A PDF holds every pixel as it is in the files, and text as text.
+Several images are drawn below one another. A crop belongs to the image before it; an image without
+crops gets two at the places where the results differ most. The figure has the width of a paper's
+page and text of 8 points. A PDF keeps every pixel of the files, and text as text.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from utils.wording import size_text
 
 
 class Wanted(NamedTuple):
-    """An image that the figure shall show, "" for the first, and its crops."""
+    """An image to show, "" for the first, and its crops."""
 
     name: str
     boxes: tuple[Box, ...] = ()
@@ -82,7 +82,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     folder: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
-    parser.add_argument("--results", required=True, nargs="+", **folder, help="one for each method")
+    parser.add_argument(
+        "--results", required=True, nargs="+", **folder, help="one folder for each method"
+    )
     parser.add_argument("--input", **folder, help="rainy images")
     parser.add_argument("--target", **folder, help="clean images, or a data set with both")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="default: the folders' names")
@@ -100,15 +102,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs=4,
         type=int,
         metavar=("X", "Y", "WIDTH", "HEIGHT"),
-        help="a region of the image before it to enlarge, in pixels; up to four",
+        help="enlarge a region of the preceding image, in pixels; up to four",
     )
     parser.add_argument("--error-map", action="store_true", help="add |restored - clean| in colour")
-    parser.add_argument("--columns", type=int, metavar="N", help="panels in a row (default: <= 6)")
-    parser.add_argument("--width", type=float, default=7.0, metavar="INCHES", help="default: 7")
     parser.add_argument(
-        "--dpi", type=int, default=300, help="resolution of PNG and the like (default: 300)"
+        "--columns", type=int, metavar="N", help="panels per row (default: up to 6)"
     )
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: the data set's own")
+    parser.add_argument(
+        "--width", type=float, default=7.0, metavar="INCHES", help="of the figure (default: 7)"
+    )
+    parser.add_argument(
+        "--dpi", type=int, default=300, help="resolution of pixel formats (default: 300)"
+    )
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: the set's own")
     parser.add_argument("--match", default="", metavar="PATTERN", help="as for evaluate.py")
     parser.add_argument(
         "--rainy-half",
@@ -116,17 +122,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="auto",
         help="the rainy half of side-by-side files (default: the images decide)",
     )
-    parser.add_argument("--crops", **folder, help="write each crop, unscaled, as a PNG of its own")
+    parser.add_argument("--crops", **folder, help="also write each crop as a PNG, unscaled")
     parser.add_argument("--output", type=Path, default=Path("comparison.png"), metavar="FILE")
     args = parser.parse_args(arguments)
     if not args.target and not args.input:
-        parser.error("--target FOLDER is needed, or --input FOLDER for real rain")
+        parser.error("give --target FOLDER, or --input FOLDER for real rain")
     if args.error_map and not args.target:
         parser.error("--error-map needs --target FOLDER")
     if any(len(image.boxes) > len(COLOURS) for image in args.wanted):
-        parser.error(f"at most {len(COLOURS)} --crop are possible for an image")
+        parser.error(f"an image can have at most {len(COLOURS)} --crop")
     if args.output.suffix.lower() not in FORMATS:
-        parser.error(f"--output is {args.output}; its suffix must be one of {', '.join(FORMATS)}")
+        parser.error(f"--output is {args.output}; it must end in {', '.join(FORMATS)}")
     for option in ("columns", "width", "dpi"):
         value = getattr(args, option)
         if value is not None and not 0 < value < 10_000:
@@ -152,8 +158,8 @@ class _AddCrop(argparse.Action):
 def read_comparisons(args: argparse.Namespace) -> list[ComparedImage]:
     """Every wanted image of every method.
 
-    Raises UserError for an image that a method does not have, for different sizes and for a crop
-    that lies outside.
+    Raises UserError for an image that a method does not have, for images of different sizes and for
+    a crop that is not inside its image.
     """
     if args.names and len(args.names) != len(args.results):
         raise UserError(
@@ -165,13 +171,13 @@ def read_comparisons(args: argparse.Namespace) -> list[ComparedImage]:
     for folder in args.results:
         found = single_jobs(folder, args.target, args.input, protocol, find_folders)
         paired = [pair_results(job, args.match, args.rainy_half) for job in found]
-        jobs += paired if not jobs else paired[-1:]  # the rainy images once, before the methods
+        jobs += paired if not jobs else paired[-1:]  # the first has the rainy images
     methods = iter(args.names or [])
     names = ["Rainy input" if one.job.is_input else next(methods, one.job.method) for one in jobs]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise UserError(
-            f"Several methods are called {repeated.pop()}; name each folder of results by --names."
+            f"Several methods are called {repeated.pop()}; tell them apart with --names."
         )
     return [read_comparison(wanted, names, jobs) for wanted in args.wanted]
 
@@ -179,7 +185,7 @@ def read_comparisons(args: argparse.Namespace) -> list[ComparedImage]:
 def read_comparison(
     wanted: Wanted, names: Sequence[str], jobs: Sequence[JobResult]
 ) -> ComparedImage:
-    """One image of every method, with its scores where there is a clean one."""
+    """One image of every method, with scores if there is a clean image."""
     protocol = jobs[0].job.protocol
     name = wanted.name or next((i.stem for i in jobs[-1].images if not i.problem), "")
     panels: list[Panel] = []
@@ -192,7 +198,7 @@ def read_comparison(
             if other is not None and restored.shape[:2] != other.shape[:2]:
                 raise UserError(
                     f"The image {name} has {size_text(restored)} px in {one.job.results} and "
-                    f"{size_text(other)} px elsewhere; a figure needs one size."
+                    f"{size_text(other)} px elsewhere; a figure needs equal sizes."
                 )
         caption = ""
         if clean is not None:
@@ -222,7 +228,7 @@ def find_image(one: JobResult, name: str) -> ImageResult:
 
 
 def read_image(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None]:
-    """A method's image and the clean one, uint8 (H, W, 3) or (H, W)."""
+    """A method's image and the clean image if there is one, uint8 (H, W, 3) or (H, W)."""
     assert image.restored is not None
     for path in filter(None, dict.fromkeys((image.restored, image.clean))):
         if damage := image_damage(read_bytes(path)):
@@ -250,13 +256,13 @@ def check_box(box: Box, image: np.ndarray) -> None:
         or box.y + box.height > height
     ):
         raise UserError(
-            f"The crop {' '.join(map(str, box))} (x, y, width, height) does not lie inside the "
+            f"The crop {' '.join(map(str, box))} (x, y, width, height) is not inside the "
             f"image of {size_text(image)} px."
         )
 
 
 def save_crops(folder: Path, comparisons: Sequence[ComparedImage]) -> int:
-    """Each crop as IMAGE_METHOD_NUMBER.png, pixel for pixel; how many there are."""
+    """Write each crop as IMAGE_METHOD_NUMBER.png; returns their number."""
     count = 0
     for comparison in comparisons:
         for panel in comparison.panels:

@@ -1,11 +1,11 @@
-"""Trainings side by side: validation PSNR over training time, and their speed.
+"""Compare training runs: validation PSNR over training time, and speed.
 
     python tools/compare_runs.py --runs runs/dmsr runs/nerd_rain --output runs.png
 
-Reads log.jsonl and config.yml in the folder of each run, which may still be training; draws one
-picture and prints a table in Markdown. Time is that of the training steps, without validation and
-the other work at the end of an epoch. GMAC/s counts three times the multiply-accumulates of
-restoring a patch: its gradients take twice as many.
+Reads log.jsonl and config.yml in the folder of each run, which may still be training, draws a
+figure and prints a Markdown table. Time is that of training steps, without validation and other
+work at the end of an epoch. GMAC/s counts three times the multiply-accumulates of restoring a
+patch, because its gradients take twice as many.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from matplotlib import pyplot as plt
 
 @dataclass(frozen=True)
 class RunCurve:
-    """The figures of one training; ``points`` are (hours, PSNR in dB) of its validations."""
+    """The figures of one run; ``points`` are (hours, PSNR in dB) of its validations."""
 
     name: str
     network: str
@@ -51,7 +51,7 @@ class RunCurve:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw the picture and print the table that the command line asks for."""
+    """Draw the figure and print the table that the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.output.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--output is {options.output}; it must end in .png, .pdf or .svg.")
     if options.output.exists():
-        raise UserError(f"{options.output} exists already; choose another --output.")
+        raise UserError(f"{options.output} already exists; choose another --output.")
     curves = [read_run(folder) for folder in options.runs]
     draw(curves, options.output)
     print(table(curves))
@@ -70,14 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def read_run(folder: Path) -> RunCurve:
     """The figures of a run from its log.
 
-    Raises UserError if the folder is not a run's, or has no validation yet.
+    Raises UserError for a folder that is not a run's, and for a run that has not validated yet.
     """
     log, config = folder / "log.jsonl", folder / "config.yml"
     for path in (log, config):
         if not path.exists():
-            raise UserError(f"{folder} is not a folder of a run: it has no {path.name}.")
+            raise UserError(f"{folder} is not the folder of a run: it has no {path.name}.")
     cfg = load_config(config)
-    plan = RunPlan(cfg, num_samples=0)  # only for its stages
+    plan = RunPlan(cfg, num_samples=0)  # only its stages are used
 
     seconds = speed = 0.0  # speed: patches per second
     patches = pixels = last_step = 0
@@ -86,13 +86,14 @@ def read_run(folder: Path) -> RunCurve:
         stage = plan.stage(record["epoch"])
         new = (record["step"] - last_step) * stage.batch_size
         last_step = record["step"]
-        speed = record.get("images_per_second", speed)  # an epoch's last few steps: as before
+        # The last few steps of an epoch, which are not logged, keep the speed before them.
+        speed = record.get("images_per_second", speed)
         if new and not speed and record.get("seconds"):
-            # An old log of epochs shorter than LOG.EVERY_STEPS; with what validation took.
+            # An old log of epochs shorter than LOG.EVERY_STEPS; includes the time of validation.
             speed = new / record["seconds"]
         if new and not speed:
             raise UserError(
-                f"{log} does not have the speed of its first steps; set LOG.EVERY_STEPS lower."
+                f"{log} does not contain the speed of its first steps; lower LOG.EVERY_STEPS."
             )
         seconds += new / speed if new else 0
         patches += new
@@ -118,7 +119,7 @@ def read_run(folder: Path) -> RunCurve:
 
 
 def draw(curves: Sequence[RunCurve], output: Path) -> None:
-    """Validation PSNR over hours, and beside it patches and multiply-accumulates per second."""
+    """Plot validation PSNR over time, and patches and multiply-accumulates per second."""
     figure, (psnr, patches, gmacs) = plt.subplots(
         1, 3, figsize=(11, 4.5), width_ratios=[3, 1, 1], layout="constrained"
     )
@@ -140,7 +141,7 @@ def draw(curves: Sequence[RunCurve], output: Path) -> None:
             bar = axis.barh(-number, value, color=colour)
             axis.bar_label(bar, [f"{value:.3g}"], padding=3)
     longest = max(curve.hours for curve in curves) * (60 if is_short else 1)
-    psnr.set_xlim(0, 1.45 * longest)  # with room for the names behind the curves
+    psnr.set_xlim(0, 1.45 * longest)  # leaves room for the names after the curves
     psnr.set_xlabel("minutes of training" if is_short else "hours of training")
     psnr.set_ylabel("validation PSNR (dB)")
     psnr.grid(alpha=0.3)
@@ -154,7 +155,7 @@ def draw(curves: Sequence[RunCurve], output: Path) -> None:
 
 
 def table(curves: Sequence[RunCurve]) -> str:
-    """The figures as a Markdown table, and what each network is."""
+    """The figures as a Markdown table, then each run's network."""
     heads = ["run", "parameters", "kMAC/px", "hours", "patches", "patches/s", "GMAC/s", "PSNR"]
     rows = [
         [

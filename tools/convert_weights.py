@@ -3,10 +3,10 @@
     python tools/convert_weights.py --model nerd_rain --weights nerd.pth --output nerd.safetensors
     python tools/convert_weights.py --to published --weights nerd.safetensors --output nerd.pth
 
-The second makes a file that the authors' code loads: their names, their unused entries as zeros,
-under the key and with the prefix of their own checkpoints; for MSPFN a TensorFlow checkpoint, whose
-prefix --output is. A network of another size than the published one is converted back with its
-options, which the file itself does not hold:
+The second writes a file that the authors' code loads, with their names, keys and prefixes and with
+zeros for their unused entries; for MSPFN a TensorFlow checkpoint, with --output as its prefix. Such
+a file does not contain the network's options, so another size than the published one needs them to
+be converted back:
 
     python tools/convert_weights.py --model nerd_rain --options width=16 head_width=64 \\
         num_blocks=1,1,2 --weights published.pth --output petrichor.safetensors
@@ -32,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path, required=True, help="file, or TensorFlow prefix")
-    parser.add_argument("--output", type=Path, required=True, help="file to write, or prefix")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="file, or prefix of a TensorFlow checkpoint"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="new file, or prefix")
     parser.add_argument(
         "--model", help=f"network whose authors wrote the file: {', '.join(NETWORKS)}"
     )
@@ -42,22 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="options of that network, such as width=16",
+        help="options of --model, such as width=16",
     )
     parser.add_argument("--to", choices=("project", "published"), default="project")
     args = parser.parse_args(arguments)
     if args.output.exists() or is_tensorflow_checkpoint(args.output):
-        raise UserError(f"{args.output} exists; choose another name or remove it first.")
+        raise UserError(f"{args.output} already exists; choose another --output or delete it.")
     if args.to == "published" and (args.model or args.options):
         raise UserError(
-            "Weights of this project know their network; leave out --model and --options."
+            "Weights of this project name their network; leave out --model and --options."
         )
     if args.options and not args.model:
-        raise UserError("--options are those of a network; name it with --model.")
+        raise UserError("--options need the network that they belong to; name it with --model.")
     if args.to == "published":
         weights = convert_to_published(args.weights, args.output)
         if weights.options:
-            print(f"the way back needs {command_line_options(weights.options)}")
+            print(f"to convert it back, add {command_line_options(weights.options)}")
     else:
         convert_to_project(args.model, args.options, args.weights, args.output)
     print(f"wrote {args.output}")
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def convert_to_project(
     model: str | None, settings: Sequence[str], source: Path, output: Path
 ) -> None:
-    """An author's checkpoint, or a training checkpoint of this project, as ``.safetensors``."""
+    """Write an authors' checkpoint, or this project's training checkpoint, as ``.safetensors``."""
     if output.suffix != ".safetensors":
         raise UserError(f"{output} must end in .safetensors, the format of this project's weights.")
     if model is None:
@@ -79,13 +81,13 @@ def convert_to_project(
 
 
 def convert_to_published(source: Path, output: Path) -> Weights:
-    """A file of this project as the authors' code reads it; returns what the file holds."""
+    """Write a file of this project for the authors' code; returns the weights of that file."""
     write_published(load_weights(source), output)
     return read_weights(source)
 
 
 def command_line_options(options: dict) -> str:
-    """``--options`` for ``build_model`` options, without blanks: a shell splits at them."""
+    """``build_model`` options as ``--options``, without blanks, at which a shell would split."""
     return "--options " + " ".join(
         f"{key}={value}".replace(" ", "").replace("[", "").replace("]", "")
         for key, value in options.items()

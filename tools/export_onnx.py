@@ -5,9 +5,10 @@
     python tools/export_onnx.py --weights model_best.pth --model nerd_rain --output nerd_rain.onnx
 
 The file maps "rainy", (1, 3, H, W) float32 RGB in [0, 1], to "restored" of the same shape, not
-clipped. H and W are fixed (--size, by default 256 x 256), or with --any-size free: any multiples of
-what the command prints, usually 32. Pad smaller images and cut larger ones into tiles, as
-utils/inference/restorer.py does. It ends with the CPU time of onnxruntime beside PyTorch's.
+clipped. H and W are fixed (--size, by default 256 x 256). With --any-size they are free, as long as
+they are multiples of a number that the command prints, usually 32. Pad smaller images and cut
+larger ones into tiles, as utils/inference/restorer.py does. The command also prints the CPU times
+of onnxruntime and of PyTorch.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from utils.errors import UserError, run_main
 from utils.files import atomic_write
 
 T = TypeVar("T")
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # largest difference from PyTorch, in values from 0 to 1
 
 
 class Restoring(nn.Module):
-    """A network's ``restore`` as the ``forward`` that exporters look for."""
+    """Makes a network's ``restore`` the ``forward`` that PyTorch exports."""
 
     def __init__(self, network: DerainingNetwork) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ def main() -> None:
     network = load_published(args.model, args.weights) if args.model else load_weights(args.weights)
     check_size(network, args.size, any_size=args.any_size)
     sizes = [args.size]
-    if args.any_size:  # an odd number of steps away, where halvings may round differently
+    if args.any_size:  # also sizes that are odd multiples, whose halves may round differently
         step = free_step(network)
         sizes.append((args.size[0] + 3 * step, args.size[1] + 5 * step))
         print(f"height and width: any multiples of {step}")
@@ -69,7 +70,7 @@ def main() -> None:
             check(network, temporary, size)
 
     atomic_write(args.output, write)
-    print(f"written to {args.output}")
+    print(f"wrote {args.output}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -82,11 +83,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--size", nargs=2, type=int, default=(256, 256), metavar=("HEIGHT", "WIDTH")
     )
-    parser.add_argument("--any-size", action="store_true", help="leave H and W free")
+    parser.add_argument("--any-size", action="store_true", help="leave height and width free")
     args = parser.parse_args()
     args.size = tuple(args.size)
     if args.output.suffix != ".onnx":
-        parser.error(f"--output is {args.output}; its suffix must be .onnx")
+        parser.error(f"--output is {args.output}; it must end in .onnx")
     return args
 
 
@@ -101,7 +102,7 @@ def require_packages() -> None:
 
 
 def free_step(network: DerainingNetwork) -> int:
-    """What free heights and widths are multiples of: then all halvings come out even."""
+    """Free heights and widths are multiples of this, so that every halving is exact."""
     return math.lcm(network.size_multiple, network.tile_step)
 
 
@@ -110,21 +111,21 @@ def check_size(network: DerainingNetwork, size: tuple[int, int], *, any_size: bo
     smallest = -(-network.min_size // multiple) * multiple
     if any(side % multiple or side < smallest for side in size):
         raise UserError(
-            f"--size is {size[0]} x {size[1]}; this network takes multiples of {multiple} from "
-            f"{smallest} on."
+            f"--size is {size[0]} x {size[1]}; this network takes multiples of {multiple}, at "
+            f"least {smallest}."
         )
 
 
 def export(network: DerainingNetwork, path: Path, size: tuple[int, int], *, any_size: bool) -> None:
-    """Write the network as ONNX. Raises UserError where the exporter cannot.
+    """Write the network as ONNX. Raises UserError if PyTorch cannot export it.
 
-    By PyTorch's TorchScript exporter: its newer one takes minutes for these networks and cannot
-    leave the sizes of most of them free.
+    Uses PyTorch's TorchScript exporter, because the newer one takes minutes for these networks and
+    cannot leave the sizes of most of them free.
     """
     onnx_spectra.register()
     free = {2: "height", 3: "width"}
     with warnings.catch_warnings(), torch.no_grad(), reference_ops():
-        warnings.simplefilter("ignore")  # PyTorch about itself
+        warnings.simplefilter("ignore")  # deprecations inside PyTorch
         try:
             torch.onnx.export(
                 Restoring(network).eval(),
@@ -137,24 +138,24 @@ def export(network: DerainingNetwork, path: Path, size: tuple[int, int], *, any_
                 opset_version=onnx_spectra.OPSET,
             )
         except torch.onnx.OnnxExporterError as error:
-            hint = "try a fixed size, without --any-size" if any_size else "run it with test.py"
+            hint = "try a fixed size, without --any-size" if any_size else "restore with test.py"
             raise UserError(
                 f"PyTorch {torch.__version__} cannot export {type(network).__name__} to ONNX; "
-                f"{hint}. Its reason: {_first_line(error)}"
+                f"{hint}. PyTorch's reason: {_first_line(error)}"
             ) from error
 
 
 def _first_line(error: BaseException) -> str:
-    """What an exporter's pages of advice are about."""
+    """The first line of the original error; the exporter adds pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 def check(network: DerainingNetwork, path: Path, size: tuple[int, int]) -> None:
-    """Compare with PyTorch on random pixels, and print both times, on one thread.
+    """Compare with PyTorch on random pixels, and print both times on one thread.
 
-    Raises UserError where the values differ.
+    Raises UserError if the values differ by more than TOLERANCE.
     """
     import onnxruntime
 
@@ -169,17 +170,17 @@ def check(network: DerainingNetwork, path: Path, size: tuple[int, int]) -> None:
     error = float(np.abs(exported - expected).max())
     if not error <= TOLERANCE:
         raise UserError(
-            f"The exported network is up to {error:.1e} from PyTorch's, more than "
+            f"The exported network differs from PyTorch by up to {error:.1e}, more than "
             f"{TOLERANCE:.0e}; nothing was written."
         )
     print(
-        f"{size[0]} x {size[1]}: at most {error:.1e} from PyTorch; onnxruntime takes "
-        f"{their_seconds:.2f} s, PyTorch {seconds:.2f} s of one core"
+        f"{size[0]} x {size[1]}: differs by at most {error:.1e}; onnxruntime takes "
+        f"{their_seconds:.2f} s on one core, PyTorch {seconds:.2f} s"
     )
 
 
 def timed(compute: Callable[[], T]) -> tuple[T, float]:
-    """A result, and the least CPU time of two calls."""
+    """A result, and the shorter CPU time of two calls."""
     times = []
     for _ in range(2):
         start = time.process_time()

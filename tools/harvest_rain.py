@@ -1,14 +1,14 @@
-"""Cut real rain out of photographs: crops that DATA.SYNTHESIS.HARVEST composes new layers of.
+"""Cut real rain out of photographs: crops from which DATA.SYNTHESIS.HARVEST composes new layers.
 
     python tools/harvest_rain.py --input RAINY_PHOTOS --output CROPS
 
-Where the scene is smooth (sky, cloth, asphalt, what is out of focus) the rain is what stands out
-from a median across its direction. Crops of 64 to 128 pixels in which enough squares hold rain and
-little else are written as CROPS/PHOTO_NUMBER.png, gray, black where it is dry. Their streaks stand
-upright; a pixel is the share of the way from the scene to white. Squares with bits of the scene are
-black. --sheet FILE.png shows the photographs, turned upright, beside what was taken.
+In front of a smooth scene (sky, cloth, asphalt, a blurred background) rain is the difference from a
+median across its direction. Crops of 64 to 128 pixels in which enough squares show rain and little
+else are written as gray CROPS/PHOTO_NUMBER.png. Their streaks are vertical; a pixel's value is the
+share of the way from the scene to white, so dry pixels are black, and so are squares with parts of
+the scene. --sheet FILE.png shows the rotated photographs beside their rain.
 
-Photographs whose rain a network was trained on say nothing about its quality: keep others for that.
+Do not judge a network on photographs from which its training rain was cut; keep others for that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds our packages
 
 from data.synthesis import read_photo
-from tools.streak_index import (
+from tools.streaks import (
     ANGLES,
     ELONGATION,
     SCALES,
@@ -45,16 +45,16 @@ from utils.wording import plural
 # The scene behind the rain is a median over (along, across) this many pixels.
 MEDIAN = (7, 25)
 CELL = 16  # side of the squares that are judged, pixels
-# Sides of the crops in cells, and the share of these that must hold rain and little else.
+# Sides of the crops in squares, and the share of these that must show rain and little else.
 CROPS = ((8, 0.72), (6, 0.72), (4, 0.85))
-# A photograph rains visibly where steps across the best direction exceed those along it by this.
+# A photograph shows rain if steps across the best direction exceed those along it by this much.
 LEAST_EXCESS = 0.5  # gray levels
-# What a square must have, beside its neighbours' means.
+# What a square must reach; steps and power are averaged with those of its neighbours.
 LEAST_RATIO = 1.35  # steps across the rain over those along it
-LEAST_STEPS = 0.8  # the same as a difference, gray levels
+LEAST_STEPS = 0.8  # steps across the rain minus those along it, gray levels
 LARGEST_SLOPE = 1.6  # of the scene behind, gray levels per pixel
 LEAST_SKEW = 0.8  # power of what is brighter than the scene over that of what is darker
-LARGEST_PEAK = 2.0  # brightest streak over that of half of the photograph's squares
+LARGEST_PEAK = 2.0  # brightest streak over the median of the photograph's squares
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Harvest:
     angle: float
     """Its direction, degrees from the vertical."""
     upright: np.ndarray
-    """The photograph turned upright, (H, W) gray levels."""
+    """The photograph rotated until its rain is vertical, (H, W) gray levels."""
     layer: np.ndarray
-    """Its rain, (H, W) from 0 to 1; 0 in squares that hold something else."""
+    """Its rain, (H, W) from 0 to 1; 0 in squares that show something else."""
     windows: list[tuple[int, int, int]]
     """Top, left and side of the crops in pixels."""
 
@@ -78,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--input", type=Path, required=True, help="folder of rainy photographs")
     parser.add_argument("--output", type=Path, required=True, help="a new folder for the crops")
-    parser.add_argument("--sheet", type=Path, help="a new PNG that shows what was taken")
+    parser.add_argument("--sheet", type=Path, help="a new PNG of photographs and their rain")
     options = parser.parse_args(arguments)
     for path in (options.output, options.sheet):
         if path is not None and path.exists():
-            raise UserError(f"{path} exists already; choose another or delete it.")
+            raise UserError(f"{path} already exists; choose another or delete it.")
     photos = images_by_stem(options.input)
     harvests = {
         stem: harvest(to_gray(read_photo(path)))
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     count = 0
     for stem, found in harvests.items():
         if found is None or not found.windows:
-            print(f"{photos[stem]}: no rain before a smooth scene, nothing taken")
+            print(f"{photos[stem]}: no crop, since no rain is in front of a smooth scene")
             continue
         for number, (top, left, side) in enumerate(found.windows):
             crop = found.layer[top : top + side, left : left + side]
@@ -100,24 +100,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         count += len(found.windows)
     if not count:
         raise UserError(
-            f"None of the {plural(len(photos), 'photograph')} in {options.input} gave a crop."
+            f"No crop was found in the {plural(len(photos), 'photograph')} of {options.input}."
         )
-    print(f"{plural(count, 'crop')} of {plural(len(photos), 'photograph')} in {options.output}")
+    crops, of = plural(count, "crop"), plural(len(photos), "photograph")
+    print(f"wrote {crops} from {of} to {options.output}")
     if options.sheet:
         write_png(options.sheet, draw_sheet([found for found in harvests.values() if found]))
 
 
 def harvest(gray: np.ndarray) -> Harvest | None:
-    """The rain of a photograph, (H, W) gray levels; None where no direction stands out."""
+    """The rain of a photograph, (H, W) gray levels; None if no direction stands out."""
     angle = rain_angle(gray)
-    # At the end of the range it is hardly rain: what leans farther is not among those tried.
+    # At the end of the range the true direction may be outside it, and hardly that of rain.
     if abs(angle) == max(ANGLES) or excess_at(gray, angle) < LEAST_EXCESS:
         return None
     upright, inside = turn_upright(gray, angle)
     scene = cv2.GaussianBlur(median_filter(upright, size=MEDIAN), (0, 0), 2)
     rain = upright - scene
     layer = np.clip(rain / np.maximum(255 - scene, 60), 0, 1).astype(np.float32)
-    # Noise changes from pixel to pixel along the streaks too, rain hardly.
+    # Noise varies from pixel to pixel along the streaks as well, rain hardly does.
     layer = cv2.GaussianBlur(layer, (0, 0), sigmaX=0.3, sigmaY=0.8)
     holds_rain = rainy_cells(rain, scene, inside, layer)
     kept = cv2.resize(
@@ -131,7 +132,7 @@ def harvest(gray: np.ndarray) -> Harvest | None:
 def rainy_cells(
     rain: np.ndarray, scene: np.ndarray, inside: np.ndarray, layer: np.ndarray
 ) -> np.ndarray:
-    """Which squares of CELL pixels hold rain and little else, (rows, columns) bool.
+    """Which squares of CELL pixels show rain and little else, (rows, columns) bool.
 
     ``rain`` and ``scene`` add up to the upright photograph.
     """
@@ -163,7 +164,7 @@ def rainy_cells(
 
 
 def find_windows(holds_rain: np.ndarray) -> list[tuple[int, int, int]]:
-    """Squares that do not overlap and hold enough rain, large ones first: top, left, side."""
+    """Windows with enough rain that do not overlap, large ones first: top, left, side in pixels."""
     taken = np.zeros_like(holds_rain)
     found = []
     for side, least in CROPS:
@@ -184,7 +185,7 @@ def find_windows(holds_rain: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def draw_sheet(harvests: Sequence[Harvest]) -> np.ndarray:
-    """Photographs beside their rain, three times as bright, with the crops framed; (H, W, 3)."""
+    """Photographs beside their rain, brightened threefold, with framed crops, (H, W, 3)."""
     rows = []
     for found in harvests:
         height, width = found.layer.shape

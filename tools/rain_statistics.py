@@ -1,12 +1,12 @@
-"""Compare the rain that data/rain.py draws with the rain of existing pairs or of photographs.
+"""Compare the rain that data/rain.py draws with that of existing pairs or of real photographs.
 
     python tools/rain_statistics.py --layers PAIRS_OF_A_DATA_SET --skip-layers train-1,train-10
     python tools/rain_statistics.py --layers CROPS_OF_REAL_RAIN --share-faint 1 --sheet rain.png
 
-prints a table: for each quantity the values that 10%, 50% and 90% of the layers stay below. The
-sheet shows layers, above, and drawn rain, below, at full size and three times as bright. Crops of
-real rain come from tools/harvest_rain.py; that tool turns them upright and leaves the mean of dense
-rain with the scene, so "angle", "mean" and "wet" are not those of the photographs.
+prints the 10th, 50th and 90th percentile of each quantity over the layers. --sheet shows layers
+above drawn rain, at full size and three times as bright. Crops of real rain come from
+tools/harvest_rain.py, which rotates them until streaks are vertical and leaves the mean of dense
+rain to the scene: their "angle", "mean" and "wet" are not those of the photographs.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from data.synthesis import Mixture, find_layers, random_rain_of, read_layers
 from utils.errors import UserError, run_main
 from utils.images import write_png
 
-# Drawn layers have the size of the BSDS500 photographs, under which most data sets' rain lies.
+# Drawn layers have the size of the BSDS500 photographs, the scenes of most data sets.
 HEIGHT, WIDTH = 321, 481
 NUM_DRAWN = 200
 
-# A pixel that gained at least this much, of 1 from black to white, is wet: 10 of 255.
+# A pixel that is brighter by more than this (10 of 255 levels) is wet.
 WET = 0.04
 
 MEANINGS = {
-    "length": "where the autocorrelation along streaks is above a half, pixels",
-    "width": "the same across the streaks",
-    "spacing": "distance between bright crests across the streaks, pixels",
-    "angle": "degrees from the vertical; positive falls towards the left",
+    "length": "where the autocorrelation along streaks exceeds a half, pixels",
+    "width": "where the autocorrelation across streaks exceeds a half, pixels",
+    "spacing": "distance of bright crests across the streaks, pixels",
+    "angle": "degrees from the vertical; positive rain falls towards the left",
     "mean": "mean brightness, 0 to 1",
-    "wet": f"share of the pixels that gained more than {WET}",
+    "wet": f"share of the pixels brighter than {WET}",
     "bright": "99th percentile of the brightness",
-    "sharp": "99th percentile of the steps to the next pixel, over that brightness",
-    "crossing": "0: all edges run in one direction, 1: in every direction alike",
+    "sharp": "99th percentile of differences of neighbours across streaks, over 'bright'",
+    "crossing": "0: all edges run in one direction, 1: equally in all directions",
 }
 
 
@@ -56,25 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--skip-layers",
         type=lambda text: [stem for stem in text.split(",") if stem],
         default=[],
-        help="STEM,STEM,... of pairs to leave out",
+        metavar="STEM,STEM",
+        help="pairs to leave out",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the drawn rain (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawn rain (default: 0)")
     parser.add_argument(
         "--share-downpours",
         type=float,
         default=0.35,
-        help="share of downpours in the drawn rain (0.35)",
+        help="share of downpours in the drawn rain (default: 0.35)",
     )
     parser.add_argument(
         "--share-faint",
         type=float,
         default=0.0,
-        help="share of fine or soft rain in the drawn rain (0)",
+        help="share of fine or soft rain in the drawn rain (default: 0)",
     )
     parser.add_argument("--sheet", type=Path, help="a new PNG with layers and drawn rain")
     options = parser.parse_args(arguments)
     if options.sheet and options.sheet.exists():
-        raise UserError(f"{options.sheet} exists already; choose another or delete it.")
+        raise UserError(f"{options.sheet} already exists; choose another or delete it.")
 
     mixture = Mixture(downpours=options.share_downpours, faint=options.share_faint)
     layers = read_layers(find_layers(options.layers, options.skip_layers, "--skip-layers"))
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     drawn = [
         streak_layer(HEIGHT, WIDTH, random_rain_of(mixture, rng), rng) for _ in range(NUM_DRAWN)
     ]
-    print(f"{len(layers)} layers of {options.layers}, {NUM_DRAWN} drawn; 10 / 50 / 90%")
+    print(f"{len(layers)} layers of {options.layers}, {NUM_DRAWN} drawn; percentiles 10 / 50 / 90")
     rows = [[statistics(layer) for layer in kind] for kind in (layers, drawn)]
     print(f"{'':9} {'layers':>24} {'drawn':>24}")
     for name in MEANINGS:
@@ -96,9 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def statistics(layer: np.ndarray) -> dict[str, float]:
-    """The quantities of ``MEANINGS`` of a rain layer, (H, W) float32, 0 for no rain."""
-    # The structure tensor tells along which direction a layer changes most: across its streaks.
-    # The stairs of thin slanted lines would pull it towards the axes.
+    """The quantities of ``MEANINGS`` for a rain layer, (H, W) float32, 0 for no rain."""
+    # The structure tensor gives the direction in which a layer changes most: across its streaks.
+    # Unblurred, the stairs of thin slanted lines would pull it towards the axes.
     smooth = cv2.GaussianBlur(layer, (0, 0), 1.5)
     dx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0)
     dy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
@@ -129,7 +130,7 @@ def statistics(layer: np.ndarray) -> dict[str, float]:
 
 
 def draw_sheet(layers: list[np.ndarray], drawn: list[np.ndarray]) -> np.ndarray:
-    """Up to eight of the layers above as many drawn ones, cut to one size, (H, W) uint8."""
+    """Up to eight layers above as many drawn ones, cut to one size, (H, W) uint8."""
     shown = layers[:: -(-len(layers) // 8)]
     height, width = (min(layer.shape[axis] for layer in [*shown, *drawn]) for axis in (0, 1))
     rows = [
@@ -140,7 +141,7 @@ def draw_sheet(layers: list[np.ndarray], drawn: list[np.ndarray]) -> np.ndarray:
 
 
 def _turned_centre(layer: np.ndarray, angle: float) -> np.ndarray:
-    """The middle square of a layer, turned so that its streaks stand upright."""
+    """The middle square of a layer, rotated until its streaks are vertical."""
     height, width = layer.shape
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
     turned = cv2.warpAffine(layer, turn, (width, height), flags=cv2.INTER_LINEAR)
@@ -150,7 +151,7 @@ def _turned_centre(layer: np.ndarray, angle: float) -> np.ndarray:
 
 
 def _half_width(correlation: np.ndarray) -> float:
-    """Where a correlation that starts at 1 falls to 0.5, between its samples."""
+    """Where a correlation that starts at 1 falls to 0.5, interpolated between samples."""
     below = np.flatnonzero(correlation < 0.5)
     if not len(below):
         return float(len(correlation))

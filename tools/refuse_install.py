@@ -1,6 +1,6 @@
-"""The build backend of pyproject.toml: it refuses ``pip install .`` and says what to do instead.
+"""The build backend of pyproject.toml: refuses ``pip install .`` and says what to do instead.
 
-An installation would put packages named models, data, losses and utils beside everybody else's.
+Installed, the packages models, data, losses and utils could collide with those of other projects.
 """
 
 from __future__ import annotations

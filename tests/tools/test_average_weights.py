@@ -37,7 +37,7 @@ def test_every_number_lies_where_the_share_says(files: tuple[Path, Path], tmp_pa
 def test_mistakes_get_one_sentence(files: tuple[Path, Path], tmp_path: Path) -> None:
     before, after = map(str, files)
     new = str(tmp_path / "new.safetensors")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         main([before, after, "--output", after])
     with pytest.raises(UserError, match="from 0 to 1"):
         main([before, after, "--output", new, "--share", "1.5"])

@@ -1,4 +1,4 @@
-"""tools/compare.py: what the comparison figure shows where, and in which quality."""
+"""tools/compare.py: what the comparison figure shows, where, and how exactly."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_figure_from_folders(tmp_path: Path):
     np.testing.assert_array_equal(read_rgb(crops / "2_dmsr_1.png"), restored[20:40, 10:40, ::-1])
 
     for change, said in (
-        (("--crop", 70, 20, 30, 20), "does not lie inside the image of 88x72 px"),
+        (("--crop", 70, 20, 30, 20), "is not inside the image of 88x72 px"),
         (("--image", "3"), "no image named 3"),
         (("--names", "a", "b"), "1 folders of results, but 2 names"),
         (("--results", results, results), "Several methods are called dmsr"),
@@ -316,7 +316,7 @@ def test_a_crop_may_touch_the_border_and_not_pass_it(tmp_path: Path):
     for box in ((0, 0, 89, 72), (0, 0, 88, 73), (1, 0, 88, 72), (0, 1, 88, 72), (-1, 0, 9, 9),
                 (0, -1, 9, 9), (0, 0, 0, 9), (0, 0, 9, 0)):  # fmt: skip
         words = arguments(pairs, "--names", "copy", "--image", "1", "--crop", *box)
-        with pytest.raises(UserError, match="does not lie inside the image of 88x72 px"):
+        with pytest.raises(UserError, match="is not inside the image of 88x72 px"):
             read_comparisons(parse_arguments(words))
 
 

@@ -89,11 +89,11 @@ def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
         main(["--runs", str(tmp_path), "--output", str(output)])
     with pytest.raises(UserError, match="no validation yet"):
         main(["--runs", str(write_run(tmp_path / "new", LOG[:2])), "--output", str(output)])
-    with pytest.raises(UserError, match="does not have the speed"):
+    with pytest.raises(UserError, match="does not contain the speed"):
         main(["--runs", str(write_run(tmp_path / "slow", [UNTIMED])), "--output", str(output)])
     with pytest.raises(UserError, match=r"must end in \.png"):
         main(["--runs", str(run), "--output", str(tmp_path / "runs.gif")])
     output.write_bytes(b"mine")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         main(["--runs", str(run), "--output", str(output)])
     assert output.read_bytes() == b"mine"

@@ -55,7 +55,7 @@ def test_the_shipped_network_goes_to_published_names_and_back(tmp_path: Path) ->
         assert torch.equal(network.state_dict()[key], value), key
 
 
-def test_another_width_than_the_file_is_told(tmp_path: Path) -> None:
+def test_another_width_than_that_of_the_file_is_refused(tmp_path: Path) -> None:
     network = build_model("dcsfn_t", {"width": 3})
     write_weights(
         tmp_path / "a.safetensors", Weights("dcsfn_t", {"width": 3}, network.state_dict(), {})
@@ -66,7 +66,7 @@ def test_another_width_than_the_file_is_told(tmp_path: Path) -> None:
 
 
 def test_an_authors_file_through_ours_is_what_the_authors_code_loads(tmp_path: Path) -> None:
-    """DCSFN's, with the key and the prefix of its own; what has no effect comes back as zeros."""
+    """DCSFN's, with its key and prefix; entries without effect come back as zeros."""
     torch.manual_seed(0)
     theirs = {
         f"module.{name}": torch.rand_like(value) + 0.1
@@ -83,7 +83,7 @@ def test_an_authors_file_through_ours_is_what_the_authors_code_loads(tmp_path: P
     for name, value in theirs.items():
         expected = torch.zeros_like(value) if dead.match(name) else value
         assert torch.equal(returned[name], expected), name
-    with pytest.raises(UserError, match="exists"):  # nothing is overwritten
+    with pytest.raises(UserError, match="already exists"):  # nothing is overwritten
         main(["--to", "published", "--weights", str(ours), "--output", str(back)])
 
 

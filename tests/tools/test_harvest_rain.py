@@ -11,7 +11,7 @@ import pytest
 from data.rain import Rain, lay_over, streak_layer
 from tests.helpers import smooth_image
 from tools.harvest_rain import find_windows, harvest, main
-from tools.streak_index import to_gray
+from tools.streaks import to_gray
 from utils.errors import UserError
 from utils.images import read_gray_or_rgb, read_rgb, write_png
 
@@ -98,11 +98,11 @@ def test_crops_and_sheet_are_written_and_photographs_without_rain_named(
     assert first.shape == (96, 96) and first.dtype == np.uint8 and first.max() > 40
     assert read_rgb(sheet).shape == (HEIGHT + 4, 2 * WIDTH, 3)
     out = capsys.readouterr().out
-    assert "dry.png: no rain before a smooth scene, nothing taken" in out
-    assert f"{len(crops)} crops of 2 photographs" in out
+    assert "dry.png: no crop, since no rain is in front of a smooth scene" in out
+    assert f"wrote {len(crops)} crops from 2 photographs to {output}" in out
 
-    with pytest.raises(UserError, match="crops exists already"):
+    with pytest.raises(UserError, match="crops already exists"):
         main(["--input", str(tmp_path / "photos"), "--output", str(output)])
     (tmp_path / "photos" / "rainy.png").unlink()
-    with pytest.raises(UserError, match="None of the 1 photograph"):
+    with pytest.raises(UserError, match="No crop was found in the 1 photograph of"):
         main(["--input", str(tmp_path / "photos"), "--output", str(tmp_path / "none")])

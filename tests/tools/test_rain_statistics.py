@@ -81,5 +81,5 @@ def test_the_sheet_shows_layers_above_drawn_rain(
     # three times as bright, both cut to the smaller size, a black frame of 2 pixels
     assert (shown[3, 3], shown[3, 68 + 3], shown[2, 2], shown[1, 1]) == (60, 63, 180, 0)
     assert shown[70:-2].std() > 1
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         main(arguments)

@@ -11,7 +11,8 @@ import pytest
 from data.rain import Rain, lay_over, streak_layer
 from tests.helpers import smooth_image
 from tools import streak_index
-from tools.streak_index import HEADINGS, compare_photos, main, rain_angle, step_filter, to_gray
+from tools.streak_index import HEADINGS, compare_photos, main
+from tools.streaks import rain_angle, step_filter, to_gray
 from utils.errors import UserError
 from utils.images import write_png
 
@@ -153,7 +154,7 @@ def test_a_missing_or_resized_result_is_refused(tmp_path: Path) -> None:
         write_png(tmp_path / "rainy" / f"{name}.png", scene(6))
     write_png(tmp_path / "results" / "a.png", scene(6))
     arguments = ["--input", str(tmp_path / "rainy"), "--results", str(tmp_path / "results")]
-    with pytest.raises(UserError, match="holds no image b"):
+    with pytest.raises(UserError, match="has no image b"):
         main(arguments)
     write_png(tmp_path / "results" / "b.png", scene(6, 100, 100))
     with pytest.raises(UserError, match="b has different sizes"):
