@@ -86,15 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = single_jobs(args.results, args.target, args.input, protocol, find_sides)
     clips = are_clips(jobs, args.clips)
     check_clip_options(args, clips)
-    datasets = list(dict.fromkeys(job.dataset for job in jobs))
-    columns = make_columns(args, cache, datasets, has_clean=not args.no_reference)
+    sets = {job.dataset: job.clean or job.rainy or job.results for job in jobs}
+    columns = make_columns(args, cache, sets, has_clean=not args.no_reference)
     pair = pair_clips if clips else pair_results
     paired = [pair(job, args.match, args.rainy_half) for job in jobs]
     how = {"workers": args.workers, "crop": args.crop}
     if clips:
         results = score_clips(paired, cache, **how, scorers=columns.scorers, flow=args.flow)
     else:
-        results = columns.score(paired, cache, **how)
+        results = columns.score(paired, **how)
     if not args.benchmark and not any(result.images for result in results):
         raise UserError(results[-1].problem)
 

@@ -5,6 +5,8 @@
     python test.py --weights runs/dmsr/best.safetensors --input FOLDER --output results/dmsr
     python test.py --weights model_best.pth --model nerd_rain --input FOLDER --output results/nerd
     python test.py --config runs/dmsr/config.yml --config runs/nerd_rain/config.yml
+    python test.py --config configs/nerd_rain_rain200h.yml --weights nerd_rain.pth \
+        --config configs/nerd_rain_rain200h.yml --weights restormer.pth --model spandrel
 
 Weights are a file of this project, which names its own network, or the authors' checkpoint
 together with --model; --model spandrel reads those of many other networks. Without --weights the
@@ -14,50 +16,53 @@ The exit status is 1 if a file could not be restored.
 
 With --config, the best weights of each run (or --weights, one for each --config) restore the sets
 of its TEST.SETS into results/METHOD/SET/, and one table of methods and sets is printed and written
-beside the published rows, with a page to look at. KEY VALUE pairs at the end change settings of all
-of them. Results that are finished already are kept. torchrun shares the images among processes.
+beside the published rows, with a page to look at. --model and --options belong to the --config
+before them: its sets and TEST settings then hold for another network, which is called as its
+weights file. KEY VALUE pairs change settings of all of them. Results that are finished already are
+kept. torchrun shares the images among processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from models import SHIPPED_WEIGHTS, load_foreign, load_published, load_weights, local_weights
-from models.foreign import ForeignNetwork
-from models.network import DerainingNetwork
+from models import (
+    SHIPPED_WEIGHTS,
+    AnyNetwork,
+    load_foreign,
+    load_published,
+    load_weights,
+    local_weights,
+)
 from models.registry import parse_options
-from utils.devices import PRECISIONS, add_device_option
 from utils.errors import UserError, run_main
+from utils.evaluation.columns import make_columns
 from utils.files import remove_unfinished
+from utils.inference.arguments import parse_arguments, restoring_options
 from utils.inference.console import Problems, TileBar, library_lines_apart, say
 from utils.inference.memory import keep_freed_memory
+from utils.inference.methods import SPANDREL
 from utils.inference.options import RestoringOptions
-from utils.inference.photo_output import DEFAULT_QUALITY, FORMATS
-from utils.inference.plan import RestoringJob, check_output, names_a_file, plan_files
+from utils.inference.plan import RestoringJob, check_output, plan_files
 from utils.inference.precision import AUTO_PRECISION, faster_hint, fastest_precision
 from utils.inference.restorer import Restorer
 from utils.inference.restoring import restore_images
-from utils.inference.tiling import DEFAULT_OVERLAP, RELEASED, WHOLE, Tile
-from utils.inference.video import CODECS, DEFAULT_CRF, VideoOptions
+from utils.inference.video import VideoOptions
 from utils.training.distributed import Processes, destroy_distributed, init_distributed
 from utils.wording import plural
 
-# Options that go with --config too, and those that it takes as settings.
-WITH_CONFIG = ("config", "settings", "weights", "device", "memory", "compile")
-TEST_SETTINGS = ("output", "tile", "overlap", "ensemble", "precision")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parse_arguments(arguments)
+    args = parse_arguments(__doc__, arguments)
     options = restoring_options(args)  # wrong ones are refused before anything is loaded
     keep_freed_memory()
     args.weights = [local_weights(path) for path in args.weights]
@@ -78,7 +83,7 @@ def restore_and_score(
     """What --config asks for."""
     from utils.inference.benchmark import Method, run_benchmark  # a photograph needs none of it
 
-    def make_restorer(network: DerainingNetwork, method: Method) -> Restorer:
+    def make_restorer(network: AnyNetwork, method: Method) -> Restorer:
         prepare_network(network, options.device, compiled=args.compile)
         return Restorer(
             network,
@@ -89,7 +94,22 @@ def restore_and_score(
             precision=method.precision,
         )
 
-    return run_benchmark(args.config, args.settings, args.weights, make_restorer, processes)
+    settings = [
+        [*settings_of_model(args, place), *args.settings] for place in range(len(args.config))
+    ]
+    columns = partial(make_columns, args)
+    return run_benchmark(args.config, settings, args.weights, make_restorer, columns, processes)
+
+
+def settings_of_model(args: argparse.Namespace, place: int) -> list[str]:
+    """What --model and --options say of one --config, as settings; the name is the file's."""
+    if place not in args.model:
+        return []
+    file_name = args.weights[place].name.removesuffix(".tar")
+    settings = ["MODEL.NAME", args.model[place], "TEST.METHOD", Path(file_name).stem]
+    for key, value in parse_options(args.options.get(place, ())).items():
+        settings += [f"MODEL.OPTIONS.{key}", str(value)]
+    return settings
 
 
 def restore_files(args: argparse.Namespace, options: RestoringOptions, processes: Processes) -> int:
@@ -134,199 +154,13 @@ def restore_files(args: argparse.Namespace, options: RestoringOptions, processes
     return 0
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    files = parser.add_argument_group("files")
-    files.add_argument("--input", type=Path, nargs="+", help="images, videos, or folders of them")
-    files.add_argument(
-        "--output",
-        type=Path,
-        default=Path("results"),
-        metavar="FOLDER",
-        help="or, for one input, the FILE of its result (default: results)",
-    )
-    files.add_argument(
-        "--format",
-        choices=FORMATS,
-        help="format of restored images (default: png); jpg and webp store 8 bits per channel, jpg "
-        "drops alpha",
-    )
-    files.add_argument(
-        "--quality",
-        type=int,
-        choices=range(1, 101),
-        metavar="N",
-        help=f"quality of jpg and webp, 1 to 100 (default: {DEFAULT_QUALITY})",
-    )
-    files.add_argument(
-        "--recursive", action="store_true", help="include subfolders and keep their structure"
-    )
-    files.add_argument(
-        "--half",
-        choices=("left", "right"),
-        default="",
-        help="restore this half of each image; right: the rainy half of side-by-side pairs",
-    )
-    files.add_argument(
-        "--skip-existing", action="store_true", help="skip files whose result exists"
-    )
-
-    benchmark = parser.add_argument_group("test sets")
-    benchmark.add_argument(
-        "--config",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE.yml",
-        help="restore and score the TEST.SETS of a recipe or a run's config.yml; may be repeated",
-    )
-    benchmark.add_argument(
-        "settings",
-        nargs="*",
-        default=[],
-        metavar="KEY VALUE",
-        help="settings for all of them, such as TEST.SETS datasets/val (configs/__init__.py)",
-    )
-
-    network = parser.add_argument_group("network")
-    network.add_argument(
-        "--weights",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="default: the network that ships; with --config the best weights of its run",
-    )
-    network.add_argument(
-        "--model",
-        metavar="NAME",
-        help="network of an authors' checkpoint; spandrel: whatever that package recognises",
-    )
-    network.add_argument(
-        "--options",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="options of that network if its size is not the published one, such as width=16",
-    )
-    network.add_argument(
-        "--compile", action="store_true", help="torch.compile; pays off for many images of one size"
-    )
-    add_device_option(network)
-
-    restoring = parser.add_argument_group("restoring")
-    restoring.add_argument(
-        "--tile",
-        type=Tile.parse,
-        default="auto",
-        metavar="N",
-        help="side of the tiles, or HEIGHTxWIDTH; auto: the fastest that fit into memory; whole: "
-        "never cut; released: the windows that the authors test with (default: auto)",
-    )
-    restoring.add_argument(
-        "--overlap",
-        type=int,
-        metavar="M",
-        help=f"pixels over which tiles are blended (default: {DEFAULT_OVERLAP})",
-    )
-    restoring.add_argument(
-        "--memory",
-        type=float,
-        metavar="GIB",
-        help="memory limit for --tile auto (default: 4; on CUDA 90%% of what is free)",
-    )
-    restoring.add_argument(
-        "--ensemble",
-        type=int,
-        choices=(1, 8),
-        default=1,
-        help="8: average over flips and quarter turns, which takes eight times as long",
-    )
-    restoring.add_argument(
-        "--strength",
-        type=float,
-        default=1.0,
-        metavar="S",
-        help="0 to 1: blend the input (0) with the result (default: 1)",
-    )
-    restoring.add_argument(
-        "--precision",
-        choices=(AUTO_PRECISION, *PRECISIONS),
-        help="auto: bf16 where the device computes it natively and a trial of a second is at least "
-        "1.2 times as fast; fp16 is for GPUs without bf16 (default: auto for images with the "
-        "network that ships, else float32)",
-    )
-
-    videos = parser.add_argument_group("videos")
-    videos.add_argument(
-        "--temporal", action="store_true", help="remove residual flicker from static areas"
-    )
-    videos.add_argument("--video-codec", choices=CODECS, default="h264", help="default: h264")
-    videos.add_argument(
-        "--crf",
-        type=int,
-        choices=range(52),
-        default=DEFAULT_CRF,
-        metavar="N",
-        help=f"compression, 0 to 51; 6 more halve the file size (default: {DEFAULT_CRF})",
-    )
-    args = parser.parse_args(arguments)
-
-    if args.config:
-        nothing = parser.parse_args([])
-        for dest, value in vars(nothing).items():
-            if getattr(args, dest) != value and dest not in WITH_CONFIG:
-                setting = f"TEST.{dest.upper()}" if dest in TEST_SETTINGS else ""
-                option = f"--{dest.replace('_', '-')}"
-                hint = f"write {setting} VALUE at the end" if setting else "it is for --input"
-                parser.error(f"{option} does not go with --config; {hint}")
-    elif not args.input:
-        parser.error("--input or --config is needed")
-    elif args.settings:
-        parser.error(f"{args.settings[0]} is a setting; settings belong to --config")
-    if len(args.weights) > 1 and not args.config:
-        parser.error("several --weights belong to several --config")
-    if args.options and args.model in (None, "spandrel"):
-        parser.error("--options are those of an authors' checkpoint; name its network by --model")
-    if args.model and not args.weights:
-        parser.error("--model names the network of an authors' checkpoint; it needs --weights FILE")
-    if args.overlap is not None and args.tile in (WHOLE, RELEASED):
-        parser.error(f"--overlap has no meaning with --tile {args.tile.word}")
-    if args.format and names_a_file(args.output):
-        parser.error("--format is for a folder of results; the suffix of a file decides its format")
-    args.suffix = f".{args.format or 'png'}"
-    ending = args.output.suffix.lower() if len(args.input or ()) == 1 else args.suffix
-    if args.quality and not {args.suffix, ending} & {".jpg", ".jpeg", ".webp"}:
-        parser.error("--quality is for --format jpg or webp")
-    args.quality = args.quality or DEFAULT_QUALITY
-    if args.memory is not None and not 0 < args.memory < math.inf:
-        parser.error(f"--memory is {args.memory}; it must be a number of GiB above 0")
-    return args
-
-
-def restoring_options(args: argparse.Namespace) -> RestoringOptions:
-    """Raises UserError for values that are not allowed."""
-    return RestoringOptions(
-        device=args.device,
-        tile=args.tile,
-        overlap=args.overlap,
-        ensemble=args.ensemble,
-        strength=args.strength,
-        precision="float32" if args.precision in (None, AUTO_PRECISION) else args.precision,
-        memory=None if args.memory is None else int(args.memory * 2**30),
-        notify=say,
-        progress=TileBar(),
-    )
-
-
-def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
-    network: DerainingNetwork | ForeignNetwork
-    if args.model == "spandrel":
+def load_network(args: argparse.Namespace) -> AnyNetwork:
+    network: AnyNetwork
+    model, options = args.model.get(0), args.options.get(0, ())
+    if model == SPANDREL:
         network = load_foreign(args.weights, notify=say)
-    elif args.model:
-        network = load_published(args.model, args.weights, parse_options(args.options), notify=say)
+    elif model:
+        network = load_published(model, args.weights, parse_options(options), notify=say)
     elif args.weights:
         network = load_weights(args.weights)
     elif SHIPPED_WEIGHTS.is_file():
@@ -340,9 +174,7 @@ def load_network(args: argparse.Namespace) -> DerainingNetwork | ForeignNetwork:
     return network
 
 
-def prepare_network(
-    network: DerainingNetwork | ForeignNetwork, device: torch.device, *, compiled: bool
-) -> None:
+def prepare_network(network: AnyNetwork, device: torch.device, *, compiled: bool) -> None:
     """Put a network onto its device; ``compiled`` makes it faster there, after a slow start.
 
     Raises UserError where the device has no room and where there is no compiler.
@@ -360,9 +192,7 @@ def prepare_network(
         network.compile_restoring()
 
 
-def try_precisions(
-    network: DerainingNetwork | ForeignNetwork, options: RestoringOptions, processes: Processes
-) -> str:
+def try_precisions(network: AnyNetwork, options: RestoringOptions, processes: Processes) -> str:
     """The fastest precision, the same for all processes: the first one decides."""
     notify = say if processes.is_main else lambda sentence: None
     return processes.gather(fastest_precision(network, options.device, notify))[0]

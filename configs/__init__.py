@@ -136,7 +136,8 @@ def default_config() -> CfgNode:
     c.VALIDATION.PATIENCE = 0  # epochs without a better PSNR before stopping, 0 = never
     c.VALIDATION.SAMPLES_EVERY = 10  # epochs between sample pictures in the run folder, 0 = none
 
-    # What `test.py --config` does: restores these sets and scores them.
+    # What `test.py --config` does: restores these sets and scores them. For it, MODEL.NAME may also
+    # be spandrel: a network of another project, which that package recognises in --weights FILE.
     c.TEST = CfgNode()
     c.TEST.SETS = ""  # as DATA.VAL; empty: the sets of DATA.VAL
     c.TEST.METHOD = ""  # the method's name in tables and folders; empty: RUN.NAME

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from models.network import DerainingNetwork
 from models.published.reader import read_state_dict
 from utils.errors import UserError
 
@@ -29,6 +30,7 @@ class ForeignNetwork(nn.Module):
     tile_step = 32
     released_window = None
     best_tile = None
+    info: ClassVar[dict[str, Any]] = {}  # its file states nothing about training
 
     def __init__(self, descriptor: ImageModelDescriptor) -> None:
         super().__init__()
@@ -44,6 +46,9 @@ class ForeignNetwork(nn.Module):
     def restore(self, rainy: Tensor) -> Tensor:
         """(B, 3, H, W), RGB in [0, 1], to the same; one image at a time, as spandrel requires."""
         return torch.cat([self.descriptor(image) for image in rainy.split(1)])
+
+
+AnyNetwork: TypeAlias = DerainingNetwork | ForeignNetwork
 
 
 def load_foreign(path: str | Path, notify: Callable[[str], None] = print) -> ForeignNetwork:

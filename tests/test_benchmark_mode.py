@@ -21,7 +21,8 @@ import evaluate
 import test as script
 from data.leaks import pack_scenes, scene_hashes
 from data.pairs import find_pairs
-from models import build_model, load_weights
+from models import build_model, load_foreign, load_weights
+from models.published import to_published
 from tests.helpers import ROOT, smooth_image, streaked, write_pairs
 from tests.ranks import FORK, train_here
 from utils.checkpoints import Weights, read_weights, write_weights
@@ -235,14 +236,135 @@ def test_weights_of_another_network_are_refused() -> None:
         run("--config", config, "MODEL.OPTIONS.width", "8")
     # the authors' own file
     network = load_weights(config.with_name("best.safetensors"))
-    from models.published import to_published
-
     torch.save(to_published(network), "theirs.pth")
     assert run("--config", config, "--weights", "theirs.pth", "TEST.METHOD", "theirs") == 0
     assert run("--config", config) == 0
     for name in ("2.png", "10.png"):
         ours, theirs = (Path("results") / m / "mine" / name for m in ("ours", "theirs"))
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.extras
+def test_networks_of_others_stand_beside_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run, spandrel's network and an authors' checkpoint, on one recipe's set and options."""
+    nafnet = pytest.importorskip("spandrel.architectures.NAFNet").NAFNet
+    pairs = write_set(Path("datasets"), "Rain100H")
+    config = write_run(
+        "ours", "dmsr_s", SETS="datasets/Rain13K/test/Rain100H", TILE=64, OVERLAP=16, METHOD="mine"
+    )
+    ours = config.with_name("best.safetensors")
+    torch.manual_seed(2)
+    spandrels = nafnet(enc_blk_nums=[1], dec_blk_nums=[1]).eval()
+    torch.save({"params": spandrels.state_dict()}, "nafnet_small.pth.tar")
+    theirs = build_model("nerd_rain_t", {"width": 8})
+    torch.save(to_published(theirs), "authors.pth")
+    arguments = (
+        *("--config", config, "--weights", ours),
+        *("--config", config, "--weights", "nafnet_small.pth.tar", "--model", "spandrel"),
+        *("--config", config, "--weights", "authors.pth", "--model", "nerd_rain_t"),
+        *("--options", "width=8"),
+    )
+    assert run(*arguments) == 0
+    networks = {
+        "mine": load_weights(ours), "nafnet_small": load_foreign(Path("nafnet_small.pth.tar")),
+        "authors": theirs.eval(),
+    }  # fmt: skip
+    rows = {row["method"]: row for row in read_table()["rows"]}
+    for method, network in networks.items():
+        restore, found = Restorer(network, tile=64, overlap=16), []
+        for name, (rainy, clean) in pairs.items():
+            restored = read_rgb(Path("results") / method / "Rain100H" / f"{name}.png")
+            np.testing.assert_array_equal(restored, restore(rainy))
+            found.append(score(restored, clean, "rain13k"))
+        cell = rows[method]["scores"]["Rain100H"]
+        assert (cell["psnr"], cell["ssim"]) == pytest.approx(tuple(np.mean(found, axis=0)))
+    # by the network alone, without our wrapper
+    rainy = torch.from_numpy(pairs["2"][0]).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        plain = spandrels(rainy)[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().numpy()
+    np.testing.assert_allclose(read_rgb(Path("results/nafnet_small/Rain100H/2.png")), plain, atol=1)
+    # what nobody here can run stands in the same column
+    published = [row["method"] for row in read_table()["rows"] if row["kind"] == "published"]
+    assert {"DMSR", "MPRNet", "DRSformer"} <= set(published)
+
+    # an option takes all words that follow, so settings stand before it
+    with pytest.raises(UserError, match=r"'TEST\.TILE' is not KEY=VALUE"):
+        run(*arguments, "TEST.TILE", "96")
+    # finished results belong to the weights' content
+    capsys.readouterr()
+    assert run("TEST.PRECISION", "float32", *arguments) == 0
+    assert "results/nafnet_small/Rain100H: 2 of 2 are finished" in capsys.readouterr().err
+    torch.save(nafnet(enc_blk_nums=[1], dec_blk_nums=[1]).state_dict(), "nafnet_small.pth.tar")
+    assert run(*arguments) == 0
+    assert "nafnet_small/Rain100H: 2 results of other weights" in capsys.readouterr().err
+
+
+def test_a_network_of_others_named_in_yaml() -> None:
+    """MODEL.NAME is a setting, so a table of peers can be a few files of a few lines."""
+    Path("peer.yml").write_text(
+        "{RUN: {NAME: them}, MODEL: {NAME: spandrel}, TEST: {SETS: datasets/x}}"
+    )
+    write_set(Path("datasets"), "mine")
+    torch.save({"weight": torch.zeros(3)}, "theirs.pth")
+    with pytest.raises(UserError, match="no trained weights"):
+        run("--config", "peer.yml")
+    pytest.importorskip("spandrel")
+    with pytest.raises(UserError, match=r"does not recognise the network in theirs\.pth"):
+        run("--config", "peer.yml", "--weights", "theirs.pth")
+
+
+def test_metrics_are_columns_of_all_methods() -> None:
+    pairs = write_set(Path("datasets"), "mine")
+    config = write_run("ours", "dmsr_s", SETS="datasets/mine")
+    assert run("--config", config, "--metrics", "mse") == 0
+    for row in read_table()["rows"]:
+        expected = []
+        for name, (rainy, clean) in pairs.items():
+            image = rainy
+            if row["method"] == "ours":
+                image = read_rgb(Path("results/ours/mine") / f"{name}.png")
+            expected.append(np.mean((image.astype(float) - clean) ** 2))
+        assert row["scores"]["mine"]["mse"] == pytest.approx(np.mean(expected))
+    # refused before anything is restored
+    with pytest.raises(UserError, match=r"mse compares with clean images"):
+        run("TEST.PROTOCOL", "niqe", "TEST.METHOD", "other", "--config", config, "--metrics", "mse")
+    assert not Path("results/other").exists()
+
+
+@pytest.mark.extras
+def test_tasks_of_a_set_with_labels_and_nothing_clean() -> None:
+    """As MSPFN's BDD350: rain and labels. The detector is torchvision's with random weights."""
+    pytest.importorskip("pycocotools")
+    from torchvision.models import get_model
+
+    small = "ssdlite320_mobilenet_v3_large"
+    torch.save(get_model(small, weights=None, weights_backbone=None).state_dict(), "detector.pth")
+    for name in ("BDD350", "elsewhere"):
+        write(Path(f"datasets/{name}/input/a-1.png"), smooth_image(1, 64, 96))
+    Path("datasets/BDD350/labels").mkdir()
+    Path("datasets/BDD350/labels/a-1.txt").write_text("2 0.5 0.5 0.25 0.5\n")
+    config = write_run("ours", "dmsr_s", SETS="datasets/BDD350", PROTOCOL="niqe")
+    tasks = ("--metrics", "piqe", "--tasks", "detection", "--detector", small)
+    tasks += ("--detector-weights", "detector.pth", "--config", config)
+    assert run(*tasks) == 0
+    table = Path("evaluation/table.md").read_text()
+    assert "held to the YOLO labels of BDD350" in table and "mAP50" in table and "PIQE" in table
+    rows = list(csv.DictReader(Path("evaluation/images.csv").read_text().splitlines()))
+    assert [(row["method"], row["image"], row["true"]) for row in rows] == [
+        ("rainy input", "a-1", "1"), ("ours", "a-1", "1"),
+    ]  # fmt: skip
+    # evaluate.py says the same of the folders
+    same = [*map(str, tasks[:-2]), "--no-reference", "--output", "again"]
+    assert evaluate.main(["--benchmark", "results", "--datasets", "datasets", *same]) == 0
+    assert read_table("again")["rows"] == read_table()["rows"]
+    # labels for some sets alone cannot be one column, nor one file those of two sets
+    two = ("TEST.SETS", "[datasets/BDD350, datasets/elsewhere]")
+    with pytest.raises(UserError, match="neither clean images nor labels for elsewhere"):
+        run(*two, *tasks)
+    with pytest.raises(UserError, match=r"--labels are those of one data set.*BDD350, elsewhere"):
+        run(*two, *tasks, "--labels", "datasets/BDD350/labels")
+    with pytest.raises(UserError, match="neither clean images nor masks for BDD350"):
+        run(*tasks, "--tasks", "segmentation")
 
 
 def test_scenes_of_the_training_set_are_told_below_the_table() -> None:
@@ -273,7 +395,18 @@ def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture
         (["--config", "a.yml", "--tile", "64"], "write TEST.TILE VALUE at the end"),
         (["--config", "a.yml", "--output", "x"], "write TEST.OUTPUT VALUE at the end"),
         (["--config", "a.yml", "--input", "x"], "--input does not go with --config"),
-        (["--config", "a.yml", "--model", "dmsr"], "--model does not go with --config"),
+        (["--config", "a.yml", "--model", "dmsr"], "it needs --weights FILE"),
+        (
+            ["--config", "a", "--config", "b", "--model", "dmsr", "--weights", "c"],
+            "it needs --weights FILE for each --config",
+        ),
+        (
+            ["--config", "a", "--model", "x", "--model", "y", "--weights", "c"],
+            "--model stands twice for a; it belongs to the --config before it",
+        ),
+        (["--config", "a", "--options", "width=8"], "name its network by --model"),
+        (["--input", "x", "--metrics", "mse"], "--metrics and --tasks score test sets"),
+        (["--config", "a.yml", "--labels", "x"], "--labels belongs to --tasks"),
         (["TEST.TILE", "64"], "--input or --config is needed"),
         (["--input", "x", "--weights", "a", "--weights", "b"], "several --weights"),
         ([], "--input or --config is needed"),

@@ -25,6 +25,7 @@ from tests.helpers import ROOT, as_ordinary_user, run_script, smooth_image
 from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
+from utils.inference.arguments import parse_arguments, restoring_options
 from utils.inference.console import Problems
 from utils.inference.photos import read_photo
 from utils.inference.plan import RestoringJob
@@ -119,15 +120,11 @@ def test_options_reach_the_restorer(run: Callable[..., int], weights: Path, tmp_
     assert len({restored.tobytes() for restored in seen[:-1]}) == 6
 
 
-def test_memory_is_given_in_gib(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    arguments = ["test.py", "--input", str(tmp_path), "--memory", "1.75", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    options = script.restoring_options(script.parse_arguments())
+def test_memory_is_given_in_gib() -> None:
+    arguments = ["--input", "a.png", "--memory", "1.75", "--device", "cpu"]
+    options = restoring_options(parse_arguments("", arguments))
     assert options.memory == 1_879_048_192  # 1.75 * 1024**3
-    monkeypatch.setattr(sys, "argv", arguments[:3])
-    assert script.restoring_options(script.parse_arguments()).memory is None
+    assert restoring_options(parse_arguments("", arguments[:2])).memory is None
 
 
 def test_wrong_options_are_refused_before_the_weights_are_read(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,22 +39,18 @@ if TYPE_CHECKING:  # imports torchvision, which few tables need
 class Columns:
     """What computes the columns: of images, of folders, and of folders by what a network sees."""
 
+    cache: ScoreCache
     scorers: list[Scorer] = field(default_factory=list)
     set_scorers: list[SetScorer] = field(default_factory=list)
     task_scorers: list[TaskScorer] = field(default_factory=list)
 
     def score(
-        self,
-        paired: list[JobResult],
-        cache: ScoreCache,
-        *,
-        workers: int | None = None,
-        crop: bool = False,
+        self, paired: list[JobResult], *, workers: int | None = None, crop: bool = False
     ) -> list[JobResult]:
         """As ``score_jobs``, with the rows of the clean images where networks look at them."""
         results = score_jobs(
             paired,
-            cache,
+            self.cache,
             workers=workers,
             crop=crop,
             scorers=self.scorers,
@@ -102,14 +98,15 @@ def check_column_options(
 
 
 def make_columns(
-    args: argparse.Namespace, cache: ScoreCache, datasets: Sequence[str], *, has_clean: bool
+    args: argparse.Namespace, cache: ScoreCache, sets: Mapping[str, Path], *, has_clean: bool
 ) -> Columns:
-    """What computes the columns that the options ask for in a table of ``datasets``.
+    """What computes the columns that the options ask for.
 
-    Without clean images NIQE by default. Raises UserError for a metric or task that is not known or
-    needs clean images where there are none, and for missing packages, weights and labels.
+    ``sets`` holds the folder of each set's images by its name, of the clean ones where there are
+    some. Without clean images NIQE by default. Raises UserError for a metric or task that is not
+    known or needs clean images where there are none, and for missing packages, weights and labels.
     """
-    columns = Columns()
+    columns = Columns(cache)
     for key in args.metrics or ([] if has_clean else ["niqe"]):
         if not has_clean and key in WITH_CLEAN:
             raise _without_clean(key)
@@ -126,7 +123,7 @@ def make_columns(
             if not has_clean and scorer.needs_clean:
                 raise _without_clean(key)
             columns.scorers.append(scorer)
-    columns.task_scorers = make_task_scorers(args, cache, datasets, has_clean=has_clean)
+    columns.task_scorers = make_task_scorers(args, cache, sets, has_clean=has_clean)
     return columns
 
 

@@ -20,20 +20,20 @@ from data.layouts.recognise import find_sides
 from data.leaks import overlap_sentence
 from data.pairs import Pair, pair_sides
 from data.results import pair_results, set_folders
-from models import build_model, load_published, load_weights
-from models.network import DerainingNetwork
+from models import AnyNetwork, build_model, load_foreign, load_published, load_weights
 from models.published import is_tensorflow_checkpoint
 from utils.checkpoints import ForeignFileError
 from utils.errors import UserError
+from utils.evaluation.columns import Columns
 from utils.evaluation.folders import input_job, splits
 from utils.evaluation.outputs import TableOptions, write_evaluation
 from utils.evaluation.published import own_protocol
 from utils.evaluation.score_cache import ScoreCache
-from utils.evaluation.scoring import NIQE, ScoringJob, score_jobs
+from utils.evaluation.scoring import NIQE, ScoringJob
 from utils.files import remove_unfinished
 from utils.inference.console import Problems, say
 from utils.inference.finished import FinishedResults
-from utils.inference.methods import Method, read_methods
+from utils.inference.methods import SPANDREL, Method, read_methods
 from utils.inference.plan import RestoringJob, check_output
 from utils.inference.restorer import Restorer
 from utils.inference.restoring import restore_images
@@ -68,18 +68,21 @@ class Work:
 
 def run_benchmark(
     configs: Sequence[Path],
-    overrides: list[str],
+    overrides: Sequence[list[str]],
     weights: Sequence[Path],
-    make_restorer: Callable[[DerainingNetwork, Method], Restorer],
+    make_restorer: Callable[[AnyNetwork, Method], Restorer],
+    make_columns: Callable[..., Columns],
     processes: Processes,
 ) -> int:
     """Restore and score what ``configs`` name; returns the exit status.
 
-    ``overrides`` are KEY VALUE settings for all of them, ``weights`` as in ``read_methods``;
-    ``make_restorer`` puts a network onto its device. Each process restores its share of the images;
-    the first one scores all of them. The status is 1 where a set, an image or a score is missing.
+    ``overrides`` are the KEY VALUE settings of each of them, ``weights`` as in ``read_methods``;
+    ``make_restorer`` puts a network onto its device; ``make_columns`` is that of
+    utils/evaluation/columns.py with the command's options. Each process restores its share of the
+    images; the first one scores all of them. The status is 1 where a set, an image or a score is
+    missing.
     """
-    settings = [load_config(path, overrides) for path in configs]
+    settings = [load_config(*given) for given in zip(configs, overrides, strict=True)]
     methods = read_methods(configs, settings, weights)
     problems = Problems()
     sets: dict[str, RainySet] = {}
@@ -94,6 +97,13 @@ def run_benchmark(
                 unreadable.add(name)
                 if processes.is_main:
                     problems.add(f"{name} is left out: {error}")
+    columns = None
+    if processes.is_main:  # wrong ones are refused before the restoring
+        folders = {name: one.clean_folder or one.rainy_folder for name, one in sets.items()}
+        cache = ScoreCache(methods[0].scores / "score_cache.jsonl")
+        threads = torch.get_num_threads()
+        columns = make_columns(cache, folders, has_clean=methods[0].protocol != NIQE)
+        torch.set_num_threads(threads)  # pyiqa left one, for it is given one image per core
     networks = [load_network(method) for method in methods]
     works = plan_work(methods, sets, processes)
     check_output([job for work in works for job in work.jobs])
@@ -110,7 +120,7 @@ def run_benchmark(
         network.cpu()  # room for the next one
 
     of_all = processes.gather(problems.sentences)
-    if not processes.is_main:
+    if columns is None:
         return int(any(of_all))
     found = list(dict.fromkeys(sentence for own_ones in of_all for sentence in own_ones))
     leaks = [
@@ -118,12 +128,12 @@ def run_benchmark(
         for method, network in zip(methods, networks, strict=True)
         for sentence in training_leaks(method, network, sets)
     ]
-    return score_methods(methods, sets, found, leaks)
+    if columns.scorers:
+        torch.set_num_threads(1)
+    return score_methods(methods, sets, columns, found, leaks)
 
 
-def training_leaks(
-    method: Method, network: DerainingNetwork, sets: dict[str, RainySet]
-) -> list[str]:
+def training_leaks(method: Method, network: AnyNetwork, sets: dict[str, RainySet]) -> list[str]:
     """A sentence for each set that shows scenes of the method's training set.
 
     Weights that record no training scenes give none.
@@ -162,11 +172,13 @@ def find_rainy_set(folder: Path, method: Method, *, notify: bool = True) -> Rain
     raise UserError(f"there are no rainy images in {', '.join(map(str, splits(folder)))}.")
 
 
-def load_network(method: Method) -> DerainingNetwork:
-    """The network of a method with its weights: this project's file or the authors' own.
+def load_network(method: Method) -> AnyNetwork:
+    """The network of a method with its weights: this project's file, the authors' or spandrel's.
 
     Raises UserError where a file of this project holds another network than the settings.
     """
+    if method.model == SPANDREL:
+        return load_foreign(method.weights, notify=say)
     try:
         if is_tensorflow_checkpoint(method.weights):
             raise ForeignFileError
@@ -223,6 +235,7 @@ def restoring_jobs(rainy_set: RainySet, folder: Path) -> list[RestoringJob]:
 def score_methods(
     methods: Sequence[Method],
     sets: dict[str, RainySet],
+    columns: Columns,
     problems: Sequence[str],
     leaks: Sequence[str],
 ) -> int:
@@ -254,22 +267,15 @@ def score_methods(
         patterns += [(of_set[0].match, of_set[0].rainy_half)] * len(of_name)
     if not jobs:
         raise UserError(" ".join(found))
-    scorers = []
-    if any(job.protocol == NIQE for job in jobs):
-        from utils.evaluation.niqe import Niqe  # needs pyiqa
-
-        scorers.append(Niqe())
-    output = methods[0].scores
-    cache = ScoreCache(output / "score_cache.jsonl")
     paired = [pair_results(job, *how) for job, how in zip(jobs, patterns, strict=True)]
-    results = score_jobs(paired, cache, scorers=scorers)
+    results = columns.score(paired)
     options = TableOptions(
         notes=leaks,
-        implementations=[scorer.name for scorer in scorers],
+        implementations=columns.implementations,
         weights={
             method.name: {"weights": str(method.weights), "sha256": method.fingerprint().split()[0]}
             for method in methods
         },
     )
-    table = write_evaluation(output, results, options, found)
+    table = write_evaluation(methods[0].scores, results, options, found)
     return 1 if table.num_problems else 0

@@ -11,9 +11,11 @@ from typing import Any
 from yacs.config import CfgNode
 
 from utils.errors import UserError
+from utils.evaluation.scoring import NIQE
 from utils.inference.tiling import Tile
 from utils.set_names import named_folders
 
+SPANDREL = "spandrel"  # instead of a network of ours: whatever that package recognises
 BEST_WEIGHTS = "best.safetensors"  # in a run's folder
 
 
@@ -55,7 +57,8 @@ def read_methods(
 
     ``weights`` belong to the files in the same order; without any, each method has the best
     weights of its run. Raises UserError where a file's weights are missing, where it names no set,
-    and where two methods would write into one folder or mean two different sets by one name.
+    where two methods would write into one folder or mean two different sets by one name, and where
+    only some score without clean images.
     """
     if weights and len(weights) != len(paths):
         raise UserError(
@@ -66,6 +69,12 @@ def read_methods(
     methods = [
         _read_method(path, cfg, own) for path, cfg, own in zip(paths, settings, given, strict=True)
     ]
+    protocols = dict.fromkeys(method.protocol or "each set's own" for method in methods)
+    if NIQE in protocols and len(protocols) > 1:
+        raise UserError(
+            f"TEST.PROTOCOL is {' and '.join(protocols)}; scores without clean images, by {NIQE}, "
+            "have a table of their own."
+        )
     folders: dict[Path, Path] = {}
     sets: dict[str, tuple[Path, str]] = {}
     for path, method in zip(paths, methods, strict=True):
@@ -74,7 +83,8 @@ def read_methods(
             if target in folders:
                 raise UserError(
                     f"{folders[target]} and {path} would both write into {method.output / name}; "
-                    "give one of them another RUN.NAME or TEST.METHOD."
+                    "give one of them another RUN.NAME or TEST.METHOD, or with --model another "
+                    "name of its weights file."
                 )
             folders[target] = path
             same = sets.setdefault(name, (folder, method.protocol))

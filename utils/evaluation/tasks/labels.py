@@ -46,6 +46,11 @@ class LabelSet:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
+def labels_beside(images: Path, masks: bool = False) -> Path | None:
+    """Boxes or masks of a data set whose images are in a folder: in it or beside it."""
+    return find_labels(images, masks) or find_labels(images.parent, masks)
+
+
 def find_labels(dataset: Path, masks: bool = False) -> Path | None:
     """Where a data set keeps its boxes, or its masks: a .json file or one of ``FOLDERS`` in it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,25 +58,25 @@ def check_task_options(parser: argparse.ArgumentParser, args: argparse.Namespace
 
 
 def make_task_scorers(
-    args: argparse.Namespace, cache: ScoreCache, datasets: Sequence[str], *, has_clean: bool
+    args: argparse.Namespace, cache: ScoreCache, sets: Mapping[str, Path], *, has_clean: bool
 ) -> list[TaskScorer]:
-    """The scorers of ``--tasks`` for a table of ``datasets``.
+    """The scorers of ``--tasks`` for a table of ``sets``: the folder of each set's images by name.
 
     Raises UserError for missing packages, weights and labels, for labels that would have to hold
-    for several data sets, and for segmentation where ``has_clean`` is false.
+    for several data sets, and, without clean images, where some of the sets have labels or where
+    segmentation has no masks.
     """
     if not args.tasks:
         return []
     if args.labels and not args.labels.exists():
         raise UserError(f"--labels names {args.labels}, which does not exist.")
-    if args.labels and len(datasets) > 1:
+    if args.labels and len(sets) > 1:
         raise UserError(
-            f"--labels are those of one data set, and there are {len(datasets)}: "
-            f"{', '.join(datasets)}. Put each set's own beside its images, or choose one set."
+            f"--labels are those of one data set, and there are {len(sets)}: {', '.join(sets)}. "
+            "Put each set's own beside its images, or choose one set."
         )
-    if "segmentation" in args.tasks and not has_clean:
-        raise UserError("Segmentation compares with masks or clean images, and here are none.")
     try:
+        from utils.evaluation.tasks.labels import labels_beside
         from utils.evaluation.tasks.networks import Detector, Segmenter
         from utils.evaluation.tasks.scorers import DetectionScorer, SegmentationScorer
     except ImportError as error:
@@ -85,12 +85,26 @@ def make_task_scorers(
         ) from error
     from utils.devices import find_device
 
+    def has_labels(masks: bool) -> bool:
+        if has_clean or args.labels:
+            return True
+        without = [name for name, folder in sets.items() if not labels_beside(folder, masks)]
+        if without and (masks or len(without) < len(sets)):
+            truth = "masks" if masks else "labels"
+            raise UserError(
+                f"There are neither clean images nor {truth} for {', '.join(without)}; put {truth} "
+                "beside its images, or score the other sets alone."
+            )
+        return not without
+
     device = find_device(args.device)
     scorers: list[TaskScorer] = []
     if "detection" in args.tasks:
+        has_truth = has_labels(masks=False)
         detector = Detector(args.detector, args.detector_weights, device, args.batch)
-        scorers.append(DetectionScorer(detector, cache, clean=has_clean, labels=args.labels))
+        scorers.append(DetectionScorer(detector, cache, truth=has_truth, labels=args.labels))
     if "segmentation" in args.tasks:
+        has_labels(masks=True)
         segmenter = Segmenter(SEGMENTERS[0], args.segmenter_weights, device)
         scorers.append(SegmentationScorer(segmenter, cache, labels=args.labels))
     return scorers

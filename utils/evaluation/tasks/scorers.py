@@ -14,7 +14,7 @@ from utils.evaluation.quality import Metric
 from utils.evaluation.score_cache import CachedScore, ScoreCache, cache_key, digest
 from utils.evaluation.scoring import ImageResult, JobResult, decoded_pair
 from utils.evaluation.tasks.boxes import Agreement, Boxes, agreement, mean_average_precision
-from utils.evaluation.tasks.labels import LabelSet, find_labels, read_boxes, read_mask
+from utils.evaluation.tasks.labels import LabelSet, labels_beside, read_boxes, read_mask
 from utils.evaluation.tasks.networks import Detector, Segmenter
 
 MAP = Metric("map", "mAP", 2)
@@ -45,18 +45,19 @@ class DetectionScorer:
     """mAP, precision, recall and IoU of one detector in the images of a folder, in percent.
 
     What is true is, the first that is there, what people have marked (``labels``, else what
-    ``find_labels`` finds in the data set), or what the detector finds in the clean images. Without
-    either, the number of confident detections per image and their mean score, which say little.
+    ``labels_beside`` finds in the data set), or what the detector finds in the clean images.
+    Without either (``truth`` is false), the number of confident detections per image and their mean
+    score, which say little.
     """
 
     def __init__(
-        self, detector: Detector, cache: ScoreCache, *, clean: bool, labels: Path | None = None
+        self, detector: Detector, cache: ScoreCache, *, truth: bool, labels: Path | None = None
     ) -> None:
         self.metrics: tuple[Metric, ...] = (
-            (MAP, MAP50, PRECISION, RECALL, BOX_IOU) if clean else (DETECTIONS, CONFIDENCE)
+            (MAP, MAP50, PRECISION, RECALL, BOX_IOU) if truth else (DETECTIONS, CONFIDENCE)
         )
         self._detector, self._cache = detector, cache
-        self._has_clean, self._labels = clean, labels
+        self._has_truth, self._labels = truth, labels
         self._truths: set[str] = set()
         self._read: dict[Path, LabelSet] = {}
         self._unknown: list[str] = []
@@ -64,7 +65,7 @@ class DetectionScorer:
     @property
     def name(self) -> str:
         """What a caption says: detector, library, what was held to be true."""
-        if not self._has_clean:
+        if not self._has_truth:
             return (
                 f"Objects found with a score of 0.5 or more and their mean score, by "
                 f"{self._detector.name}; weak evidence, as nobody knows the true objects"
@@ -82,7 +83,7 @@ class DetectionScorer:
         """
         images = result.scored
         found = self._detect(images, "clean" if of_clean else "restored")
-        if not self._has_clean:
+        if not self._has_truth:
             confident = [boxes.confident() for boxes in found]
             scores = np.concatenate([boxes.scores for boxes in confident])
             for image, boxes in zip(images, confident, strict=True):
@@ -230,10 +231,8 @@ def mask_figures(confusion: np.ndarray) -> tuple[float, float]:
 
 def _labels_of(result: JobResult, masks: bool) -> Path | None:
     """Boxes or masks beside the images of a data set, where it has some."""
-    clean = result.job.clean
-    if clean is None:
-        return None
-    return find_labels(clean, masks) or find_labels(clean.parent, masks)
+    images = result.job.clean or result.job.rainy
+    return labels_beside(images, masks) if images else None
 
 
 def _stem(image: ImageResult) -> str:

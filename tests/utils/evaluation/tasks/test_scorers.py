@@ -175,7 +175,7 @@ def test_rain_costs_and_the_ideal_answer_gives_it_back(
     shutil.copytree(folders, folder, ignore=shutil.ignore_patterns("masks", "boxes.json"))
     cache = ScoreCache(tmp_path / "cache.jsonl")
     path = folders / labels if labels else None
-    scorer = DetectionScorer(seer, cache, clean=True, labels=path)
+    scorer = DetectionScorer(seer, cache, truth=True, labels=path)
     rainy, ideal = job_of(folder, "input"), job_of(folder, "target")
     in_rain, restored = scorer.score(rainy), scorer.score(ideal)
     # 10 objects, all found where it is dry; COCO's mAP forgives nothing but exact boxes
@@ -193,7 +193,7 @@ def test_figures_are_those_of_the_plain_definition(
 ) -> None:
     """Precision, recall and IoU over the set, from a loop over all pairs of boxes."""
     scorer_cache = ScoreCache(tmp_path / "cache.jsonl")
-    scorer = DetectionScorer(seer, scorer_cache, clean=True, labels=folders / "boxes.json")
+    scorer = DetectionScorer(seer, scorer_cache, truth=True, labels=folders / "boxes.json")
     figures = scorer.score(job_of(folders, "input"))
     matched, found_count, ious = 0, 0, []
     for number in range(1, 6):
@@ -249,7 +249,7 @@ def test_figures_of_a_mask_by_hand() -> None:
 def test_nothing_is_detected_twice(folders: Path, seer: SmallSeer, tmp_path: Path) -> None:
     """Boxes belong to the content of a file and to the detector's name."""
     path = tmp_path / "cache.jsonl"
-    first = DetectionScorer(seer, ScoreCache(path), clean=True).score(job_of(folders, "input"))
+    first = DetectionScorer(seer, ScoreCache(path), truth=True).score(job_of(folders, "input"))
 
     class Refusing(SmallSeer):
         def __init__(self) -> None:
@@ -258,9 +258,9 @@ def test_nothing_is_detected_twice(folders: Path, seer: SmallSeer, tmp_path: Pat
         def __call__(self, images: list[np.ndarray]) -> list[Boxes]:
             raise AssertionError("it was asked again")
 
-    again = DetectionScorer(Refusing(), ScoreCache(path), clean=True)
+    again = DetectionScorer(Refusing(), ScoreCache(path), truth=True)
     assert again.score(job_of(folders, "input")) == first
-    other = DetectionScorer(Refusing(), ScoreCache(path), clean=True)
+    other = DetectionScorer(Refusing(), ScoreCache(path), truth=True)
     other._detector.name = "another"
     with pytest.raises(AssertionError, match="asked again"):
         other.score(job_of(folders, "input"))
@@ -270,13 +270,13 @@ def test_images_without_labels_are_named(folders: Path, seer: SmallSeer, tmp_pat
     labels = tmp_path / "labels"
     labels.mkdir()
     (labels / "1.txt").write_text("0 0.5 0.5 0.2 0.2")
-    scorer = DetectionScorer(seer, ScoreCache(tmp_path / "c.jsonl"), clean=True, labels=labels)
+    scorer = DetectionScorer(seer, ScoreCache(tmp_path / "c.jsonl"), truth=True, labels=labels)
     with pytest.raises(UserError, match="has no labels for 4 of 5 images, such as 2"):
         scorer.score(job_of(folders, "input"))
 
 
 def test_real_rain_counts_objects(folders: Path, seer: SmallSeer, tmp_path: Path) -> None:
-    scorer = DetectionScorer(seer, ScoreCache(tmp_path / "c.jsonl"), clean=False)
+    scorer = DetectionScorer(seer, ScoreCache(tmp_path / "c.jsonl"), truth=False)
     number, confidence = scorer.score(job_of(folders, "target"))
     assert number == 2 and 50 < confidence <= 100 and "weak evidence" in scorer.name
 
