@@ -1,7 +1,7 @@
 """Faster forms of NeRD-Rain's blocks: on CPUs, and compiled layer norms for training on GPUs.
 
-Proven in the whole network, gradients included, by tests/models/test_networks.py; the layer norms
-and the fusion by tests/models/test_nerd_rain.py.
+Proven by tests/models/test_networks.py, gradients included; the layer norms by
+tests/models/test_nerd_rain.py.
 """
 
 from __future__ import annotations

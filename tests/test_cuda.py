@@ -17,11 +17,9 @@ from configs import load_config
 from data.datasets import to_unit_range
 from data.loaders import build_loaders
 from models import build_model
-from models.published import from_published
 from tests.helpers import ROOT, run_script, write_pairs
-from tests.models.test_mspfn import golden_network, to_bgr, to_rgb
 from tests.ranks import train_here
-from tests.reference import golden_weights, read_arrays
+from tests.reference import RELEASED, golden_images, golden_network
 from tests.tiny_network import register
 from utils.checkpoints import read_checkpoint
 from utils.inference.restorer import Restorer
@@ -208,27 +206,14 @@ def test_two_processes_on_one_gpu_equal_one(pairs, tmp_path, checkpointing) -> N
         assert a["psnr"] == pytest.approx(b["psnr"], abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["dmsr", "nerd_rain", "nerd_rain_s", "nerd_rain_cnn", "dcsfn"])
+@pytest.mark.parametrize("name", [name for name in RELEASED if name != "mspfn"])  # as mspfn_n1
 def test_golden_outputs_in_float32_without_tf32(name) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    golden = read_arrays(f"{name}_forward.npz")
-    network = build_model(name)
-    network.load_state_dict(from_published(network, golden_weights(name)))
-    rainy, expected = golden["input"], golden["output0"]
-    if name == "dcsfn":  # its release reads BGR
-        rainy, expected = rainy.flip(1), expected.flip(1)
+    network = golden_network(name).eval().cuda()
+    rainy, outputs = golden_images(name)
     with torch.inference_mode():
-        restored = network.eval().cuda()(rainy.cuda())[0].cpu()
-    torch.testing.assert_close(restored, expected, rtol=0, atol=5e-5)
-
-
-def test_golden_outputs_of_mspfn_in_float32_without_tf32() -> None:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    network = golden_network("mspfn_n1").eval().cuda()
-    golden = read_arrays("mspfn_n1_forward.npz")
-    with torch.inference_mode():
-        restored = network.restore(to_rgb(golden["input"]).cuda()).cpu()
-    torch.testing.assert_close(to_bgr(restored), golden["imitation"], rtol=0, atol=5e-5)
+        restored = network.restore(rainy.cuda()).cpu()
+    torch.testing.assert_close(restored, outputs[0], rtol=0, atol=5e-5)
 
 
 def test_restoring_waits_for_the_gpu_once_per_image(monkeypatch) -> None:
