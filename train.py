@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from configs import load_config, settings_help
-from data.datasets import Prefetcher, to_unit_range
+from data.batches import Prefetcher, to_unit_range
 from utils.console import lossy_outputs, say
 from utils.devices import PRECISIONS, peak_memory
 from utils.errors import run_main

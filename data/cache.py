@@ -1,8 +1,8 @@
-"""Decoded pairs in one file that is mapped into memory.
+"""Decoded pairs in one memory-mapped file.
 
-Decoding a whole PNG for one small patch is what slows training down. The cache decodes each image
-once; a crop then touches only the memory pages that hold it, and all loader processes share them.
-The file belongs to one list of pairs and is checked against the sizes and times of their files.
+Decoding a whole PNG for one small patch slows training down. The cache decodes each image once; a
+crop then touches only the memory pages that hold it, and all loader processes share them. The file
+belongs to one list of pairs and is checked against the sizes and times of their files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from utils.errors import UserError
 from utils.files import FileLock, atomic_write, remove_unfinished, write_text
 from utils.stamps import stamp_files
 
-VERSION = 3  # of the file's layout and of what building it checks; others are built anew
+VERSION = 3  # of the file's layout and of what building it checks; other versions are rebuilt
 
 Shapes = list[tuple[int, int]]  # height and width of each pair
 
@@ -36,7 +36,7 @@ class CachedPairs:
     def __init__(self, pixels: Path, shapes: Shapes) -> None:
         self._path = pixels
         self._shapes = shapes
-        # Two images of 3 bytes a pixel for each pair.
+        # Two images of 3 bytes per pixel for each pair.
         self._offsets = np.cumsum([0] + [2 * 3 * height * width for height, width in shapes])
         self._pixels: np.ndarray | None = None
 
@@ -46,7 +46,7 @@ class CachedPairs:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Rainy and clean, (H, W, 3) uint8 views of the file."""
         if self._pixels is None:  # opened in the process that reads, not in its parent
-            # As a plain array: slices of a memmap take ten times as long.
+            # As a plain array: slicing a memmap takes ten times as long.
             self._pixels = np.asarray(np.memmap(self._path, np.uint8, mode="r"))
         height, width = self._shapes[index]
         both = self._pixels[self._offsets[index] : self._offsets[index + 1]]
@@ -54,14 +54,14 @@ class CachedPairs:
         return rainy, clean
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pixels": None}  # a worker maps the file itself
+        return {**self.__dict__, "_pixels": None}  # each loader process maps the file itself
 
 
 def open_cache(pairs: list[Pair], folder: Path) -> CachedPairs:
     """The cache of ``pairs`` in ``folder``, built first if it is missing or out of date.
 
-    If several processes start together, one builds it and the others wait. Raises UserError for a
-    broken or damaged image, and for a disk that is full, too small or read-only.
+    Of several processes that start together, one builds it and the others wait. Raises UserError
+    for a broken or damaged image, and for a disk that is full, too small or read-only.
     """
     rainy = stamp_files([pair.rainy for pair in pairs])
     files = rainy + stamp_files([pair.clean for pair in pairs])
@@ -79,7 +79,7 @@ def open_cache(pairs: list[Pair], folder: Path) -> CachedPairs:
     with FileLock(folder / f"{key}.lock"):
         shapes = _valid_shapes(index, pixels, identity)
         if shapes is None:
-            for old in (index, pixels):  # out of date; its space is needed
+            for old in (index, pixels):  # out of date; frees their space
                 old.unlink(missing_ok=True)
             remove_unfinished(pixels)
             _announce(pairs, folder)
@@ -100,7 +100,7 @@ def _valid_shapes(index: Path, pixels: Path, identity: dict[str, Any]) -> Shapes
         content = json.loads(index.read_text())
         shapes = [(int(height), int(width)) for height, width in content.pop("shapes")]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # truncated or empty: built anew
+        return None  # truncated or empty: to be rebuilt
     expected_size = sum(6 * height * width for height, width in shapes)
     if content != identity or pixels.stat().st_size != expected_size:
         return None
@@ -115,8 +115,8 @@ def _announce(pairs: list[Pair], folder: Path) -> None:
     if size > free:
         raise UserError(
             f"The cache of {len(pairs)} pairs would take about {size:.1f} GiB, and {folder} has "
-            f"{free:.1f} GiB free; name another folder with DATA.CACHE, or leave it empty "
-            "to decode the files every time."
+            f"{free:.1f} GiB free; name another folder with DATA.CACHE, or leave it empty to "
+            "decode the files every time."
         )
     print(
         f"building a cache of about {size:.1f} GiB in {folder} ({free:.1f} GiB free), once for "

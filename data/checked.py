@@ -1,7 +1,7 @@
 """Decoding every image once before training, and remembering which files were sound.
 
-An index remembers 64 bits per pair, a digest of the names, sizes and times of its files and of what
-was checked: a second start only looks at the files' sizes and times.
+An index holds 64 bits per pair: a digest of its files' names, sizes and times and of what was
+checked. A second start only looks at the files' sizes and times.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.pairs import Pair
+from utils.console import say
 from utils.damage import image_damage
 from utils.errors import UserError
 from utils.files import FileLock, atomic_write
@@ -25,18 +27,18 @@ from utils.metrics import score
 from utils.stamps import stamp_files
 
 BATCH = 1024  # images handed to the threads at a time; 100,000 waiting tasks would fill the memory
-VERSION = 2  # of what a check looks at; files that passed an earlier one are checked again
+VERSION = 2  # of what is checked; files that passed an earlier version are checked again
 
-# A protocol may refuse images that are too small for it. None refuses one with longer sides.
+# A protocol may refuse small images; none refuses an image whose sides have this many pixels.
 SMALL = 64
 
 Item = TypeVar("Item")
 
 
 def stamp_pairs(pairs: Sequence[Pair], checked_for: str = "") -> np.ndarray:
-    """(N,) uint64, a different number for a pair whose files have other names, sizes or times.
+    """(N,) uint64: digests of the names, sizes and times of each pair's files, and ``checked_for``.
 
-    ``checked_for`` is part of the numbers too. Raises UserError for a file that is missing.
+    Raises UserError for a missing file.
     """
     rainy = stamp_files([pair.rainy for pair in pairs])
     clean = stamp_files([pair.clean for pair in pairs])
@@ -53,6 +55,33 @@ def stamp_pairs(pairs: Sequence[Pair], checked_for: str = "") -> np.ndarray:
     return np.frombuffer(b"".join(digests), "<u8")
 
 
+@dataclass(frozen=True)
+class Check:
+    """The checks of one of several processes, each of its share of the images.
+
+    The first process prints notes and progress.
+    """
+
+    rank: int
+    world_size: int
+    index: Path | None
+
+    def print_notes(self, folder: str, notes: Sequence[str]) -> None:
+        for note in notes if self.rank == 0 else ():
+            say(f"{folder}: {note}")
+
+    def pairs(self, pairs: Sequence[Pair], folder: str, protocol: str = "") -> None:
+        """As ``check_pairs``, for every ``world_size``-th pair."""
+        share = pairs[self.rank :: self.world_size]
+        quiet = self.rank > 0
+        check_pairs(share, f"checking {folder}", protocol=protocol, quiet=quiet, index=self.index)
+
+    def photos(self, photos: Sequence[Path], folder: str) -> None:
+        """As ``check_photos``, for every ``world_size``-th photograph."""
+        share = photos[self.rank :: self.world_size]
+        check_photos(share, f"checking {folder}", quiet=self.rank > 0, index=self.index)
+
+
 def check_pairs(
     pairs: Sequence[Pair],
     description: str,
@@ -63,11 +92,10 @@ def check_pairs(
 ) -> int:
     """Decode every image once, on all cores, with a progress bar unless ``quiet``.
 
-    Pairs that will be scored under ``protocol`` must be large enough for it. Pairs that ``index``
-    remembers are skipped, and those found sound are added to it, even if the check ends early.
-    Returns the number of pairs that were decoded. Raises UserError with one sentence for the first
-    pair that is broken, damaged, of two sizes or too small, so that a training run does not meet it
-    hours later.
+    Pairs that will be scored under ``protocol`` must be large enough for it. Pairs in ``index`` are
+    skipped, and sound ones are added to it, even if the check ends early. Returns the number of
+    decoded pairs. Raises UserError for the first pair that is broken, damaged, of two sizes or too
+    small, so that a training run does not fail on it hours later.
     """
     stamps = stamp_pairs(pairs, f"pair {protocol}") if index else None
     check = partial(_check_pair, protocol=protocol)
@@ -99,11 +127,11 @@ def read_sound_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _refuse_damage(path: Path) -> None:
-    """Raise UserError for a JPEG with damaged data, which decoders replace with a guess."""
+    """Raise UserError for a JPEG with damaged data, which decoders fill in silently."""
     if damage := image_damage(read_bytes(path)):
         raise UserError(
             f"{path} is damaged, so a part of the picture may be wrong ({damage}); replace it, or "
-            "save it again, as PNG, to use it as it is."
+            "save it again as PNG to use it as it is."
         )
 
 
@@ -142,7 +170,7 @@ def _check(
 
 
 def _read(index: Path) -> np.ndarray:
-    """The numbers in a file; none if it is missing. The piece of a number at its end is ignored."""
+    """The numbers in a file; none if it is missing. An incomplete number at its end is ignored."""
     if not index.is_file():
         return np.empty(0, "<u8")
     content = index.read_bytes()
@@ -150,14 +178,10 @@ def _read(index: Path) -> np.ndarray:
 
 
 def _remember(index: Path, stamps: np.ndarray) -> None:
-    """Add numbers to a file, which several processes may do at the same time."""
+    """Add numbers to a file; several processes may do so at the same time."""
     try:
         with FileLock(index.with_suffix(".lock")):
             merged = np.union1d(_read(index), stamps).astype("<u8")
-            atomic_write(index, lambda temporary: _write(temporary, merged))
+            atomic_write(index, lambda temporary: temporary.write_bytes(merged.tobytes()))
     except OSError as error:
         raise UserError(f"Cannot write {index}: {error.strerror}.") from error
-
-
-def _write(path: Path, stamps: np.ndarray) -> None:
-    path.write_bytes(stamps.tobytes())

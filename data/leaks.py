@@ -1,59 +1,25 @@
-"""Leaks: training images whose scene is in a validation or test set.
-
-A perceptual hash of every clean image is computed once and remembered: the low frequencies of a
-small gray picture, 144 bits (``imagehash.phash``). Two pictures of one scene differ in few bits,
-also after JPEG; hashes of mirrored, turned and slightly cropped pictures find those, too.
-
-Measured on 409 photographs of BSDS500: stored as JPEG of quality 50 they differ from themselves in
-at most 4 bits, cropped by 2% in at most 20; unrelated ones differ in at least 40 bits, of all eight
-orientations. With the crops below, pictures cropped by up to 6% are found.
-"""
+"""Leaks: training images whose scene is in a validation or test set."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
-import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import imagehash
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from data.pairs import Pair
+from data.scene_hashes import MOST_BITS, Rows, nearest, overlap, read_clean, scene_hashes
 from utils.errors import UserError
-from utils.files import FileLock, atomic_write, write_text
-from utils.images import as_uint8, read_gray_or_rgb, write_png
-from utils.stamps import stamp_files
+from utils.files import write_text
+from utils.images import write_png
 from utils.wording import plural
 
-POLICIES = ("warn", "refuse", "drop", "ignore")
-
-SIDE = 12  # the hash has SIDE x SIDE bits
-BYTES = SIDE * SIDE // 8
-THUMBNAIL = 4 * SIDE  # pixels of the picture that is hashed, on each side
-MOST_BITS = 24  # in which two pictures of one scene may differ
-FEWEST_ONES = SIDE * SIDE // 4  # a plain picture has hardly any, and no scene to recognise
-
-CROP = 0.05  # of height and width, taken away at one or both ends
-CROPS = ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1))  # where the rest lies, 0 to 1 in y and x
-VIEWS = 1 + len(CROPS)
-ORIENTATIONS = 8
-
-BATCH = 512  # images handed to the threads at a time
-MOST_PRODUCTS = 1 << 24  # of hashes at a time, 4 bytes each
-MOST_PACKED = 65_536  # scenes that weights remember
 MOST_SHOWN = 12  # pairs in the picture
-PACKED = "phash144"  # the first field of packed scenes
-
-Rows = np.ndarray  # (N, V, BYTES) uint8: N images, V views of each
 
 
 @dataclass(frozen=True)
@@ -64,171 +30,7 @@ class Leak:
     other: Pair
     dataset: str
     bits: int
-    """In how many of the 144 bits the two hashes differ."""
-
-
-# --- hashes --------------------------------------------------------------------------------------
-
-
-def scene_hashes(
-    pairs: Sequence[Pair], index: Path | None = None, *, turned: bool = False, quiet: bool = True
-) -> Rows:
-    """The hashes of the pairs' clean images: (N, 6, 18) uint8, or (N, 48, 18) if ``turned``.
-
-    The views are the whole image and five crops; ``turned`` adds the other seven orientations of
-    each, the upright views first. ``index`` is a file that names a place: the hashes are remembered
-    beside it, by the files' names, sizes and times. Of several processes that start together one
-    computes and the others wait. Raises UserError for an unreadable image.
-    """
-    unique = list(dict.fromkeys((pair.clean, pair.half) for pair in pairs))
-    number = {key: i for i, key in enumerate(unique)}
-    views = VIEWS * (ORIENTATIONS if turned else 1)
-    if index is None:
-        rows = _compute(unique, turned, quiet)
-    else:
-        place = index.with_name(f"{index.name}_scenes_{views}")
-        with FileLock(place.with_name(f"{place.name}.lock")):
-            rows = _remembered(unique, place, views, turned, quiet)
-    return rows[[number[pair.clean, pair.half] for pair in pairs]]
-
-
-def _remembered(
-    images: Sequence[tuple[Path, str]], place: Path, views: int, turned: bool, quiet: bool
-) -> Rows:
-    record = np.dtype([("stamp", "S16"), ("rows", "u1", (views, BYTES))])
-    known = np.empty(0, record)
-    if place.is_file():
-        content = place.read_bytes()
-        whole = len(content) // record.itemsize * record.itemsize
-        known = np.frombuffer(content[:whole], record)
-    wanted = _stamps(images)
-    order = np.argsort(known["stamp"], kind="stable")
-    at = np.searchsorted(known["stamp"][order], wanted)
-    at[at == len(known)] = 0
-    is_known = known["stamp"][order][at] == wanted if len(known) else np.zeros(len(wanted), bool)
-    rows = np.empty((len(images), views, BYTES), np.uint8)
-    if is_known.any():
-        rows[is_known] = known["rows"][order][at[is_known]]
-    new = np.flatnonzero(~is_known).tolist()
-    if new:
-        rows[new] = _compute([images[i] for i in new], turned, quiet)
-        added = np.empty(len(new), record)
-        added["stamp"], added["rows"] = wanted[new], rows[new]
-        content = np.concatenate([known, added]).tobytes()
-        atomic_write(place, lambda temporary: temporary.write_bytes(content))
-    return rows
-
-
-def _stamps(images: Sequence[tuple[Path, str]]) -> np.ndarray:
-    """(N,) bytes, others for a file of another name, size or time and for another half."""
-    stamps = stamp_files(path for path, _ in images)
-    lines = [
-        f"{stamp.line()}{half}".encode(errors="surrogateescape")
-        for stamp, (_, half) in zip(stamps, images, strict=True)
-    ]
-    # hexadecimal: NumPy cuts zero bytes off
-    return np.array([hashlib.blake2b(line, digest_size=8).hexdigest().encode() for line in lines])
-
-
-def _compute(images: Sequence[tuple[Path, str]], turned: bool, quiet: bool) -> Rows:
-    rows = []
-    bar = tqdm(total=len(images), desc="scenes", unit="image", leave=False, disable=quiet or None)
-    with ThreadPoolExecutor() as pool, bar:
-        for start in range(0, len(images), BATCH):
-            some = images[start : start + BATCH]
-            for row in pool.map(lambda image: hash_views(_read(*image), turned=turned), some):
-                rows.append(row)
-                bar.update()
-    return np.stack(rows) if rows else np.empty((0, VIEWS, BYTES), np.uint8)
-
-
-def _read(path: Path, half: str) -> np.ndarray:
-    """The clean image of a pair, gray."""
-    image = as_uint8(read_gray_or_rgb(path), path)
-    if half:
-        middle = image.shape[1] // 2
-        image = image[:, middle:] if half == "left" else image[:, :middle]
-    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-
-
-def hash_views(image: np.ndarray, *, turned: bool = False) -> np.ndarray:
-    """The hashes of a gray image (H, W) uint8, whole and cropped: (6, 18) or (48, 18) uint8."""
-    height, width = image.shape
-    kept = round(height * (1 - CROP)), round(width * (1 - CROP))
-    views = [image]
-    for y, x in CROPS:
-        top, left = round((height - kept[0]) * y), round((width - kept[1]) * x)
-        views.append(image[top : top + kept[0], left : left + kept[1]])
-    small = [
-        cv2.resize(view, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-        for view in views
-        if view.size
-    ]
-    small += [small[0]] * (VIEWS - len(small))  # of an image of one pixel
-    if turned:
-        # The thumbnail is square: turning it is turning the image.
-        small = [
-            np.rot90(view[:, ::-1] if is_mirrored else view, quarter)
-            for is_mirrored in (False, True)
-            for quarter in range(4)
-            for view in small
-        ]
-    bits = [
-        imagehash.phash(Image.fromarray(np.ascontiguousarray(view)), hash_size=SIDE).hash
-        for view in small
-    ]
-    return np.packbits(np.array(bits).reshape(len(bits), -1), axis=1)
-
-
-# --- comparing -----------------------------------------------------------------------------------
-
-
-def nearest(upright: Rows, turned: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest of M images for each of N, by their views: its number and its distance in bits.
-
-    ``upright`` is (N, V, 18), ``turned`` (M, 48, 18); V is 1 or 6. A whole image is compared with
-    all views of the others, and a cropped one with the whole others in their eight orientations.
-    Plain images have no scene and a distance of 144.
-    """
-    count, others = len(upright), len(turned)
-    numbers, distances = np.zeros(count, np.int64), np.full(count, SIDE * SIDE)
-    if not count or not others:
-        return numbers, distances
-    whole = turned[:, ::VIEWS]
-    comparisons = [(upright[:, 0], turned)]
-    comparisons += [(upright[:, view], whole) for view in range(1, upright.shape[1])]
-    for ours, theirs in comparisons:
-        for part, bits in _fewest_bits(ours, theirs):
-            best = bits.argmin(axis=1)
-            fewest = bits[np.arange(len(best)), best]
-            numbers[part] = np.where(fewest < distances[part], best, numbers[part])
-            distances[part] = np.minimum(fewest, distances[part])
-    distances[_is_plain(upright[:, 0]) | _is_plain(turned[:, 0])[numbers]] = SIDE * SIDE
-    return numbers, distances
-
-
-def _fewest_bits(ours: np.ndarray, theirs: Rows) -> Iterator[tuple[slice, np.ndarray]]:
-    """The fewest bits in which each of N hashes (N, 18) differs from any view of each of M images.
-
-    Yields some of the N at a time: which they are, and (n, M) integers.
-    """
-    images, views = theirs.shape[:2]
-    signs = _signs(theirs.reshape(-1, BYTES)).T
-    step = max(1, MOST_PRODUCTS // (images * views))
-    for start in range(0, len(ours), step):
-        part = slice(start, start + step)
-        # The dot product of two hashes' signs: the bits that agree less those that differ.
-        products = (_signs(ours[part]) @ signs).reshape(-1, images, views)
-        yield part, ((SIDE * SIDE - products.max(axis=2)) / 2).astype(np.int64)
-
-
-def _signs(rows: np.ndarray) -> np.ndarray:
-    """(N, 144) float32: 1 for a bit that is set, else -1."""
-    return np.unpackbits(rows, axis=1).astype(np.float32) * 2 - 1
-
-
-def _is_plain(rows: np.ndarray) -> np.ndarray:
-    return np.unpackbits(rows, axis=1).sum(axis=1) < FEWEST_ONES
+    """The number of the 144 bits in which the two hashes differ."""
 
 
 def find_leaks(
@@ -241,7 +43,7 @@ def find_leaks(
 ) -> list[Leak]:
     """The training pairs whose scene is in one of ``sets``, in their order, each once.
 
-    ``rows`` are the hashes of ``training`` where they are known; further arguments as in
+    ``rows`` are the hashes of ``training`` if they are known; further arguments as in
     ``scene_hashes``.
     """
     others = [(name, pair) for name, pairs in sets.items() for pair in pairs]
@@ -258,37 +60,32 @@ def find_leaks(
     ]
 
 
-# --- what is done about them ---------------------------------------------------------------------
-
-
 def leaks_sentence(leaks: Sequence[Leak], num_training: int, policy: str = "warn") -> str:
     """What was found and what follows, in one sentence; empty without leaks.
 
-    Raises UserError with it if the policy is ``refuse``.
+    ``policy`` is DATA.LEAKS. Raises UserError with the sentence if it is ``refuse``.
     """
     if not leaks:
         return ""
-    sets = {leak.dataset: 0 for leak in leaks}
-    for leak in leaks:
-        sets[leak.dataset] += 1
+    sets = Counter(leak.dataset for leak in leaks)
     where = ", ".join(f"{count} in {name}" for name, count in sets.items())
     first = leaks[0]
     verb = "shows" if len(leaks) == 1 else "show"
-    told = (
+    found = (
         f"{plural(len(leaks), 'training pair')} of {num_training} {verb} a scene of a validation "
         f"or test set ({where}), such as {first.training.clean}, which is {first.other.clean}"
     )
     if policy == "refuse":
         raise UserError(
-            f"{told}; DATA.LEAKS drop leaves them out, warn trains on them all the same."
+            f"{found}; DATA.LEAKS drop leaves them out, warn trains on them nevertheless."
         )
     if policy == "drop":
-        return f"{told}; they are left out, which leaves {num_training - len(leaks)}"
-    return f"{told}; scores on these sets are too good. DATA.LEAKS drop leaves them out"
+        return f"{found}; they are left out, which leaves {num_training - len(leaks)}"
+    return f"{found}; scores on these sets are too good. DATA.LEAKS drop leaves them out"
 
 
 def write_leaks(folder: Path, leaks: Sequence[Leak]) -> list[Path]:
-    """Write leaks.csv with all of them and leaks.png with the first; nothing without any."""
+    """Write leaks.csv with all leaks and leaks.png with up to twelve; nothing without leaks."""
     if not leaks:
         return []
     text = io.StringIO()
@@ -304,12 +101,12 @@ def write_leaks(folder: Path, leaks: Sequence[Leak]) -> list[Path]:
 
 
 def pairs_picture(pairs: Iterable[tuple[Pair, Pair]], height: int = 120) -> np.ndarray:
-    """The clean images of two pairs beside each other, a row for each, (H, W, 3) uint8 RGB."""
+    """A row for each two pairs, their clean images side by side, as (H, W, 3) uint8 RGB."""
     rows = []
     for both in pairs:
         images = []
         for pair in both:
-            gray = _read(pair.clean, pair.half)
+            gray = read_clean(pair.clean, pair.half)
             width = max(1, min(round(gray.shape[1] * height / gray.shape[0]), 3 * height))
             small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
             images.append(np.pad(small, 2, constant_values=255))
@@ -321,49 +118,10 @@ def pairs_picture(pairs: Iterable[tuple[Pair, Pair]], height: int = 120) -> np.n
     return np.repeat(np.vstack(padded)[..., None], 3, axis=2)
 
 
-# --- what weights remember -----------------------------------------------------------------------
-
-
-def pack_scenes(rows: Rows) -> str:
-    """The scenes of a training set as one line of text, for the metadata of weights.
-
-    ``rows`` are those of ``scene_hashes``; equal scenes count once. Of more than 65,536 scenes
-    every n-th is kept.
-    """
-    whole = np.unique(rows[:, 0], axis=0)
-    kept = whole[:: max(1, -(-len(whole) // MOST_PACKED))]
-    return f"{PACKED} {len(whole)} {base64.b64encode(kept.tobytes()).decode('ascii')}"
-
-
-def unpack_scenes(text: str) -> Rows:
-    """The hashes in packed scenes, (N, 1, 18). Raises UserError for any other text."""
-    fields = text.split(" ")
-    try:
-        if len(fields) != 3 or fields[0] != PACKED:
-            raise ValueError
-        content = base64.b64decode(fields[2], validate=True)
-        return np.frombuffer(content, np.uint8).reshape(-1, 1, BYTES)
-    except (ValueError, binascii.Error) as error:
-        raise UserError("The training scenes in the weights' metadata are damaged.") from error
-
-
-def overlap(packed: str, pairs: Sequence[Pair], index: Path | None = None) -> list[Pair]:
-    """The pairs whose scene is among packed training scenes, in their order."""
-    if not pairs:
-        return []
-    scenes = unpack_scenes(packed)[:, 0]
-    turned = scene_hashes(pairs, index, turned=True)
-    scenes = scenes[~_is_plain(scenes)]
-    fewest = np.full(len(pairs), SIDE * SIDE)
-    for _, bits in _fewest_bits(scenes, turned):
-        fewest = np.minimum(fewest, bits.min(axis=0))
-    return [pair for pair, bits in zip(pairs, fewest, strict=True) if bits <= MOST_BITS]
-
-
 def overlap_sentence(method: str, packed: str, dataset: str, pairs: Sequence[Pair]) -> str:
-    """What a table has to say where ``method`` was trained on scenes of ``dataset``; else empty.
+    """What a table must say if ``method`` was trained on scenes of ``dataset``; else empty.
 
-    ``packed`` are the scenes that its weights record; weights that record none give nothing.
+    ``packed`` are the scenes that its weights record, empty if they record none.
     """
     shared = overlap(packed, pairs) if packed else []
     if not shared:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.layouts import Sides
 from data.layouts.recognise import find_sides
-from data.layouts.sides import Sides
 from data.names import Pattern, digit_free, pair_names
 from utils.errors import UserError
 from utils.images import as_uint8, read_rgb

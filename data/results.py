@@ -14,11 +14,11 @@ from pathlib import Path
 from natsort import natsorted, ns
 from PIL import Image
 
+from data.layouts import Sides
 from data.layouts.folders import images_by_name
 from data.layouts.halves import rainy_half
 from data.layouts.recognise import find_sides, side_folders
-from data.layouts.sides import Sides
-from data.names import composed, pair_names
+from data.names import pair_names
 from data.pairs import pair_sides
 from utils.errors import UserError
 from utils.evaluation.scoring import NIQE, ClipResult, ImageResult, JobResult, ScoringJob
@@ -26,6 +26,7 @@ from utils.folder_words import read_side
 from utils.folders import dead_link_sentence, scan_folder
 from utils.images import is_image
 from utils.inference.video import is_video
+from utils.wording import composed
 
 Named = dict[str, Path]
 

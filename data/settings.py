@@ -1,8 +1,10 @@
-"""What the DATA and AUGMENT settings of a configuration mean, and which values are refused."""
+"""The DATA and AUGMENT settings of a configuration: read and checked once, before any folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
@@ -10,6 +12,75 @@ from yacs.config import CfgNode
 from data.synthesis import Mixture, SceneVariety
 from data.transforms import Augmentation
 from utils.errors import UserError
+from utils.set_names import named_folders
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How folders of pairs are read: the arguments of ``find_pairs`` behind the folder."""
+
+    layout: str
+    match: str
+    half: str
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """Photographs on which rain is drawn, and the folders of rain layers, which may be ""."""
+
+    clean: str
+    hold_out: int
+    layers: str
+    skip_layers: list[str]
+    harvest: str
+    mixture: Mixture
+    variety: SceneVariety
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """All that the loaders need of a configuration."""
+
+    seed: int
+    training: list[tuple[str, float]]
+    """Folders with their weights; empty if ``synthesis`` takes their place."""
+    synthesis: SynthesisSettings | None
+    validation: dict[str, str]
+    """Folders by the sets' names."""
+    protocol: str
+    """The protocol that scores ``validation``."""
+    tests: dict[str, str]
+    reading: Reading
+    repeat: int
+    cache: Path | None
+    num_workers: int
+    leaks: str
+    augmentation: Augmentation
+    accumulate: int
+    batch_sizes: list[tuple[str, int]]
+    """Every batch size of the run, behind the name of its setting."""
+
+
+def read_settings(cfg: CfgNode, world_size: int = 1) -> DataSettings:
+    """The settings of a run on ``world_size`` processes. Raises UserError for impossible ones."""
+    data = cfg.DATA
+    check_batches(cfg, world_size)
+    return DataSettings(
+        seed=cfg.RUN.SEED,
+        training=[] if data.SYNTHESIS.CLEAN else training_folders(data.TRAIN),
+        synthesis=_synthesis(data.SYNTHESIS) if data.SYNTHESIS.CLEAN else None,
+        validation=named_folders(data.VAL, "DATA.VAL"),
+        protocol=cfg.VALIDATION.PROTOCOL,
+        tests=named_folders(cfg.TEST.SETS, "TEST.SETS"),
+        reading=Reading(data.LAYOUT, data.MATCH, data.RAINY_HALF),
+        repeat=data.REPEAT,
+        cache=Path(data.CACHE) if data.CACHE else None,
+        num_workers=data.WORKERS,
+        leaks=data.LEAKS,
+        augmentation=build_augmentation(cfg.AUGMENT),
+        accumulate=cfg.OPTIM.ACCUMULATE,
+        batch_sizes=batch_sizes(cfg),
+    )
 
 
 def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:
@@ -33,7 +104,7 @@ def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:
 
 
 def _two(entry: Any) -> tuple[Any, Any]:
-    """The two elements of a list; anything else gives values that are refused."""
+    """The two elements of a list; for anything else, two values that the caller refuses."""
     return tuple(entry) if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
 
 
@@ -52,31 +123,34 @@ def build_augmentation(node: CfgNode) -> Augmentation:
         raise UserError(str(error)) from error
 
 
-def build_mixture(node: CfgNode) -> Mixture:
-    """The shares of the kinds of rain in DATA.SYNTHESIS. Raises UserError for impossible ones."""
+def _synthesis(node: CfgNode) -> SynthesisSettings:
+    """The DATA.SYNTHESIS settings. Raises UserError for a share of layers without their folder."""
     for name in ("LAYERS", "HARVEST"):
         if bool(node[name]) != (node[f"SHARE_{name}"] > 0):
             raise UserError(
                 f"DATA.SYNTHESIS.{name} and a SHARE_{name} above 0 go together; give both or "
                 "neither."
             )
-    return Mixture(
-        layers=node.SHARE_LAYERS,
-        light=node.SHARE_LIGHT,
-        dry=node.SHARE_DRY,
-        downpours=node.SHARE_DOWNPOURS,
-        harvested=node.SHARE_HARVEST,
-        faint=node.SHARE_FAINT,
-    )
-
-
-def build_variety(node: CfgNode) -> SceneVariety:
-    """The shares of the scenes and pairs that DATA.SYNTHESIS varies beside the rain."""
-    return SceneVariety(
-        relit=node.SHARE_RELIT,
-        dim=node.SHARE_DIM,
-        patterns=node.SHARE_PATTERNS,
-        processed=node.SHARE_PROCESSED,
+    return SynthesisSettings(
+        clean=node.CLEAN,
+        hold_out=node.HOLD_OUT,
+        layers=node.LAYERS,
+        skip_layers=node.SKIP_LAYERS,
+        harvest=node.HARVEST,
+        mixture=Mixture(
+            layers=node.SHARE_LAYERS,
+            light=node.SHARE_LIGHT,
+            dry=node.SHARE_DRY,
+            downpours=node.SHARE_DOWNPOURS,
+            harvested=node.SHARE_HARVEST,
+            faint=node.SHARE_FAINT,
+        ),
+        variety=SceneVariety(
+            relit=node.SHARE_RELIT,
+            dim=node.SHARE_DIM,
+            patterns=node.SHARE_PATTERNS,
+            processed=node.SHARE_PROCESSED,
+        ),
     )
 
 
@@ -92,6 +166,6 @@ def check_batches(cfg: CfgNode, world_size: int) -> None:
 
 
 def batch_sizes(cfg: CfgNode) -> list[tuple[str, int]]:
-    """Every batch size of a run, behind the setting that asks for it."""
+    """Every batch size of a run, behind the name of its setting."""
     later = [("AUGMENT.PROGRESSIVE", stage[2]) for stage in cfg.AUGMENT.PROGRESSIVE]
     return [("OPTIM.BATCH_SIZE", cfg.OPTIM.BATCH_SIZE), *later]

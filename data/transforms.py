@@ -1,7 +1,7 @@
 """Random crops and augmentations of a training pair.
 
-A NumPy generator decides everything, so that a sample depends on nothing else. Geometry is drawn
-once and applied to both images.
+A NumPy generator draws everything, so that a sample depends on nothing else. Geometry is drawn once
+and applied to both images.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ GEOMETRIES = ("dihedral", "dihedral9", "dihedral_batch", "hflip", "none")
 class Augmentation:
     """What happens to a training pair; the fields are the AUGMENT settings of a configuration.
 
-    ``geometry`` is dihedral (the eight flips and rotations by 90 degrees), dihedral9 (the same, the
-    identity twice as often, as DMSR's and NeRD-Rain's releases draw them),
-    dihedral_batch (one for all images of a step, as MSPFN's), hflip or none. ``saturation`` is the
-    range of a factor applied with ``saturation_probability``; ``crop`` the range of the height and
-    of the width that are cut out and resized to the patch (None: the patch itself); ``rotation``
-    the largest angle in degrees, and ``black_corners`` whether it may bring in black.
+    ``geometry`` is dihedral (the eight flips and rotations by 90 degrees), dihedral9 (the same, but
+    identity is drawn twice as often, as in DMSR's and NeRD-Rain's releases), dihedral_batch (one
+    for all images of a step, as in MSPFN's), hflip or none. ``saturation`` is the range of a factor
+    that is applied with ``saturation_probability``. ``crop`` is the range of the height and of the
+    width of a crop that is resized to the patch (None: the crop is the patch). ``rotation`` is the
+    largest angle in degrees, and ``black_corners`` says whether rotation may leave black corners.
     """
 
     geometry: str = "dihedral"
@@ -56,10 +56,7 @@ def augment(
     rng: np.random.Generator,
     batch_rng: np.random.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A random piece of a pair, augmented: two (3, patch, patch) float32 tensors in [0, 1].
-
-    As ``cut_patch``, with the colours changed too.
-    """
+    """``cut_patch`` with a drawn saturation: two (3, patch, patch) float32 tensors in [0, 1]."""
     pair = cut_patch(pair, patch, how, rng, batch_rng)
     rainy, clean = to_tensor(pair[0]), to_tensor(pair[1])
     if how.saturation_probability and rng.random() < how.saturation_probability:
@@ -75,10 +72,10 @@ def cut_patch(
     rng: np.random.Generator,
     batch_rng: np.random.Generator | None = None,
 ) -> Images:
-    """A random piece of a pair with its geometry drawn: two (patch, patch, 3) uint8 arrays.
+    """A random crop of a pair with its geometry drawn: two (patch, patch, 3) uint8 arrays.
 
     Images smaller than the crop are extended by reflection first. ``batch_rng`` draws what all
-    images of a step share; it is needed for dihedral_batch alone.
+    images of a step share; only dihedral_batch needs it.
     """
     size = (patch, patch)
     if how.crop is not None:
@@ -111,9 +108,9 @@ def to_tensor(image: np.ndarray) -> Tensor:
 def crop_rotated(
     pair: Images, size: tuple[int, int], angle: float, rng: np.random.Generator
 ) -> Images:
-    """A random piece of both images, ``size`` (height, width), turned by ``angle`` degrees.
+    """A random crop of both images, ``size`` (height, width), rotated by ``angle`` degrees.
 
-    It is cut from a larger one that holds all its turned corners, so that no black comes in.
+    It is cut from a larger crop that contains its rotated corners, so that none of them is black.
     """
     if not angle:
         return crop(pair, size, rng)
@@ -125,13 +122,13 @@ def crop_rotated(
 
 
 def crop(pair: Images, size: tuple[int, int], rng: np.random.Generator) -> Images:
-    """The same random piece of both images, ``size`` (height, width), reflected where they end."""
+    """The same random crop of both images, ``size`` (height, width), extended by reflection."""
     wanted, given = np.array(size), np.array(pair[0].shape[:2])
     top, left = (int(rng.integers(spare + 1)) for spare in np.maximum(given - wanted, 0))
     pair = _both(pair, lambda x: x[top : top + size[0], left : left + size[1]])
     missing = np.maximum(wanted - given, 0)
     if missing.any():
-        # NumPy reflects again and again where one reflection is not enough.
+        # NumPy repeats the reflection as often as needed.
         padding = [(m // 2, m - m // 2) for m in missing.tolist()] + [(0, 0)]
         pair = _both(pair, lambda x: np.pad(x, padding, mode="reflect"))
     return pair
@@ -148,7 +145,7 @@ def dihedral(pair: Images, which: int) -> Images:
 
 
 def _turn(image: np.ndarray, angle: float, size: tuple[int, int]) -> np.ndarray:
-    """The middle piece, ``size``, of an image turned around its centre, bilinear; else black."""
+    """The centre crop, ``size``, of an image rotated around its centre; black outside the image."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
     matrix[:, 2] -= ((width - size[1]) / 2, (height - size[0]) / 2)

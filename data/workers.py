@@ -1,4 +1,4 @@
-"""Signals and threads of the processes that load training data."""
+"""The processes that load training data: their signals and threads."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def count_cores() -> int:
 
 
 def prepare_worker(worker: int) -> None:
-    """Set up a loader process: one thread, and an end with its trainer, not before.
+    """Set up a loader process: one thread, and a life exactly as long as its trainer's.
 
-    A signal to a whole group of processes (Ctrl-C, torchrun, job schedulers) must not reach the
-    loaders: the trainer wants to finish its step first. They end when the trainer ends them, or
-    within seconds of its death: PyTorch's loaders look for that between two batches only, and one
-    that waits to hand over a batch would wait for ever.
+    A signal to a whole process group (Ctrl-C, torchrun, job schedulers) must not stop the loaders,
+    because the trainer finishes its step first. They end when the trainer ends them, or within
+    seconds of its death: PyTorch's loaders check for that between two batches only, and one that
+    waits to hand over a batch would wait forever.
     """
-    cv2.setNumThreads(0)  # OpenCV would start a thread for each core in every process
+    cv2.setNumThreads(0)  # OpenCV would start a thread per core in every process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that is closed
-    # PyTorch's own handler dies of any SIGTERM; ignoring it altogether would keep the loaders
-    # alive when the trainer ends with an error. (macOS cannot tell who sent a signal.)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal was closed
+    # PyTorch's handler ends the process on any SIGTERM. Ignoring SIGTERM altogether would keep the
+    # loaders alive if the trainer ends with an error. (macOS does not say who sent a signal.)
     if hasattr(signal, "sigtimedwait"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     threading.Thread(target=_end_with_trainer, daemon=True).start()
@@ -39,7 +39,7 @@ def prepare_worker(worker: int) -> None:
 
 def _end_with_trainer() -> None:
     trainer = multiprocessing.parent_process()
-    # Not asked by its number: a fork server may stand between the two.
+    # Not os.getppid(): the parent may be a fork server.
     while trainer is not None and trainer.is_alive():
         if not hasattr(signal, "sigtimedwait"):
             time.sleep(1)

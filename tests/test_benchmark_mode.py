@@ -19,8 +19,8 @@ import torch
 
 import evaluate
 import test as script
-from data.leaks import pack_scenes, scene_hashes
 from data.pairs import find_pairs
+from data.scene_hashes import pack_scenes, scene_hashes
 from models import build_model, load_foreign, load_weights
 from models.published import to_published
 from tests.helpers import ROOT, smooth_image, streaked, write_pairs

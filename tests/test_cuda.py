@@ -14,7 +14,7 @@ import torch
 
 import train
 from configs import load_config
-from data.datasets import to_unit_range
+from data.batches import to_unit_range
 from data.loaders import build_loaders
 from models import build_model
 from tests.helpers import ROOT, run_script, write_pairs

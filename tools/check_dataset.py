@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the root holds o
 
 from configs import load_config
 from data.known_sets import KNOWN_SETS, known_set, sets_of
+from data.layouts import LAYOUTS, Sides
 from data.layouts.halves import RAINY_HALF
 from data.layouts.recognise import find_sides
-from data.layouts.sides import LAYOUTS, Sides
 from data.pairs import Pair, pair_sides
 from data.settings import training_folders
 from utils.errors import UserError, run_main

@@ -7,7 +7,7 @@ import os
 import unicodedata
 from pathlib import Path
 
-from data.layouts.sides import Sides
+from data.layouts import Sides
 from utils.errors import UserError
 from utils.images import SUFFIXES
 from utils.wording import composed, plural

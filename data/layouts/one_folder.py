@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from data.layouts import Sides
 from data.layouts.halves import are_side_by_side
-from data.layouts.sides import Sides
 from data.layouts.two_folders import CLEAN_WORDS
 from data.names import Pattern, digit_free, has_word
 from utils.errors import UserError

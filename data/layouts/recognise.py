@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from data.layouts.folders import Folder
-from data.layouts.halves import rainy_half
+from data.layouts import LAYOUTS, NoPairsError, Sides
+from data.layouts.folders import Folder, side_of
+from data.layouts.halves import rainy_half, roughness
 from data.layouts.lists import read_listed_sides
-from data.layouts.nearest import nearest_reading
 from data.layouts.one_folder import read_one_folder
-from data.layouts.sides import LAYOUTS, NoPairsError, Sides
 from data.layouts.two_folders import find_folder_pairs, left_out, read_folder_pairs
 from utils.errors import UserError
 from utils.folder_words import FILLERS, SPLITS
 from utils.folders import scan_folder
+from utils.images import read_rgb
 
 
 def find_sides(folder: Path, layout: str = "auto", match: str = "", half: str = "auto") -> Sides:
@@ -137,3 +138,45 @@ def _split(name: str) -> str:
 
 def _joined(paths: Iterable[Path]) -> str:
     return ", ".join(map(str, paths))
+
+
+# --- a folder that follows no layout --------------------------------------------------------------
+
+
+def nearest_reading(tree: Folder) -> str:
+    """What the folder may hold and what to rename; the end of a sentence."""
+    if not tree.holds_images:
+        empty = [name for name in tree.folder_names if side_of(name).role]
+        where = f"{' and '.join(empty)} there hold" if len(empty) > 1 else "it holds"
+        return (
+            f"{where} no image. Pairs are two folders such as input/ and target/, one folder with "
+            "rain-1.png and norain-1.png, images side by side, or a list of files."
+        )
+    known = [child for child in tree.folders if child.side.role]
+    others = [child for child in tree.folders if child not in known]
+    if len(known) == 1 and others:
+        other = max(others, key=lambda child: len(child.named()))
+        missing = "input" if known[0].side.role == "clean" else "target"
+        return (
+            f"the nearest reading is {known[0].name}/ with {known[0].count()} and {other.name}/ "
+            f"with {other.count()}: rename {other.name}/ to {missing}/ if these are its partners."
+        )
+    if len(tree.folders) >= 2:
+        two = sorted(tree.folders, key=lambda child: -len(child.named()))[:2]
+        rainy, clean = sorted(two, key=_mean_roughness, reverse=True)
+        return (
+            f"the nearest reading is {rainy.name}/ with {rainy.count()} as the rainy side (its "
+            f"images are rougher) and {clean.name}/ with {clean.count()} as the clean one: rename "
+            "them to input/ and target/ if that is right."
+        )
+    return (
+        f"the names of its {tree.count()} have no word for clean or rainy, and their halves do not "
+        "look like one scene: put rainy images in input/ and clean ones in target/, or mark the "
+        "clean ones by a pattern such as '(?P<clean>PART OF THEIR NAMES)?(\\d+)' (DATA.MATCH, "
+        "--match)."
+    )
+
+
+def _mean_roughness(folder: Folder) -> float:
+    some = list(islice(folder.named().values(), 5))
+    return sum(roughness(read_rgb(path)) for path in some) / len(some)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.layouts import Sides
 from data.layouts.folders import Folder
-from data.layouts.sides import Sides
 from data.names import has_word
 from utils.errors import UserError
 from utils.folder_words import spaced_words

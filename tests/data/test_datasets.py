@@ -17,19 +17,10 @@ import pytest
 import torch
 
 from configs import load_config
+from data.batches import PatchLoader, Prefetcher, to_unit_range, validation_loader
 from data.cache import open_cache
-from data.datasets import (
-    BatchSampler,
-    DecodedPairs,
-    Draw,
-    PatchLoader,
-    Prefetcher,
-    Share,
-    TrainingPatches,
-    pair_of,
-    to_unit_range,
-)
-from data.loaders import build_loaders, validation_loader
+from data.datasets import BatchSampler, DecodedPairs, Draw, Share, TrainingPatches, pair_of
+from data.loaders import build_loaders
 from data.pairs import Pair, find_pairs
 from data.settings import training_folders
 from data.transforms import Augmentation
@@ -218,12 +209,13 @@ def test_batches_that_cannot_be_made_are_refused(tmp_path) -> None:
 def test_a_broken_image_is_found_before_training(tmp_path, cache: str, broken: str) -> None:
     for name in ("train", "val"):
         write_pairs(tmp_path / name, 3, 40, 40)
-    path = tmp_path / broken / "target" / "2.png"
+    # The rainy image: the search for leaks decodes the clean ones.
+    path = tmp_path / broken / "input" / "2.png"
     path.write_bytes(path.read_bytes()[:-100])
     settings = f"DATA.TRAIN {tmp_path}/train DATA.VAL {tmp_path}/val OPTIM.BATCH_SIZE 1".split()
     settings += ["DATA.CACHE", cache and str(tmp_path / cache)]
     config = load_config(Path(__file__).parents[2] / "training.yml", settings)
-    with pytest.raises(UserError, match=rf"{broken}/target/2\.png is not a readable image"):
+    with pytest.raises(UserError, match=rf"{broken}/input/2\.png is not a readable image"):
         build_loaders(config, index=tmp_path / "checked")
 
 

@@ -12,20 +12,10 @@ import pytest
 from skimage import data as photographs
 
 from configs import load_config
-from data.leaks import (
-    BYTES,
-    Leak,
-    find_leaks,
-    hash_views,
-    leaks_sentence,
-    nearest,
-    overlap,
-    pack_scenes,
-    scene_hashes,
-    write_leaks,
-)
+from data.leaks import Leak, find_leaks, leaks_sentence, write_leaks
 from data.loaders import Loaders, build_loaders
 from data.pairs import Pair, find_pairs
+from data.scene_hashes import BYTES, hash_views, nearest, overlap, pack_scenes, scene_hashes
 from tests.helpers import ROOT
 from utils.errors import UserError
 from utils.images import read_rgb

@@ -23,16 +23,10 @@ import cv2
 import numpy as np
 import torch
 
+from data.batches import PatchLoader
 from data.cache import open_cache
 from data.checked import check_pairs
-from data.datasets import (
-    BatchSampler,
-    DecodedPairs,
-    PairImages,
-    PatchLoader,
-    Share,
-    TrainingPatches,
-)
+from data.datasets import BatchSampler, DecodedPairs, PairImages, Share, TrainingPatches
 from data.pairs import Pair, find_pairs
 from data.transforms import Augmentation
 from utils.errors import UserError

@@ -25,7 +25,7 @@ import torch
 
 import train
 from configs import load_config
-from data.datasets import Prefetcher
+from data.batches import Prefetcher
 from tools.benchmarks import timing
 from tools.benchmarks.data import make_pairs
 from tools.benchmarks.releases import machine_kind

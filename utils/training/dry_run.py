@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from data.datasets import Prefetcher
+from data.batches import Prefetcher
 from utils.console import say
 from utils.devices import peak_memory
 from utils.training.build import Run
