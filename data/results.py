@@ -61,10 +61,8 @@ def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobRes
     ``match`` is the user's pattern for names, as in ``pair_names``; ``half`` says which half of
     side-by-side files is rainy, as in ``find_sides``.
     """
-    if job.clean and not job.is_input and job.results.resolve() == job.clean.resolve():
-        return JobResult(
-            job, problem=f"{job.results} would be scored against itself; --target is the clean set."
-        )
+    if problem := _against_itself(job):
+        return JobResult(job, problem=problem)
     try:
         sides = _sides(job, match, half)
         is_side = job.is_input and sides.rainy
@@ -111,6 +109,8 @@ def pair_clips(job: ScoringJob, match: str = "", half: str = "auto") -> JobResul
     """
     if not any(path and holds_videos(path) for path in (job.results, job.clean)):
         return _by_folder(pair_results(job, match, half))
+    if problem := _against_itself(job):
+        return JobResult(job, problem=problem, unit="clip")
     try:
         clips = _named_clips(job.results, job.dataset)
         reference = job.clean or job.rainy
@@ -123,6 +123,13 @@ def pair_clips(job: ScoringJob, match: str = "", half: str = "auto") -> JobResul
     paired.unit = "clip"
     paired.images = [_as_clip(clip, job, match, half) for clip in paired.images]
     return paired
+
+
+def _against_itself(job: ScoringJob) -> str:
+    """A sentence where the results are the clean images themselves, else ""."""
+    if job.clean and not job.is_input and job.results.resolve() == job.clean.resolve():
+        return f"{job.results} would be scored against itself; --target is the clean set."
+    return ""
 
 
 def _named_clips(path: Path, name: str) -> Named:

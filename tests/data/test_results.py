@@ -249,13 +249,17 @@ def test_a_method_is_called_as_its_folder(folder: str, dataset: str, name: str) 
     assert method_name(Path("/home/me/petrichor") / folder, dataset) == name
 
 
-def test_clean_images_with_two_alike_halves_are_no_pairs(tmp_path: Path) -> None:
-    """A wall, a sea: nothing but the size of the results tells them from pairs side by side."""
+@pytest.mark.parametrize("is_rough", [False, True])
+def test_clean_images_with_two_alike_halves_are_no_pairs(tmp_path: Path, is_rough: bool) -> None:
+    """A wall, a sea: nothing but the size of the results tells them from pairs side by side.
+
+    One half may even be as rough as if it were rainy.
+    """
     for number in (1, 2):
         half = smooth_image(number, 24, 32)
-        twice = np.hstack([half, half[:, ::-1]])
-        write(tmp_path / "clean" / f"{number}.png", twice)
-        write(tmp_path / "results" / f"{number}.png", twice // 2)
+        other = streaked(half, number) if is_rough else half[:, ::-1]
+        write(tmp_path / "clean" / f"{number}.png", np.hstack([half, other]))
+        write(tmp_path / "results" / f"{number}.png", np.hstack([half, other]) // 2)
     job = ScoringJob("m", "s", "rain13k", tmp_path / "results", tmp_path / "clean")
     (scored,) = score_jobs([pair_results(job)], ScoreCache(tmp_path / "scores.json"))
     assert not scored.problems and {image.rainy_half for image in scored.images} == {""}

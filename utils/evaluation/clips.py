@@ -307,7 +307,7 @@ def _unpack(clip: ClipResult, known: CachedScore, width: int) -> None:
         clip.times = [row[0] for row in rows]
         sides = [_frame_files(path, len(rows)) for path in (clip.restored, clip.clean)]
         clip.frames = [
-            ImageResult(_time_text(time), *files)
+            ImageResult(f"{clip.stem}/{_time_text(time)}", *files)
             for time, *files in zip(clip.times, *sides, strict=True)
         ]
     paired = (frame for frame in clip.frames if not frame.problem)
@@ -456,7 +456,7 @@ def _add_frame(clip: ClipResult, one: _SideFrame | None, other: _SideFrame | Non
     """Add a frame with its restored and its clean side, of which one may be missing."""
     seconds = min(_seconds(one), _seconds(other))
     at = _time_text(seconds) if math.isfinite(seconds) else str(len(clip.frames) + 1)
-    frame = ImageResult(at, one and one.path, other and other.path)
+    frame = ImageResult(f"{clip.stem}/{at}", one and one.path, other and other.path)
     clip.frames.append(frame)
     clip.times.append(seconds)
     sides = [side for side in (one, other) if side]
@@ -483,4 +483,5 @@ def _time_text(seconds: float) -> str:
 def _place(frame: ImageResult) -> str:
     """Where a frame is, for messages."""
     path = frame.restored or frame.clean
-    return f"{path} at {frame.stem}" if path and is_video(path) else str(path)
+    at = frame.stem.rpartition("/")[2]
+    return f"{path} at {at}" if path and is_video(path) else str(path)

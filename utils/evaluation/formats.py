@@ -124,7 +124,8 @@ def images_csv(results: list[JobResult]) -> str:
             remarks = "; ".join(remark.text for remark in image.remarks)
             own = [*scores, *(image.counts.get(name, "") for name in counts)]
             texts = map(csv_text, (job.method, job.dataset, image.stem, job.protocol))
-            writer.writerow([*texts, *own, csv_text(remarks), csv_text(_first(image.problems))])
+            problem = first_problem(image.problems)
+            writer.writerow([*texts, *own, csv_text(remarks), csv_text(problem)])
     return text.getvalue()
 
 
@@ -140,14 +141,14 @@ def frames_csv(results: list[JobResult]) -> str:
         for clip in result.images:
             for frame in clip.frames if isinstance(clip, ClipResult) else ():
                 name = frame.stem.rpartition("/")[2]
-                texts = (job.method, job.dataset, clip.stem, name, job.protocol)
+                texts = map(csv_text, (job.method, job.dataset, clip.stem, name, job.protocol))
                 scores = frame.scores or (math.nan,) * len(metrics)
                 shown = ["" if math.isnan(value) else repr(value) for value in scores]
-                writer.writerow([*map(csv_text, texts), *shown, csv_text(frame.problem)])
+                writer.writerow([*texts, *shown, csv_text(frame.problem)])
     return text.getvalue()
 
 
-def _first(problems: list[str]) -> str:
+def first_problem(problems: list[str]) -> str:
     """The first of some sentences, and how many more there are."""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return problems[0] + more if problems else ""

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import cv2
@@ -20,9 +20,9 @@ import numpy as np
 from markupsafe import Markup
 
 from utils.errors import UserError
-from utils.evaluation.formats import finite
+from utils.evaluation.formats import finite, first_problem
 from utils.evaluation.pages import render
-from utils.evaluation.scoring import JobResult, read_8bit
+from utils.evaluation.scoring import ClipResult, ImageResult, JobResult, read_8bit
 from utils.evaluation.table import Table, left_out
 from utils.wording import plural
 
@@ -33,11 +33,8 @@ NAMES_IN_SIGHT = 60  # of missing images, by method and data set
 ERROR_RANGE = 64  # of 255: what the brightest colour of an error map stands for
 
 
-class Shown(NamedTuple):
-    """An image of the page: a file, or the "left" or "right" half of one that holds a pair."""
-
-    path: Path
-    half: str = ""
+# A link to an image, None without one; for a clip its video and times, or the links of its frames.
+Link = str | dict[str, Any] | None
 
 
 def report_page(
@@ -63,6 +60,7 @@ def report_page(
         "metrics": [
             [metric.name, metric.decimals, metric.higher_is_better] for metric in results[0].metrics
         ],
+        "unit": table.unit,
         "sets": [_set_data(column.dataset, results, folder, embed) for column in table.columns],
     }
     # "<" could end the script element that holds the data
@@ -95,25 +93,21 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
     of_set = [r for r in results if r.job.dataset == dataset and not r.is_reference]
     stems = list(dict.fromkeys(image.stem for result in of_set for image in result.images))
     methods: list[dict[str, Any]] = []
-    clean: dict[str, Shown] = {}
+    clean: dict[str, Link] = {}
     true_boxes: dict[str, list[list[Any]]] = {}
     for result in of_set:
         by_stem = {image.stem: image for image in result.images}
-        restored: dict[str, Shown] = {}
+        restored: dict[str, Link] = {}
         scores: list[list[float | str] | None] = []
         problems: dict[int, str] = {}
         remarks: dict[int, str] = {}
         for image in result.images:
-            if image.restored:
-                half = image.rainy_half if image.restored == image.clean else ""
-                restored[image.stem] = Shown(image.restored, half)
-            if image.clean:
-                half = {"left": "right", "right": "left"}.get(image.rainy_half, "")
-                clean[image.stem] = Shown(image.clean, half)
+            restored[image.stem] = _link(image, "restored", folder, embed)
+            clean[image.stem] = clean.get(image.stem) or _link(image, "clean", folder, embed)
         for index, stem in enumerate(stems):
             own = by_stem.get(stem)
-            if own and own.problem:
-                problems[index] = own.problem
+            if own and own.problems:
+                problems[index] = first_problem(own.problems)
             if own and own.remarks:
                 remarks[index] = "; ".join(remark.text for remark in own.remarks)
             found = own.scores if own else None
@@ -122,7 +116,7 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
             {
                 "name": result.job.method,
                 "kind": "input" if result.job.is_input else "measured",
-                "files": _links(stems, restored, folder, embed),
+                "files": [restored.get(stem) for stem in stems],
                 "scores": scores,
                 "problems": problems,
                 "remarks": remarks,
@@ -130,10 +124,10 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
             }
         )
         true_boxes |= {image.stem: image.true_boxes for image in result.images}
-    if clean:
-        links = _links(stems, clean, folder, embed)
+    if any(clean.values()):
+        files = [clean.get(stem) for stem in stems]
         methods.append(
-            {"name": CLEAN, "kind": CLEAN, "files": links, "scores": None}
+            {"name": CLEAN, "kind": CLEAN, "files": files, "scores": None}
             | {"problems": {}, "remarks": {}, "boxes": _boxes(stems, true_boxes)}
         )
     return {"name": dataset, "images": stems, "methods": methods}
@@ -144,59 +138,70 @@ def _boxes(stems: list[str], boxes: dict[str, list[list[Any]]]) -> list[list[lis
     return [boxes.get(stem, []) for stem in stems] if any(boxes.values()) else None
 
 
-def _links(
-    stems: list[str], files: dict[str, Shown], folder: Path, embed: bool
-) -> list[str | None]:
-    """A link to each image, relative to the page, or the image itself as a data URL.
+def _link(image: ImageResult, side: str, folder: Path, embed: bool) -> Link:
+    """The link to one side of an image, relative to the page, or the image itself as a data URL.
 
+    For a clip that of the video and the times of its frames in seconds, or those of all its frames.
     The page's style shows half of a link that ends in #left or #right.
     """
-    return [
-        None
-        if stem not in files
-        else _data_url(files[stem])
-        if embed
-        else _link(files[stem], folder)
-        for stem in stems
-    ]
+    path: Path | None = getattr(image, side)
+    if path is None:
+        return None
+    if isinstance(image, ClipResult):
+        if not image.frames:  # it cannot be read
+            return None
+        shown = [at for at, frame in enumerate(image.frames) if frame.clean or not image.clean]
+        if path.is_dir():
+            return {"frames": [_link(image.frames[at], side, folder, embed) for at in shown]}
+        times = [round(image.times[at], 4) for at in shown]
+        return {"video": _relative(path, folder), "times": times}
+    half = image.rainy_half
+    if side == "clean":
+        half = {"left": "right", "right": "left"}.get(half, "")
+    elif image.restored != image.clean:
+        half = ""
+    if embed:
+        return _data_url(path, half)
+    return _relative(path, folder) + (f"#{half}" if half else "")
 
 
-def _link(shown: Shown, folder: Path) -> str:
-    path = shown.path.resolve()
-    half = f"#{shown.half}" if shown.half else ""
+def _relative(path: Path, folder: Path) -> str:
+    path = path.resolve()
     try:
         relative = Path(os.path.relpath(path, folder.resolve())).as_posix()
-        return quote(os.fsencode(relative)) + half  # bytes: a name may not be UTF-8
+        return quote(os.fsencode(relative))  # bytes: a name may not be UTF-8
     except ValueError:  # another drive on Windows
-        return path.as_uri() + half
+        return path.as_uri()
 
 
-def _data_url(shown: Shown) -> str | None:
-    """The image losslessly as WebP, which is a third smaller than PNG; None if unreadable."""
+def _data_url(path: Path, half: str) -> str | None:
+    """The image or a half of it as lossless WebP, a third smaller than PNG; None if unreadable."""
     try:
-        image = read_8bit(shown.path)
+        image = read_8bit(path)
     except UserError:
         return None  # named among the problems of the evaluation
-    if shown.half:
+    if half:
         middle = image.shape[1] // 2
-        image = image[:, :middle] if shown.half == "left" else image[:, middle:]
+        image = image[:, :middle] if half == "left" else image[:, middle:]
     stored = image if image.ndim == 2 else image[..., ::-1]
     _, encoded = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, 101])
     return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def _problems(result: JobResult) -> list[str]:
-    """What is wrong with a folder; the images that it lacks are named in one line."""
-    missing = [image.stem for image in result.images if image.problem and not image.restored]
-    others = [image.problem for image in result.images if image.problem and image.restored]
+    """What is wrong with a folder; the images or frames that it lacks are named in one line."""
+    every = [one for image in result.images for one in (image, *getattr(image, "frames", ()))]
+    missing = [image for image in every if image.problem and not image.restored]
+    others = [image.problem for image in every if image.problem and image.restored]
     lines = [result.problem] if result.problem else []
     if len(missing) == 1:
-        lines += [image.problem for image in result.images if image.stem == missing[0]]
+        lines.append(missing[0].problem)
     elif missing:
-        names = ", ".join(missing[:NAMES_IN_SIGHT])
+        names = ", ".join(image.stem for image in missing[:NAMES_IN_SIGHT])
         more = len(missing) - NAMES_IN_SIGHT
+        what = "images" if result.unit == "image" else "clips or frames"
         lines.append(
-            f"{result.job.method} on {result.job.dataset}: {len(missing)} images missing in "
+            f"{result.job.method} on {result.job.dataset}: {len(missing)} {what} missing in "
             f"{result.job.results}: {names}" + (f" and {more} more" if more > 0 else "")
         )
     return lines + others

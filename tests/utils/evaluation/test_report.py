@@ -66,7 +66,7 @@ def test_what_is_missing_stands_in_plain_sight(tmp_path: Path):
     assert f"first on wet: 20 images missing in {tmp_path / 'first'}: {names}<" in above
     assert "second/11.png is no image" in above and "second/12.png is no image" in folded
     assert "second/12.png is no image" not in above and "extra: results/m/nowhere" in folded
-    assert "†: this mean leaves images out" in page
+    assert "†: this mean is incomplete" in page
 
 
 def test_what_is_told_of_scored_images_and_methods(tmp_path: Path):

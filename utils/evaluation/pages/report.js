@@ -1,7 +1,7 @@
-// What is shown, the list of images, the tables, the link. Pictures: report_pictures.js, the plot:
-// report_plot.js; all three become one script of the page.
+// What is shown, the list of images, the tables, the link. Pictures: report_pictures.js, clips:
+// report_player.js, the plot: report_plot.js; all become one script of the page.
 
-const { metrics, sets } = JSON.parse(document.getElementById("data").textContent);
+const { metrics, sets, unit } = JSON.parse(document.getElementById("data").textContent);
 const IMAGES_A_PAGE = 50;
 const WORST = 10;
 
@@ -100,8 +100,10 @@ function stripCaption(image) {
 function thumbnail(image) {
   // the clean image is the easiest to recognise
   const file = view.set.methods.map(({ files }) => files[image]).filter(Boolean).at(-1);
+  const link = isClip(file) ? file.frames?.find(Boolean) : file;
   const picture = element("span", { className: "thumb" });
-  if (file) picture.append(element("img", { loading: "lazy", decoding: "async", alt: "", src: file }));
+  if (link) picture.append(element("img", { loading: "lazy", decoding: "async", alt: "", src: link }));
+  else if (file?.video) picture.append(element("video", { muted: true, preload: "metadata", src: file.video }));
   const [score, className] = stripCaption(image);
   const name = view.set.images[image];
   const button = element("button", { type: "button", title: name }, picture,
@@ -159,7 +161,7 @@ function showHead() {
   byId("images").tHead.replaceChildren(
     element("tr", {}, element("td"), ...differences.map(() => group("B \u2212 A")),
       ...scored().map((index) => group(view.set.methods[index].name))),
-    element("tr", {}, sortButton("Image", "name", 0), ...differences.flatMap(columns), ...scored().flatMap(columns)),
+    element("tr", {}, sortButton(unit[0].toUpperCase() + unit.slice(1), "name", 0), ...differences.flatMap(columns), ...scored().flatMap(columns)),
   );
 }
 
@@ -170,7 +172,7 @@ function showList() {
   const here = order.slice(view.page * IMAGES_A_PAGE, (view.page + 1) * IMAGES_A_PAGE);
   byId("strip").replaceChildren(...here.map(thumbnail));
   byId("images").tBodies[0].replaceChildren(...here.map(tableRow));
-  byId("page").textContent = `page ${view.page + 1} of ${pages}, ${order.length} ${order.length === 1 ? "image" : "images"}`;
+  byId("page").textContent = `page ${view.page + 1} of ${pages}, ${order.length} ${unit}${order.length === 1 ? "" : "s"}`;
   byId("page-back").disabled = view.page === 0;
   byId("page-on").disabled = view.page === pages - 1;
   showHead();
@@ -198,6 +200,8 @@ function turnPage(by) {
 }
 
 function choose(image) {
+  pause();
+  player.frame = 0;
   Object.assign(view, { image, second: false });
   markCurrent();
   showPictures();
@@ -226,6 +230,7 @@ function writeLink() {
     mode: view.mode,
   });
   if (view.errors) words.set("errors", "1");
+  if (player.frame) words.set("frame", player.frame + 1);
   if (view.scale !== null) {
     words.set("zoom", view.scale.toFixed(3));
     words.set("at", view.centre.map(Math.round).join(","));
@@ -252,6 +257,7 @@ function readLink() {
   view.b = find("b", names, view.b);
   view.mode = ["slider", "all", "blink"].find((mode) => mode === words.get("mode")) ?? view.mode;
   view.errors = words.get("errors") === "1" && hasClean();
+  player.frame = Math.max(0, (Number(words.get("frame")) || 1) - 1);
   const [zoom, at] = [Number(words.get("zoom")), (words.get("at") ?? "").split(",").map(Number)];
   if (zoom > 0 && at.length === 2 && at.every(Number.isFinite)) Object.assign(view, { scale: Math.min(zoom, 16), centre: at });
   return unknown.length ? `The link asks for ${unknown.join(", ")}, which this page does not have.` : "";
@@ -277,6 +283,8 @@ function useSet(set) {
   const [a, b] = before.map((name) => set.methods.findIndex((one) => one.name === name));
   const kept = set !== view.set && a >= 0 && b >= 0 && a !== b;
   const best = bestMethod(set);
+  pause();
+  player.frame = 0;
   Object.assign(view, {
     set, image: 0, page: 0, scale: null, second: false, by: "name", descending: false, worst: false,
     a: kept ? a : best === 0 ? Math.min(1, set.methods.length - 1) : 0, b: kept ? b : best,

@@ -14,7 +14,7 @@ function makePane() {
   const layer = element("div", { className: "layer" }, element("div", { className: "picture" }, clean, picture, boxes));
   const caption = element("figcaption");
   const figure = element("figure", { className: "pane" }, caption, element("div", { className: "window" }, layer, absent));
-  const pane = { figure, layer, clean, picture, boxes, absent, caption };
+  const pane = { figure, layer, clean, picture, boxes, absent, caption, films: new Map(), files: [] };
   for (const image of [clean, picture]) {
     image.addEventListener("load", place);
     image.addEventListener("error", () => {
@@ -31,11 +31,13 @@ function say(pane, text) {
   pane.absent.hidden = !text;
 }
 
-// Set or remove an image's file; a file that is already shown is not loaded again.
-function show(image, file) {
-  image.hidden = !file;
-  if (!file) image.removeAttribute("src");
-  else if (image.getAttribute("src") !== file) image.src = file;
+// Set or remove a file in one place of a pane; a file that is already shown is not loaded again.
+function show(pane, image, file) {
+  const link = pictureOf(file);
+  image.hidden = !link;
+  if (!link) image.removeAttribute("src");
+  else if (image.getAttribute("src") !== link) image.src = link;
+  showFilm(pane, image, file);
 }
 
 // A method's scores of the image; no line break falls inside a score.
@@ -63,24 +65,36 @@ function showBoxes(pane, one) {
 function fillPane(pane, index) {
   const one = view.set.methods[index];
   const side = index === view.a ? "a" : index === view.b ? "b" : "";
-  const file = one.files[view.image];
-  const clean = view.set.methods.find(({ kind }) => kind === "clean")?.files[view.image];
+  pane.index = index;
   pane.figure.className = `pane ${side}`;
   pane.figure.dataset.method = one.name;
-  say(pane, "");
   pane.picture.alt = `${one.name}: ${view.set.images[view.image]}`;
-  show(pane.picture, file);
-  show(pane.clean, view.errors && file ? clean : "");
   pane.layer.classList.toggle("errors", view.errors);
   showBoxes(pane, one);
-  if (!file) say(pane, `${one.name} has no image ${view.set.images[view.image]}.`);
-  else if (view.errors && !clean) say(pane, `There is no clean image ${view.set.images[view.image]}.`);
+  showFiles(pane);
   const badge = side ? [element("i", { className: `badge ${side}`, textContent: side.toUpperCase() })] : [];
   pane.caption.replaceChildren(...badge, element("b", { textContent: one.name }), ...scoreTexts(index));
 }
 
+// The files of a pane, of a clip those of its frame; where there is none, a sentence.
+function showFiles(pane) {
+  const one = view.set.methods[pane.index];
+  const file = one.files[view.image];
+  const clean = view.set.methods.find(({ kind }) => kind === "clean")?.files[view.image];
+  const name = `${unit} ${view.set.images[view.image]}`;
+  pane.files = [file, view.errors && file ? clean : ""];
+  show(pane, pane.picture, pane.files[0]);
+  show(pane, pane.clean, pane.files[1]);
+  if (!file) say(pane, `${one.name} has no ${name}.`);
+  else if (view.errors && !clean) say(pane, `There is no clean ${name}.`);
+  else if (pictureOf(file) === undefined || pictureOf(file) === null) say(pane, `${one.name} has no frame ${player.frame + 1}.`);
+  else say(pane, filmTrouble(pane));
+}
+
 function showPictures(said = "") {
   const { mode } = view;
+  const wasPlaying = player.playing;
+  pause();
   const remarks = new Set([method("a"), method("b")].filter(({ remarks: all }) => all[view.image]));
   byId("trouble").textContent = [said, ...[...remarks].map((one) => `${one.name}: ${one.remarks[view.image]}.`)].join(" ").trim();
   const methods = mode === "all" ? view.set.methods.map((_, index) => index) : [view.b, view.a];
@@ -102,12 +116,15 @@ function showPictures(said = "") {
   byId("name").title = view.set.images[view.image];
   for (const side of ["a", "b"]) byId(`${side}-score`).replaceChildren(...scoreTexts(view[side]));
   const value = compared() ? difference(view.image, 0) : null;
-  const unit = metrics[0][0] === "PSNR" ? " dB" : "";
-  byId("difference").textContent = value === null ? "" : `${shown(value, 0, true)}${unit}`;
+  const decibel = metrics[0][0] === "PSNR" ? " dB" : "";
+  byId("difference").textContent = value === null ? "" : `${shown(value, 0, true)}${decibel}`;
   byId("difference").className = gain(value, 0);
   byId("difference").title = `B \u2212 A, ${metrics[0][0]}`;
   place();
   preload();
+  if (numFrames()) showFrame(player.frame);
+  showPlayer();
+  if (wasPlaying) play();
 }
 
 // Load the neighbours, so that the next image appears at once.
@@ -115,7 +132,7 @@ function preload() {
   const next = view.image + 1;
   for (const side of ["a", "b"]) {
     const file = method(side).files[next];
-    if (file && !file.startsWith("data:")) new Image().src = file;
+    if (file && !isClip(file) && !file.startsWith("data:")) new Image().src = file;
   }
 }
 
@@ -124,7 +141,8 @@ function preload() {
 // Width and height of the first loaded picture, taken for all of them; null before.
 function imageSize() {
   const loaded = panes.flatMap(({ picture, clean }) => [picture, clean]).find((image) => !image.hidden && image.naturalWidth);
-  if (!loaded) return null;
+  const film = films().find(({ video }) => video.videoWidth)?.video;
+  if (!loaded) return film ? [film.videoWidth, film.videoHeight] : null;
   const half = /#(left|right)$/.test(loaded.getAttribute("src"));
   return [loaded.naturalWidth / (half ? 2 : 1), loaded.naturalHeight];
 }
@@ -318,6 +336,7 @@ function startPictures() {
   byId("fit").addEventListener("click", fit);
   byId("errors").addEventListener("click", toggleErrors);
   byId("boxes").addEventListener("click", toggleBoxes);
+  startPlayer();
   for (const button of byId("modes").children) button.addEventListener("click", () => setMode(button.dataset.mode));
 
   // After a click or a tap the keys control the pictures again; keyboard users keep the focus.
@@ -328,6 +347,7 @@ function startPictures() {
   const keys = {
     n: () => step(1), p: () => step(-1), x: () => changeSides(view.b, view.a), e: toggleErrors, d: toggleBoxes, " ": blink,
     s: () => setMode("slider"), a: () => setMode("all"), b: () => setMode("blink"),
+    k: togglePlay, ",": () => stepFrame(-1), ".": () => stepFrame(1), l: toggleLoop,
     "+": () => zoomStep(1), "=": () => zoomStep(1), "-": () => zoomStep(-1), 0: fit,
   };
   document.addEventListener("keydown", (event) => {
