@@ -70,7 +70,7 @@ def write_evaluation(
         num_unmatched=len(unmatched),
         more_published=list(options.more_published),
         method_facts=options.facts,
-        more_notes=options.notes,
+        more_notes=[*options.notes, *jpeg_notes(results)],
     )
     comparisons = compare_methods(results, options.baseline)
     _write_table(folder, table, comparisons, options.weights)
@@ -89,6 +89,20 @@ def write_evaluation(
     print(f"\n{scored} ({num_reused} kept from before); written to {folder}/")
     _show_problems(results, unmatched, table)
     return table
+
+
+def jpeg_notes(results: Sequence[JobResult]) -> list[str]:
+    """A sentence for each folder of results that were stored as JPEG, whose losses are scored."""
+    sentences = []
+    for result in results:
+        stored = [image.restored.suffix.lower() for image in result.scored if image.restored]
+        num_jpeg = sum(suffix in (".jpg", ".jpeg") for suffix in stored)
+        if num_jpeg and not result.job.is_input:
+            sentences.append(
+                f"{num_jpeg} of the {plural(len(stored), 'result')} of {result.job.method} on "
+                f"{result.job.dataset} are JPEG files, whose losses are part of the scores"
+            )
+    return sentences
 
 
 def _write_table(
