@@ -1,10 +1,10 @@
-"""What a folder is taken for, before anything is trained on it or scored against it.
+"""Show how a folder is read, before anything is trained on it or scored against it.
 
     python tools/check_dataset.py datasets/Rain200H/test
 
-prints the layout, the pairs, their sizes, what is left out, which known set has as many pairs, and
-the protocol and recipes for it, and draws the first three pairs (rainy left, clean right). The exit
-status is 1 for a folder with images that have no partner, two sizes in a pair, or unreadable files.
+prints the layout, the pairs, their sizes, what is left out, and which known set has that many pairs
+with its protocol and recipes; it draws the first three pairs (rainy left, clean right) too. The
+exit status is 1 if images have no partner, a pair has two sizes, or files are unreadable.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ NUM_DRAWN = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print and draw what the folder holds; 1 where something is wrong with it."""
+    """Print and draw what the folder holds; return 1 if something is wrong with it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="a data set, or a text file that lists pairs")
     parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto")
-    parser.add_argument("--match", default="", metavar="PATTERN", help="as for evaluate.py")
+    parser.add_argument("--match", default="", metavar="PATTERN", help="as in evaluate.py")
     parser.add_argument("--rainy-half", choices=RAINY_HALF, default="auto")
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("dataset.png"),
         metavar="FILE.png",
-        help="the first three pairs (default: %(default)s)",
+        help="picture of the first three pairs (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
     sides = find_sides(args.folder, args.layout, args.match, args.rainy_half)
@@ -88,7 +88,7 @@ def describe_layout(sides: Sides) -> str:
 
 
 def describe_pairs(sides: Sides, pairs: Sequence[Pair]) -> str:
-    """How many pairs there are, and where their images lie."""
+    """The number of pairs and the files of the first one."""
     count = f"{len(pairs)} ({len(sides.rainy)} rainy, {len(sides.clean)} clean images)"
     if not pairs:
         return count
@@ -97,7 +97,7 @@ def describe_pairs(sides: Sides, pairs: Sequence[Pair]) -> str:
 
 
 def read_sizes(pairs: Sequence[Pair]) -> tuple[str, list[str]]:
-    """The commonest sizes, from the files' headers; a sentence for each pair of two sizes."""
+    """The most common sizes, from the files' headers; a sentence for each pair of two sizes."""
     some = pairs[:: -(-len(pairs) // MOST_SIZES)] if pairs else []
     counts: Counter[str] = Counter()
     problems = []
@@ -112,7 +112,7 @@ def read_sizes(pairs: Sequence[Pair]) -> tuple[str, list[str]]:
             problems.append(f"{pair.rainy} is {rainy} and {pair.clean} is {clean} pixels")
     common = ", ".join(f"{size} ({count})" for size, count in counts.most_common(3))
     more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
-    share = f", of {len(some)} pairs looked at" if len(some) < len(pairs) else ""
+    share = f", of {len(some)} inspected pairs" if len(some) < len(pairs) else ""
     return f"{common}{more}{share}", problems
 
 
@@ -126,7 +126,7 @@ def header_size(path: Path) -> str:
 
 
 def describe_known(folder: Path, num_pairs: int) -> list[str]:
-    """Lines on the known sets that this may be, their protocols and their recipes."""
+    """Lines on the known sets that the folder may hold, their protocols and recipes."""
     parts = list(reversed(folder.absolute().parts))
     called = next((name for part in parts if (name := known_set(part))), "")
     found = sets_of(num_pairs, parts)
@@ -147,11 +147,11 @@ def describe_known(folder: Path, num_pairs: int) -> list[str]:
         names = [called]
     elif found:
         could_be = ", ".join(f"{name} {part}" for name, part in found)
-        lines.append(f"set: by its {plural(num_pairs, 'pair')} this may be {could_be}")
+        lines.append(f"set: with {plural(num_pairs, 'pair')} this may be {could_be}")
     else:
-        lines.append(f"set: no known one has {plural(num_pairs, 'pair')}")
+        lines.append(f"set: no known set has {plural(num_pairs, 'pair')}")
     for name in names:
-        recipes = ", ".join(recipes_of(name)) or "none of its own; any network takes DATA.TRAIN"
+        recipes = ", ".join(recipes_of(name)) or "none; any network trains on DATA.TRAIN"
         lines.append(f"{name}: protocol {facts(name).protocol}, recipes {recipes}")
     if not names:
         lines.append(f"protocol: {facts(dataset_name(folder)).protocol}, as for any unknown set")

@@ -1,7 +1,7 @@
 """Reading and writing weights. Nothing here executes code from a file.
 
-Two files belong to this project: ``NAME.safetensors``, weights for use, with the network's name and
-options in its metadata; and ``latest.pth``, everything a training run needs to continue.
+This project writes two kinds of files: ``NAME.safetensors``, weights for use, with the network's
+name and options in the metadata; and ``latest.pth``, all that a training run needs to continue.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class ForeignFileError(UserError):
 class Weights:
     """A network's weights together with what is needed to build it.
 
-    ``model`` is a name that ``models.build_model`` knows, ``options`` its overridden fields,
-    ``state`` the state dict, ``info`` free facts about where the weights come from.
+    ``model`` is a name for ``models.build_model``, ``options`` the overridden fields, ``state`` the
+    state dict, ``info`` free facts about the origin of the weights.
     """
 
     model: str
@@ -49,7 +49,7 @@ class Weights:
 
 
 def write_weights(path: Path, weights: Weights) -> None:
-    """Write a ``.safetensors`` file that knows its own network."""
+    """Write a ``.safetensors`` file whose metadata name its network."""
     metadata = {
         "format": FORMAT,
         "model": weights.model,
@@ -69,9 +69,9 @@ def write_weights(path: Path, weights: Weights) -> None:
 
 
 def _sort_header(file: Path) -> None:
-    """Bring the header of a safetensors file, which comes in any order, into one order.
+    """Sort the header of a safetensors file, so that equal weights give equal files.
 
-    Equal weights are then equal files. The header is JSON behind its length in 8 bytes.
+    The header is JSON behind its length in 8 bytes.
     """
     with file.open("r+b") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -104,7 +104,7 @@ def _read_weights_of_training(path: Path) -> Weights:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The metadata and the tensors, on the CPU, of a safetensors file that anyone may have written.
+    """The metadata and the tensors, on the CPU, of a safetensors file by any program.
 
     Raises UserError for a missing, truncated or damaged file.
     """
@@ -131,22 +131,22 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
-    """Write a training state: plain values and tensors only, so that a safe load takes it back.
+    """Write a training state of plain values and tensors, which a safe load can read.
 
-    The checkpoint that is there already lives on as ``keep``, unless it is damaged.
+    An existing checkpoint is kept as ``keep``, unless it is damaged.
     """
 
     def write(file: Path) -> None:
         save_torch_file({"format": FORMAT, **checkpoint}, file)
         _seal(file)
-        # What ``keep`` is now may be the last sound checkpoint.
+        # If ``path`` is damaged, ``keep`` may be the last sound checkpoint.
         if keep and path.exists() and _is_sealed(path):
-            # A second name for the old file; renaming it would leave a moment without any.
+            # A second name for the old file: renaming it would leave a moment without a checkpoint.
             link = keep.with_name(f"{UNFINISHED}{keep.name}")
             link.unlink(missing_ok=True)
             try:
                 link.hardlink_to(path)
-            except OSError:  # a file system without them
+            except OSError:  # a file system without hard links
                 shutil.copyfile(path, link)
             link.replace(keep)
 
@@ -154,11 +154,11 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None =
 
 
 def save_torch_file(content: Any, file: Path) -> None:
-    """``torch.save`` that raises OSError where the disk is full."""
+    """``torch.save`` that raises OSError if the disk is full."""
     try:
         torch.save(content, file)
-    except RuntimeError as error:  # what its zip writer makes of it
-        if "DataLoader worker" in str(error):  # raised wherever the trainer is when one is killed
+    except RuntimeError as error:  # raised by its zip writer
+        if "DataLoader worker" in str(error):  # a killed loader process; raised at any point
             raise
         raise OSError(f"the disk is full or refuses ({error})") from error
 
@@ -184,14 +184,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def seal_of(path: Path) -> str:
-    """The sum over a whole checkpoint that ``write_checkpoint`` put at its end, in hexadecimal."""
+    """The SHA-256 at the end of a checkpoint, in hexadecimal."""
     with path.open("rb") as file:
         file.seek(-SEAL_LENGTH, os.SEEK_END)
         return file.read().hex()
 
 
 def _seal(path: Path) -> None:
-    """Append a sum over the whole file, as the comment that every zip archive may end with."""
+    """Append the SHA-256 of the whole file, as the comment that a zip archive may end with."""
     with path.open("r+b") as file:
         file.seek(-2, os.SEEK_END)  # the length of the comment, 0 so far
         file.write(SEAL_LENGTH.to_bytes(2, "little"))
@@ -202,9 +202,9 @@ def _seal(path: Path) -> None:
 
 
 def _has_seal(path: Path) -> bool:
-    """Whether a file ends as ``_seal`` leaves it, whatever the sum says."""
+    """Whether a file ends with a seal, right or wrong."""
     with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) < SEAL_LENGTH + 22:  # the least size of a zip archive
+        if file.seek(0, os.SEEK_END) < SEAL_LENGTH + 22:  # the size of an empty zip archive
             return False
         file.seek(-SEAL_LENGTH - 22, os.SEEK_END)
         end = file.read(22)
@@ -212,7 +212,7 @@ def _has_seal(path: Path) -> bool:
 
 
 def _is_sealed(path: Path) -> bool:
-    """Whether a file ends with the right sum."""
+    """Whether the seal at a file's end is right."""
     length = path.stat().st_size - SEAL_LENGTH
     with path.open("rb") as file:
         return _digest(file, length) == file.read()
@@ -227,8 +227,8 @@ def _digest(file: BinaryIO, length: int) -> bytes:
     return digest.digest()
 
 
-# NumPy's numbers and their types, which training scripts keep beside weights (a best PSNR, say).
-# Rebuilding them executes nothing but NumPy's own constructors. NumPy 1 has another name for one.
+# NumPy's scalars and their types, which training scripts store with weights (a best PSNR, say).
+# Loading them calls NumPy's own constructors only. NumPy 1 and 2 name one of them differently.
 _NUMPY_SCALARS: list[Any] = [
     np.dtype,
     *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
@@ -241,13 +241,13 @@ def read_torch_file(path: Path) -> Any:
     """What ``torch.save`` stored, limited to tensors, plain values and NumPy's scalars, on the CPU.
 
     Raises UserError for a file that is missing, truncated, not a torch file, or that would execute
-    code when loaded: TorchScript archives are programs.
+    code when loaded, as TorchScript archives do.
     """
     require_file(path)
     if _is_torchscript(path):
         raise UserError(
-            f"{path} is a TorchScript archive, a program and not just weights, so it is refused; "
-            "save the network's state_dict() with torch.save instead."
+            f"{path} is a TorchScript archive, which is a program rather than weights, so it is "
+            "refused; save the network's state_dict() with torch.save instead."
         )
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
@@ -257,14 +257,14 @@ def read_torch_file(path: Path) -> Any:
             f"{path} holds more than tensors, plain values and NumPy's scalars, or is not a torch "
             "file; loading it could execute code, so it is refused."
         ) from error
-    # All that torch's readers were seen to raise on damaged files.
+    # All errors that torch's readers were seen to raise for damaged files.
     except (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError,
             RuntimeError, TypeError, ValueError, struct.error) as error:  # fmt: skip
         raise UserError(f"{path} is truncated or not a torch file.") from error
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether a file is what ``torch.jit.save`` writes; only such archives hold constants.pkl."""
+    """Whether ``torch.jit.save`` wrote a file; only such archives hold constants.pkl."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(Path(name).name == "constants.pkl" for name in archive.namelist())

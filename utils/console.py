@@ -1,4 +1,4 @@
-"""What a long run prints, also where its output can no longer be written."""
+"""Printing of long runs, which goes on if the output can no longer be written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-# The reader or the terminal has gone; the disk or the quota behind a file is full.
+# The reader or the terminal is gone; the disk or the quota behind a file is full.
 OUTPUT_ERRORS = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -22,9 +22,9 @@ def say(text: str) -> None:
 
 
 def give_up(stream: TextIO, error: OSError) -> None:
-    """Send a stream that can no longer be written to nowhere, and say so on standard error.
+    """Redirect a stream that can no longer be written to nowhere, with a note on standard error.
 
-    Raises any other error than those of outputs again.
+    Raises ``error`` again unless it is one of OUTPUT_ERRORS.
     """
     if error.errno not in OUTPUT_ERRORS:
         raise error
@@ -37,10 +37,10 @@ def give_up(stream: TextIO, error: OSError) -> None:
 
 @contextlib.contextmanager
 def lossy_outputs() -> Iterator[None]:
-    """Inside, and in a function decorated with it, nothing fails because it cannot be printed.
+    """Within this context or decorated function, output that cannot be written is dropped.
 
-    That includes progress bars and warnings: a run of days must not end because its output has no
-    reader or no space.
+    That includes progress bars and warnings: a run of days must not end because its output lost its
+    reader or its disk is full.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Lossy(sys.stdout), _Lossy(sys.stderr)

@@ -1,7 +1,7 @@
 """Whether the data of an image file are sound: the one check that every reader uses.
 
-Decoders fill in what they cannot decode and say nothing, so a half-gray photograph would be trained
-on, scored or restored.
+Decoders silently fill in what they cannot decode, so a half-gray photograph would be trained on,
+scored or restored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from utils.tiff import (
     main_page,
 )
 
-# What a broken file makes decoders raise; damage of a certain kind may reach any of these.
+# What decoders raise for broken files; which of these depends on the damage.
 DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError),
     *(RuntimeError, ArithmeticError, zlib.error, ImageCms.PyCMSError),
@@ -39,10 +39,10 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def image_damage(encoded: bytes) -> str:
-    """What is wrong with the pixel data of a JPEG, PNG or TIFF file; "" where nothing is known.
+    """What is wrong with the pixel data of a JPEG, PNG or TIFF file; "" if nothing is known.
 
-    A file that no decoder takes may pass: its reader refuses it. Formats without any redundancy,
-    such as BMP and TIFF without compression, cannot be checked.
+    A file that no decoder accepts may pass, since its reader refuses it. BMP, uncompressed TIFF and
+    other formats without redundancy cannot be checked.
     """
     return jpeg_damage(encoded) or png_damage(encoded) or tiff_damage(encoded)
 
@@ -52,7 +52,7 @@ def is_jpeg(encoded: bytes) -> bool:
 
 
 def jpeg_damage(encoded: bytes) -> str:
-    """libjpeg's own warning about the data of a JPEG, for which neither OpenCV nor Pillow asks."""
+    """libjpeg's warning about the data of a JPEG, which OpenCV and Pillow ignore."""
     if not is_jpeg(encoded):
         return ""
     try:
@@ -64,12 +64,12 @@ def jpeg_damage(encoded: bytes) -> str:
     try:
         simplejpeg.decode_jpeg(encoded, strict=False)
     except ValueError:
-        return ""  # a kind that simplejpeg does not know at all
+        return ""  # a kind that simplejpeg does not support
     return warning
 
 
 def png_damage(encoded: bytes) -> str:
-    """Which chunk that the pixels depend on does not match its checksum."""
+    """Names the first chunk with pixel data that does not match its checksum."""
     for chunk in read_chunks(encoded):
         if chunk.decides_pixels and not chunk.is_sound:
             name = chunk.kind.decode("ascii", "replace")
@@ -80,7 +80,7 @@ def png_damage(encoded: bytes) -> str:
 def tiff_damage(encoded: bytes) -> str:
     """What is wrong with the compressed data of a TIFF's main page.
 
-    libtiff never looks at the checksums of Deflate, and OpenCV ignores most of its errors.
+    libtiff never checks the checksums of Deflate, and OpenCV ignores most of libtiff's errors.
     """
     if not encoded.startswith(TIFF_BEGINNINGS):
         return ""
@@ -92,7 +92,7 @@ def tiff_damage(encoded: bytes) -> str:
             segments = [encoded[place : place + size] for place, size in places]
             length = None if page.is_tiled else _num_bytes(page)
     except TIFFFILE_ERRORS:
-        return ""  # its reader refuses it
+        return ""  # the reader refuses it
     if compression in (DEFLATE, OLD_DEFLATE) and not all(map(_inflates, segments)):
         return "its Deflate data are broken"
     if compression == JPEG:
@@ -106,7 +106,7 @@ def tiff_damage(encoded: bytes) -> str:
 
 
 def _num_bytes(page: Any) -> int:
-    """Bytes of the pixels of a TIFF's page; each row, of each plane, begins with a whole byte."""
+    """The size in bytes of a TIFF page's pixels; each row of each plane starts at a new byte."""
     planes = page.samplesperpixel if page.planarconfig == SEPARATE_PLANES else 1
     bits = page.imagewidth * page.samplesperpixel // planes * page.bitspersample
     return planes * page.imagelength * -(-bits // 8)
@@ -122,21 +122,21 @@ def _inflates(segment: bytes) -> bool:
 
 
 def _packbits_length(segment: bytes) -> int:
-    """How many bytes PackBits data decode to; less than announced where they are cut off."""
+    """The number of bytes that PackBits data decode to; too few if they are truncated."""
     place = length = 0
     while place < len(segment):
         count = segment[place]
-        if count < 128:  # so many bytes less 1 follow
+        if count < 128:  # count + 1 bytes follow
             length += min(count + 1, len(segment) - place - 1)
             place += count + 2
-        else:  # one byte is repeated 257 - count times; 128 means nothing
+        else:  # one byte is repeated 257 - count times; 128 is skipped
             length += 257 - count if count > 128 else 0
             place += 2 if count > 128 else 1
     return length
 
 
 def _pillow_decodes(encoded: bytes, page: int) -> bool:
-    """Whether libtiff decodes a TIFF without an error; also where Pillow does not know its kind."""
+    """Whether libtiff decodes a TIFF without an error; True if Pillow does not support its kind."""
     try:
         with Image.open(io.BytesIO(encoded), formats=["TIFF"]) as image:
             image.seek(page)

@@ -12,21 +12,21 @@ from collections.abc import Callable
 class UserError(Exception):
     """Something the user gave cannot be used.
 
-    The message is shown as it is, so it says what was given, what is allowed and what to do next.
+    The message is printed as it is, so it says what was given, what is allowed and what to do next.
     """
 
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and end the process with its exit status.
 
-    A ``UserError`` becomes its message on standard error and status 1; Ctrl-C becomes one word
-    and status 130. If the output has no reader any more, as behind ``| head``, it ends with
-    status 1; so it does on a full disk. Any other exception is a bug and keeps its traceback.
+    A ``UserError`` becomes its message on standard error and status 1; Ctrl-C becomes one word and
+    status 130. The status is also 1 if the output has lost its reader, as with ``| head``, and if
+    the disk is full. Any other exception is a bug and keeps its traceback.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this process; open to the end
+        if getattr(sys, name) is None:  # closed by the parent process; stays open until the end
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        # A file's name need not fit the encoding of the terminal: print \\udcff or \\u96e8 instead.
+        # The terminal may be unable to show a file's name: print \\udcff or \\u96e8 instead.
         with contextlib.suppress(AttributeError):  # a notebook's stream
             getattr(sys, name).reconfigure(errors="backslashreplace")
     status: int | str | None = 1
@@ -37,7 +37,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         _say_last("interrupted")
         status = 130
-    except SystemExit as end:  # as argparse ends
+    except SystemExit as end:  # argparse
         status = end.code
     except BrokenPipeError:
         pass
@@ -46,7 +46,7 @@ def run_main(main: Callable[[], int | None]) -> None:
             raise
         _say_last(f"error: Cannot write {error.filename or 'the output'}: {error.strerror}.")
     try:
-        sys.stdout.flush()  # not at the exit of Python, which would complain by itself
+        sys.stdout.flush()  # here, because Python would print a traceback at its exit
     except OSError:
         status = 1
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -56,5 +56,5 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 
 def _say_last(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody can read it: the status says it too
+    with contextlib.suppress(OSError):  # nobody can read it; the status remains
         print(text, file=sys.stderr, flush=True)

@@ -14,19 +14,19 @@ from pathlib import Path
 
 from utils.errors import UserError
 
-UNFINISHED = ".partial-"  # how the names of files being written begin
+UNFINISHED = ".partial-"  # the beginning of the names of files being written
 RANDOM_LENGTH = 8  # characters between the prefix and the suffix of such a name
 
 
 class DiskFullError(UserError):
-    """The disk has no room left, or the user's quota is used up."""
+    """The disk is full, or the user's quota is used up."""
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary name beside ``path``, flush it to disk, rename it.
+    """Call ``write`` with a temporary name beside ``path``, flush that file to disk, rename it.
 
-    Whatever ends the process in between, ``path`` holds either its old content or the complete
-    new one. Raises UserError where the disk refuses, DiskFullError where it is full.
+    Whenever the process ends, ``path`` holds either its old content or the complete new one. Raises
+    UserError if the disk refuses, DiskFullError if it is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,14 +45,14 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all.
 
-    Names of files that are not UTF-8 stand in it as Python escapes them, such as \\udcff.
+    Bytes of file names that are not UTF-8 are written as Python's escapes, such as \\udcff.
     """
     content = text.encode("utf-8", "backslashreplace")
     atomic_write(path, lambda temporary: temporary.write_bytes(content))
 
 
 def remove_unfinished(*paths: Path) -> None:
-    """Remove the unfinished files that killed writers of ``paths`` have left beside them."""
+    """Remove the unfinished files that killed writers of ``paths`` left beside them."""
     by_folder: dict[Path, set[tuple[str, str]]] = {}
     for path in paths:
         by_folder.setdefault(path.parent, set()).add((_prefix(path), _suffix(path)))
@@ -68,7 +68,7 @@ def remove_unfinished(*paths: Path) -> None:
 
 
 def remove_all_unfinished(folder: Path) -> None:
-    """Remove what killed writers have left in ``folder`` and below; no other may be at work."""
+    """Remove what killed writers left in ``folder`` and below; nobody may be writing there."""
     for temporary in folder.rglob(f"{UNFINISHED}*"):
         temporary.unlink(missing_ok=True)
 
@@ -76,21 +76,21 @@ def remove_all_unfinished(folder: Path) -> None:
 class FileLock:
     """An exclusive lock between processes, on a file at ``path`` that names its holder.
 
-    It ends with ``release`` or with the process, however that ends, and forked processes do not
-    inherit it. On a file system without locks, as network file systems may be, it holds nobody
-    back, and a note on standard error says so once. ``with FileLock(path):`` waits for the lock.
-    The file stays: removing it would let two processes lock two files of one name.
+    It ends with ``release`` or with the process, and forked processes do not inherit it. On a file
+    system without locks, such as some network file systems, it protects nothing, and a note on
+    standard error says so once. ``with FileLock(path):`` waits for the lock. The file is never
+    removed: two processes could then lock two files of one name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.holder = ""  # who held it when it could not be had: "process 42 on host, since ..."
+        self.holder = ""  # if acquire failed: "process 42 on host, since ..."
         self._file: int | None = None
 
     def acquire(self, *, wait: bool = False) -> bool:
-        """Take the lock; False where another process holds it, unless this is to ``wait`` for it.
+        """Take the lock; False if another process holds it, unless ``wait`` is set.
 
-        Raises UserError where the file cannot be written.
+        Raises UserError if the file cannot be written.
         """
         import fcntl  # not on Windows, where only networks and photos are used
 
@@ -100,7 +100,7 @@ class FileLock:
         except OSError as error:
             raise _refusal(self.path, error) from error
         try:
-            # Not flock: forked loader processes would hold that lock after their trainer's death.
+            # Not flock: forked loader processes would hold that lock after the trainer's death.
             fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
@@ -122,9 +122,9 @@ class FileLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether this process holds the lock, and the file is still the one at ``path``.
+        """Whether this process holds the lock, and its file is still the one at ``path``.
 
-        It is not where the folder was renamed or removed.
+        It is not if the folder was renamed or removed.
         """
         if self._file is None:
             return False
@@ -134,7 +134,7 @@ class FileLock:
             return False
 
     def release(self) -> None:
-        """Give the lock back, if this process holds it."""
+        """Release the lock, if this process holds it."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -149,7 +149,7 @@ class FileLock:
 
 @functools.cache
 def _note_missing_locks(folder: Path, reason: str) -> None:
-    """Print once per folder that nothing keeps a second process out."""
+    """Print once per folder that it has no locks."""
     print(
         f"note: the file system of {folder} has no file locks ({reason}); make sure that no second "
         "process writes there",
@@ -161,11 +161,11 @@ def _note_missing_locks(folder: Path, reason: str) -> None:
 def _create_temporary(path: Path) -> Path:
     """A new, empty file beside ``path``.
 
-    It has the mode of any new file from the start: ``tempfile`` makes private files, whose mode
-    some network file systems refuse to change afterwards.
+    It has the mode of any new file. ``tempfile`` would make a private file, and some network file
+    systems refuse to change its mode afterwards.
     """
     while True:
-        # The same suffix: writers such as OpenCV choose the format by it.
+        # The same suffix, because writers such as OpenCV choose the format by it.
         name = f"{_prefix(path)}{uuid.uuid4().hex[:RANDOM_LENGTH]}{_suffix(path)}"
         try:
             os.close(os.open(path.parent / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -180,10 +180,10 @@ def _refusal(path: Path, error: OSError) -> UserError:
 
 
 def _prefix(path: Path) -> str:
-    """How temporary names of ``path`` begin; a long name would leave no room for what follows."""
+    """The beginning of temporary names for ``path``; a long stem is cut to keep names valid."""
     return f"{UNFINISHED}{path.stem[:40]}-"
 
 
 def _suffix(path: Path) -> str:
-    """How temporary names of ``path`` end; torch.save refuses hidden names without any suffix."""
+    """The end of temporary names for ``path``; torch.save refuses hidden names without a suffix."""
     return path.suffix or ".new"

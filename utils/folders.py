@@ -16,8 +16,8 @@ from utils.errors import UserError
 class FolderContent:
     """The visible entries of a folder, each kind in natural order (2 before 10).
 
-    A link counts as what it leads to; ``dead_links`` lead nowhere. ``special`` are pipes, sockets
-    and devices, which must not be opened.
+    A link counts as its target; the targets of ``dead_links`` do not exist. ``special`` are pipes,
+    sockets and devices, which must not be opened.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -27,10 +27,10 @@ class FolderContent:
 
 
 def scan_folder(folder: Path) -> FolderContent:
-    """Raises UserError where the folder or an entry cannot be looked at."""
+    """What ``folder`` holds. Raises UserError if it or an entry cannot be read."""
     content = FolderContent()
     try:
-        with os.scandir(folder) as entries:  # which knows files from folders without asking again
+        with os.scandir(folder) as entries:  # one call, which tells files from folders as well
             visible = [entry for entry in entries if not entry.name.startswith(".")]
         for entry in natsorted(visible, key=lambda entry: entry.name, alg=ns.IGNORECASE):
             _kind(content, entry).append(folder / entry.name)
@@ -43,7 +43,7 @@ def _kind(content: FolderContent, entry: os.DirEntry[str]) -> list[Path]:
     if entry.is_symlink():
         try:
             entry.stat()
-        except OSError:  # it leads nowhere, or to itself
+        except OSError:  # the target is missing, or the link itself
             return content.dead_links
     if entry.is_dir():
         return content.folders
@@ -61,10 +61,8 @@ def walk_folders(
 ) -> Iterator[tuple[Path, FolderContent]]:
     """A folder and its content, then the same for its visible subfolders, linked ones too.
 
-    enter: whether to walk into a subfolder.
-    problems: receives a sentence for each folder that cannot be read.
-
-    A link back to one of the folders above it would never end and is not followed.
+    ``enter`` says whether to walk into a subfolder. ``problems`` receives a sentence for each
+    unreadable folder. A link to one of the folders above it would never end and is not followed.
     """
     yield from _walk(folder, problems, enter, ())
 

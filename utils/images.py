@@ -20,20 +20,19 @@ from utils.png import PNG_BEGINNING
 from utils.tiff import TIFFFILE_ERRORS, WHITE_IS_ZERO, tiff_layout
 from utils.wording import composed
 
-# Formats that OpenCV reads on every system; the case of a suffix does not matter.
+# Formats that OpenCV reads on every system, in lower case.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 TYPES = (np.uint8, np.uint16, np.float32)
 
-# OpenCV prints lines of its own about broken files, besides our sentence about them.
+# Broken files are reported by our own sentence, without OpenCV's lines.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def list_images(folder: Path) -> list[Path]:
     """The image files directly in ``folder`` in natural order (2 before 10).
 
-    Raises UserError where the folder is missing or holds no image, and for a link that leads
-    nowhere.
+    Raises UserError if the folder is missing or holds no image, and for a dead link.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
@@ -84,11 +83,11 @@ def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
 def read_rgb(path: Path) -> np.ndarray:
     """An image file as RGB, (H, W, 3), upright as its EXIF orientation says.
 
-    8-bit files give uint8, 16-bit ones uint16, float TIFFs float32; gray becomes three equal
+    8-bit files give uint8, 16-bit files uint16, float TIFFs float32. Gray becomes three equal
     channels, alpha is dropped. Raises UserError naming the file if it is unreadable or truncated.
     """
-    # OpenCV 5 scrambles 16-bit TIFFs when it is asked for RGB itself, and refuses to make gray
-    # float TIFFs coloured.
+    # Not by OpenCV's own flag for colour: OpenCV 5 then scrambles 16-bit TIFFs and refuses gray
+    # float TIFFs.
     image = read_gray_or_rgb(path)
     return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
@@ -99,14 +98,14 @@ def read_gray_or_rgb(path: Path) -> np.ndarray:
 
 
 def decode_gray_or_rgb(path: Path, encoded: bytes) -> np.ndarray:
-    """``read_gray_or_rgb`` for the content of ``path``."""
+    """``read_gray_or_rgb`` for ``encoded``, the content of ``path``."""
     image = decode_bytes(path, encoded, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     # Four times as fast as copying image[..., ::-1].
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file. Raises UserError where it cannot be read."""
+    """The content of a file. Raises UserError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -114,7 +113,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
-    """The content of ``path`` by OpenCV; the order of the channels is what its ``flags`` say."""
+    """The content of ``path`` decoded by OpenCV; ``flags`` are those of ``cv2.imdecode``."""
     try:
         layout = tiff_layout(encoded)
     except TIFFFILE_ERRORS as error:
@@ -128,7 +127,7 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
         )
     refuse_damage(path, encoded)
     image = None
-    # libpng would print a line of its own about a PNG without its end.
+    # libpng would print a line about a PNG without its end.
     cut_off = encoded.startswith(PNG_BEGINNING) and b"IEND" not in encoded
     if encoded and not cut_off:
         try:
@@ -142,7 +141,7 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
             f"{path} holds {image.dtype} values; 8 and 16 bits and 32-bit floats are read."
         )
     if layout and layout.photometric == WHITE_IS_ZERO and image.dtype != np.uint8:
-        # OpenCV does so for 8 bits alone.
+        # OpenCV inverts 8-bit images only.
         image = (1 if image.dtype == np.float32 else 65535) - image
     return image
 
@@ -150,7 +149,8 @@ def decode_bytes(path: Path, encoded: bytes, flags: int) -> np.ndarray:
 def refuse_damage(path: Path, encoded: bytes) -> None:
     """Raise UserError for a PNG or TIFF with damaged data.
 
-    Damage spoils a JPEG only in part, so it is decoded; its reader may ask ``image_damage``.
+    A damaged JPEG is decoded, since only a part of it is spoilt; its reader may call
+    ``image_damage``.
     """
     if not is_jpeg(encoded) and (damage := image_damage(encoded)):
         raise UserError(f"{path} is not a readable image: {damage}.")
@@ -187,7 +187,7 @@ def as_uint8(image: np.ndarray, path: Path) -> np.ndarray:
     broken = image.size - int(np.count_nonzero(np.isfinite(image)))
     if broken:
         raise UserError(f"{path} has {broken} pixel values that are NaN or infinite.")
-    # A network may overshoot [0, 1] a little; values this far off are in another range, as 0..255.
+    # A network may overshoot [0, 1] a little; these values must have another range, such as 0..255.
     if image.min() < -1 or image.max() > 2:
         raise UserError(
             f"{path} holds float values from {image.min():.4g} to {image.max():.4g}; float images "
@@ -197,7 +197,7 @@ def as_uint8(image: np.ndarray, path: Path) -> np.ndarray:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an image as ``encode_png`` takes it, whole or not at all."""
+    """Write an image for ``encode_png`` to a file, whole or not at all."""
     content = encode_png(image)
     atomic_write(path, lambda temporary: temporary.write_bytes(content))
 
@@ -205,7 +205,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
 def encode_png(image: np.ndarray) -> bytes:
     """(H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA as the content of a PNG file.
 
-    Values are uint8, uint16, or float32 in [0, 1], which are stored in 16 bits.
+    Values are uint8, uint16, or float32 in [0, 1]; floats are stored in 16 bits.
     """
     if image.dtype == np.float32:
         image = np.rint(np.clip(image, 0, 1) * 65535).astype(np.uint16)

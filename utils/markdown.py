@@ -1,4 +1,4 @@
-"""Tables as text: Markdown that reads well as it is, and CSV that spreadsheets take for data."""
+"""Tables as text: Markdown that reads well unrendered, and CSV without formulas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tabulate
 
 tabulate.MIN_PADDING = 0  # no wider than the figures, for consoles of 80 columns
 
-# What a cell begins with that spreadsheets compute instead of showing it.
+# A cell that begins with one of these is a formula to a spreadsheet.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -24,7 +24,7 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], num_left
 
 
 def csv_text(text: str) -> str:
-    """A text for a CSV file: behind an apostrophe where a spreadsheet would compute it."""
+    """A text for a CSV file, with an apostrophe before what a spreadsheet would compute."""
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 

@@ -11,7 +11,7 @@ PNG_BEGINNING = b"\x89PNG\r\n\x1a\n"
 
 
 class Chunk(NamedTuple):
-    """One chunk: its kind of four letters, its data, where it begins, whether its CRC holds."""
+    """One chunk: its kind (four letters), data, offset in the file, and whether its CRC matches."""
 
     kind: bytes
     data: bytes
@@ -20,14 +20,14 @@ class Chunk(NamedTuple):
 
     @property
     def decides_pixels(self) -> bool:
-        """Whether pixels depend on it; capital letters mark the critical chunks."""
+        """Whether pixels depend on it; a capital first letter marks critical chunks."""
         return self.kind[:1].isupper() or self.kind == b"tRNS"
 
 
 def read_chunks(encoded: bytes) -> Iterator[Chunk]:
-    """The chunks of a PNG up to its end, IEND; none for other files.
+    """The chunks of a PNG up to IEND; none for other files.
 
-    The last one is cut off, and not sound, where the file is truncated.
+    The last chunk of a truncated file is cut off and not sound.
     """
     place = len(PNG_BEGINNING) if encoded.startswith(PNG_BEGINNING) else len(encoded)
     while place < len(encoded):

@@ -16,7 +16,7 @@ PACKAGES = ("numpy", "opencv-python-headless", "pyiqa", "torch")
 
 
 def provenance(**more: Any) -> dict[str, Any]:
-    """What a file records about its own making, ``more`` of it behind the rest."""
+    """What a result file records about its origin, followed by ``more``."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),

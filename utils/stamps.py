@@ -1,4 +1,4 @@
-"""Sizes and times of files, by which a program notices that a file has been replaced."""
+"""Sizes and times of files, which show that a file was replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from utils.errors import UserError
 
 
 class Stamp(NamedTuple):
-    """A file and its state; another one for a file that was written again."""
+    """A file and its state; a file that is written again gets another stamp."""
 
     path: str  # absolute, with the links among its folders resolved
     size: int  # bytes
@@ -23,9 +23,9 @@ class Stamp(NamedTuple):
 
 
 def stamp_files(paths: Iterable[Path]) -> list[Stamp]:
-    """The stamp of each file, in the given order. Raises UserError for a file that is missing.
+    """The stamp of each file, in the given order. Raises UserError for a missing file.
 
-    However a folder is named (relative, absolute, through a link), its files have the same stamps.
+    Relative, absolute and linked paths of a file give the same stamp.
     """
     real_folders: dict[str, str] = {}  # resolved once each: a folder may hold 100,000 files
     stamps = []

@@ -1,4 +1,4 @@
-"""How a TIFF stores its pixels: what decides which library reads it."""
+"""How a TIFF stores its pixels, which decides the library that reads it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ ASSOCIATED_ALPHA, ALPHA = 1, 2  # kinds of extra samples that are transparency
 REDUCED = 1  # bit of a page's kind: it shows another page, smaller
 UNCOMPRESSED, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
 
-# What a broken TIFF makes tifffile raise.
+# What tifffile raises for a broken TIFF.
 TIFFFILE_ERRORS = (
     *(OSError, ValueError, TypeError, LookupError, OverflowError, struct.error),
     tifffile.TiffFileError,
 )
 
-# tifffile logs lines of its own about broken files, besides our sentence about them.
+# Broken files are reported by our own sentence, without tifffile's lines.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """What decides which library reads a TIFF; the numbers are those of the TIFF standard.
+    """What decides the library that reads a TIFF; the numbers are those of the TIFF standard.
 
-    ``page`` is the place of the first page that is not a reduced picture of another one, the page
-    that the rest describes; it is 0 where all are.
+    ``page`` is the number of the first page that is not a reduced copy of another one, or 0 if all
+    are; the other fields describe that page.
     """
 
     page: int
@@ -80,8 +80,8 @@ class TiffLayout:
             kind = str(self.photometric)
         planes = " in planes" if self.planes == SEPARATE_PLANES else ""
         return (
-            f"{path} is a TIFF of a kind that is not read ({kind}, {self.bits} bits, "
-            f"{self.samples} channels{planes}); store it as RGB in a PNG."
+            f"{path} is a TIFF of an unsupported kind ({kind}, {self.bits} bits, {self.samples} "
+            f"channels{planes}); store it as RGB in a PNG."
         )
 
 
@@ -106,7 +106,7 @@ def tiff_layout(encoded: bytes) -> TiffLayout | None:
 
 
 def main_page(file: tifffile.TiffFile) -> tuple[int, Any]:
-    """The first page that is not reduced, with its place; the first of all where all are."""
-    pages: Any = file.pages  # found one after the other, as far as they are asked for
+    """The first page that is not a reduced copy, with its number; page 0 if all are."""
+    pages: Any = file.pages  # read lazily, one after the other
     whole = ((number, page) for number, page in enumerate(pages) if not page.subfiletype & REDUCED)
     return next(whole, (0, pages.first))

@@ -1,4 +1,4 @@
-"""tools/check_dataset.py: what it says about a folder, which picture it draws, when it fails."""
+"""tools/check_dataset.py: what it prints about a folder, the picture it draws, when it fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_set_of_two_folders(tmp_path: Path, capsys) -> None:
         f"sizes: {WIDTH}x{HEIGHT} (4)",
         f"note: left out: {folder}/Blur (4 images)",
         "set: called Raindrop Clarity, whose parts have 14,139 or 731 or 593 pairs, not 4",
-        "Raindrop Clarity: protocol rain13k, recipes none of its own; any network takes DATA.TRAIN",
+        "Raindrop Clarity: protocol rain13k, recipes none; any network trains on DATA.TRAIN",
         f"Look at {tmp_path}/seen.png: rainy left, clean right.",
     ]
 
@@ -57,7 +57,7 @@ def test_a_known_set_by_name_and_count(tmp_path: Path, capsys) -> None:
     pairs = numbered("input/{}.png", "target/{}.png", tuple(range(1, 13)))
     for name, expected in (
         ("Rain12", ["set: Rain12, test, by its name and its 12 pairs", "Rain12: protocol did"]),
-        ("mine", ["set: by its 12 pairs this may be Rain12 test", "Rain12: protocol did"]),
+        ("mine", ["set: with 12 pairs this may be Rain12 test", "Rain12: protocol did"]),
         ("Rain100H", [
             "set: called Rain100H, whose parts have 1,800 or 100 pairs, not 12",
             "Rain100H: protocol rain13k, recipes dcsfn_rain100h",
@@ -68,7 +68,7 @@ def test_a_known_set_by_name_and_count(tmp_path: Path, capsys) -> None:
             assert line.startswith(words)
     write_pairs(tmp_path / "few", 2)
     assert run(capsys, tmp_path / "few")[1][3:5] == [
-        "set: no known one has 2 pairs",
+        "set: no known set has 2 pairs",
         "protocol: rain13k, as for any unknown set",
     ]
 
@@ -91,8 +91,8 @@ def test_what_is_wrong_is_named_and_the_status_is_1(tmp_path: Path, capsys) -> N
     assert main([str(folder), "--output", str(tmp_path / "b.png")]) == 1
     captured = capsys.readouterr()
     assert "sizes: 88x72 (2), 30x20 (1)" in captured.out and not (tmp_path / "b.png").exists()
-    told = f"{folder}/input/3.png is 30x20 and {folder}/target/3.png is 88x72 pixels"
-    assert told in captured.err
+    sizes = f"{folder}/input/3.png is 30x20 and {folder}/target/3.png is 88x72 pixels"
+    assert sizes in captured.err
     (folder / "input" / "3.png").write_bytes(b"no image")
     assert main([str(folder), "--output", str(tmp_path / "b.png")]) == 1
     assert "3.png is not a readable image" in capsys.readouterr().err

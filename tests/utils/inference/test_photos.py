@@ -180,10 +180,12 @@ def test_tiffs_in_lab(tmp_path: Path) -> None:
     # Whole steps of a and b are that coarse.
     np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), srgb, atol=6)
     tifffile.imwrite(tmp_path / "b.tif", stored.astype(np.uint16) * 256, photometric="cielab")
-    with pytest.raises(UserError, match=r"b\.tif is a TIFF of a kind .*CIELAB, 16 bits.* as RGB"):
+    with pytest.raises(
+        UserError, match=r"b\.tif is a TIFF of an unsupported kind .*CIELAB, 16 bits.* as RGB"
+    ):
         read_photo(tmp_path / "b.tif")
     for name in "ab":
-        with pytest.raises(UserError, match=rf"{name}\.tif is a TIFF of a kind that is not read"):
+        with pytest.raises(UserError, match=rf"{name}\.tif is a TIFF of an unsupported kind"):
             read_rgb(tmp_path / f"{name}.tif")
 
 
