@@ -172,6 +172,9 @@ def read_comparisons(args: argparse.Namespace) -> list[ComparedImage]:
         found = single_jobs(folder, args.target, args.input, protocol, find_folders)
         paired = [pair_results(job, args.match, args.rainy_half) for job in found]
         jobs += paired if not jobs else paired[-1:]  # the first has the rainy images
+    for one in jobs:
+        if one.problem:
+            raise UserError(one.problem)
     methods = iter(args.names or [])
     names = ["Rainy input" if one.job.is_input else next(methods, one.job.method) for one in jobs]
     repeated = {name for name in names if names.count(name) > 1}
@@ -188,6 +191,8 @@ def read_comparison(
     """One image of every method, with scores if there is a clean image."""
     protocol = jobs[0].job.protocol
     name = wanted.name or next((i.stem for i in jobs[-1].images if not i.problem), "")
+    if not name:
+        raise UserError(f"{jobs[-1].job.results} has no image that can be shown.")
     panels: list[Panel] = []
     clean: np.ndarray | None = None
     for title, one in zip(names, jobs, strict=True):
@@ -214,8 +219,6 @@ def read_comparison(
 
 
 def find_image(one: JobResult, name: str) -> ImageResult:
-    if one.problem:
-        raise UserError(one.problem)
     image = next((image for image in one.images if image.stem == name), None)
     if image is None or image.restored is None:
         known = [image.stem for image in one.images if image.restored]

@@ -1,9 +1,9 @@
-"""Who may use the local page, and how much they may send: an ASGI application around its own.
+"""Who may use the local page, and how much they may send: an ASGI middleware.
 
 A web server on 127.0.0.1 is not private by itself: any page that the user has open may send it
-requests, and a name that resolves to 127.0.0.1 makes that page's requests look like the server's
-own (DNS rebinding). So every request must name this server's own address as its host and, if it has
-one, its origin; all others are refused before their body is read.
+requests, and a name that resolves to 127.0.0.1 makes them look like requests of the server's own
+page (DNS rebinding). So every request must name this server's address as its host and, if it has
+one, as its origin. All others are refused before their body is read.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-# What the browser may load: this server's files and what the page itself makes.
+# What the browser may load: files of this server and data that the page creates.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'"
 )
-MAX_JSON = 2**20  # bytes of a request that holds no file
+MAX_JSON = 2**20  # bytes of a request without a file
 CHUNK = 2**16
-# An address of another machine where the path of a file is expected.
+# A URL or a network path in place of the path of a file.
 ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*:|//|\\\\|/\\|\\/)", re.IGNORECASE)
 
 
@@ -45,8 +45,8 @@ class Limits:
 
     request: bytes of one upload.
     folder: bytes of all visitors' files together.
-    silence: seconds without a byte after which an upload is given up.
-    upload: seconds that an upload may take as a whole.
+    silence: seconds without a byte after which an upload is refused.
+    upload: seconds that a whole upload may take.
     """
 
     request: int
@@ -55,8 +55,8 @@ class Limits:
     upload: float = 600
 
 
-class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
-    """A request that is answered with a status and one sentence."""
+class Refusal(Exception):  # noqa: N818  (an answer, not an error)
+    """The answer to a refused request: a status and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -64,15 +64,15 @@ class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
 
 
 class Guard:
-    """Wraps an ASGI application; ``folder`` holds all files of visitors.
+    """Wraps an ASGI application; ``folder`` contains all files of visitors.
 
-    The body of a request is received whole before the application sees any of it, uploads in a
-    file without a name. So an upload that is aborted leaves nothing behind, whatever ends it.
+    The application sees a request only when its body is complete. An upload waits in an unnamed
+    file until then, so an aborted one leaves nothing behind.
     """
 
     def __init__(self, application: Application, folder: Path, limits: Limits) -> None:
         self.application, self.folder, self.limits = application, folder, limits
-        self._num_arriving = 0  # bytes of uploads that are being received
+        self._num_arriving = 0  # bytes received of unfinished uploads
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -128,7 +128,7 @@ class Guard:
         return bytes(body)
 
     async def _upload(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Receive an upload whole, then let the application have it."""
+        """Receive a whole upload, then pass it to the application."""
         self._check_length(scope, self.limits.request)
         num_stored = await asyncio.to_thread(_folder_bytes, self.folder)
         num_bytes = 0
@@ -150,13 +150,13 @@ class Guard:
             await self.application(scope, _replay(file, num_bytes, receive), send)
 
     def _check_length(self, scope: MutableMapping[str, Any], limit: int) -> None:
-        """Refuse what announces to be too large, before it is read."""
+        """Refuse a body whose announced length is too large, before it is read."""
         length = _header(scope, b"content-length")
         if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
 
     async def _parts(self, receive: Receive) -> Any:
-        """The body of a request part by part; raises Refusal where the sender is silent or slow."""
+        """The parts of a request's body; raises Refusal if the sender is silent or too slow."""
         end = time.monotonic() + self.limits.upload
         while True:
             patience = min(self.limits.silence, end - time.monotonic())
@@ -184,9 +184,9 @@ def _too_large(limit: int) -> Refusal:
 
 
 def _checked_json(body: bytes) -> bytes:
-    """A body whose files are paths, not addresses that the server would fetch.
+    """The body, if its files are paths. Raises Refusal for URLs, which Gradio would fetch.
 
-    It is written anew, so that the application reads what was checked. Raises Refusal.
+    The JSON is serialised again, so that the application reads exactly what was checked.
     """
     if not body:
         return body
@@ -208,7 +208,7 @@ def _checked_json(body: bytes) -> bytes:
 
 
 def _folder_bytes(folder: Path) -> int:
-    """The size of all files in a folder; those that are removed meanwhile do not count."""
+    """The total size of the files in a folder; files removed meanwhile do not count."""
     total, waiting = 0, [str(folder)]
     while waiting:
         with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
@@ -221,7 +221,7 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def _replay(body: IO[bytes], num_bytes: int, receive: Receive) -> Receive:
-    """Gives a body that was received already, then what comes after it (a disconnection)."""
+    """Passes on a body that was received before, then later messages (a disconnection)."""
     is_given = False
 
     async def receive_again() -> Message:
@@ -238,7 +238,7 @@ def _replay(body: IO[bytes], num_bytes: int, receive: Receive) -> Receive:
 async def _answer(send: Send, refusal: Refusal) -> None:
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
-        (b"connection", b"close"),  # the rest of a body must not be taken for a request
+        (b"connection", b"close"),  # the unread rest of a body must not look like a request
     ]
     start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
     await send(start)

@@ -1,4 +1,4 @@
-// A dropped or chosen video is not uploaded: the page says at once what takes videos.
+// A dropped or chosen video is not uploaded; the page says at once how to restore it.
 
 (() => {
   const VIDEO = /\.(mp4|m4v|mov|qt|3gp|3g2|mkv|webm|avi|wmv|asf|ts|mts|m2ts|mpe?g|vob|flv|f4v|ogv|mxf|dv)$/i;
@@ -17,7 +17,7 @@
       `python test.py --input '${name}'`;
   }
 
-  // In the capture phase, before the page's own listeners.
+  // The capture phase comes before the page's own listeners.
   document.addEventListener("drop", (event) => check(event, event.dataTransfer?.files), true);
   document.addEventListener("change", (event) => check(event, event.target.files), true);
 })();

@@ -211,6 +211,7 @@ def test_figure_from_folders(tmp_path: Path):
         (("--image", "3"), "no image named 3"),
         (("--names", "a", "b"), "1 folders of results, but 2 names"),
         (("--results", results, results), "Several methods are called dmsr"),
+        (("--results", tmp_path / "absent"), f"no folder {tmp_path / 'absent'}"),
     ):
         with pytest.raises(UserError, match=said):
             read_comparisons(parse_arguments([str(word) for word in (*fixed, *change)]))

@@ -1,4 +1,4 @@
-"""The guard of the local page, around a small application that repeats what it receives."""
+"""The guard of the local page, around a small application that echoes what it receives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UPLOAD = ("content-type", "multipart/form-data; boundary=x")
 
 
 async def repeat(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the method and the body, once there is no more of it."""
+    """Answers with the method and the complete body."""
     body, more = b"", scope["method"] != "GET"
     while more:
         message = await receive()
@@ -29,7 +29,7 @@ async def repeat(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Visit:
-    """One request: its parts, then silence or, with ``leaves``, a disconnection."""
+    """One request: its parts, then silence or, if it ``leaves``, a disconnection."""
 
     def __init__(self, parts: Sequence[bytes] = (b"",), *, ends: bool = True, leaves: bool = False):
         self.messages = [
@@ -102,7 +102,7 @@ def test_only_its_own_address_is_served(
     assert answer[b"content-security-policy"] == POLICY.encode()
     assert b"access-control-allow-origin" not in answer
     if status == 403:
-        assert visit.num_read == 0  # nothing of the body
+        assert visit.num_read == 0  # the body was not read
         assert text == f"This page is served to http://127.0.0.1:{PORT} only."
 
 
@@ -155,7 +155,7 @@ def test_uploads_that_do_not_end_leave_nothing(
 
 
 def test_an_upload_may_not_take_forever(tmp_path: Path) -> None:
-    """A byte now and then is never silent for long."""
+    """A sender of single bytes is never silent for long."""
 
     class Drip(Visit):
         async def receive(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def test_files_are_paths_and_never_addresses(path: str, status: int, guard: Guar
 
 
 def test_what_is_read_is_what_was_checked(guard: Guard) -> None:
-    """Of two equal keys, readers disagree which one counts."""
+    """Parsers disagree on which of two equal keys counts."""
     body = b'{"path": "http://evil.example", "path": "a.png"}'
     assert Visit([body]).to(guard, OWN)[1] == 'POST {"path": "a.png"}'
     assert Visit([b"{"]).to(guard, OWN)[:2] == (400, "The request is not JSON.")
@@ -201,6 +201,6 @@ def test_what_is_read_is_what_was_checked(guard: Guard) -> None:
 
 
 def test_addresses_in_the_path_are_refused(guard: Guard) -> None:
-    """The page would redirect to them."""
+    """Gradio would redirect to them."""
     for path in ("/file=https://evil.example", "/file=https%3A//evil.example"):
         assert Visit().to(guard, OWN, method="GET", path=path)[0] == 403

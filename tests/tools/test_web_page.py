@@ -1,4 +1,4 @@
-"""The local page: what it does to a photograph, and the page itself in a real Chromium."""
+"""The local page: what it does to a photograph, and the page itself in Chromium."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from PIL import Image
 from models import build_model, load_weights
 from tests.helpers import ROOT, read_until, smooth_image, start_script
 from tests.utils.evaluation.browser import chromium, set_screen
-from tools import web_page
+from tools import web_deraining, web_page
 from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
@@ -47,12 +47,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def deraining(weights: Path) -> web_page.Deraining:
-    return web_page.Deraining({"small": lambda: load_weights(weights)}, "cpu", 10_000)
+def deraining(weights: Path) -> web_deraining.Deraining:
+    return web_deraining.Deraining({"small": lambda: load_weights(weights)}, "cpu", 10_000)
 
 
 def test_a_photograph_before_and_after(
-    deraining: web_page.Deraining, weights: Path, tmp_path: Path
+    deraining: web_deraining.Deraining, weights: Path, tmp_path: Path
 ) -> None:
     photo = smooth_image(1, 70, 90)
     images.write_png(tmp_path / "photo.png", photo)
@@ -74,10 +74,10 @@ def test_a_photograph_before_and_after(
 
 
 def test_what_cannot_be_derained_is_a_sentence(
-    deraining: web_page.Deraining, tmp_path: Path
+    deraining: web_deraining.Deraining, tmp_path: Path
 ) -> None:
     images.write_png(tmp_path / "large.png", smooth_image(1, 101, 100))
-    # A header that promises a picture of 40,000 x 40,000, refused before anything is decoded.
+    # A header that announces 40,000 x 40,000 pixels, refused before anything is decoded.
     huge = bytearray((tmp_path / "large.png").read_bytes())
     huge[16:24] = (40_000).to_bytes(4, "big") * 2
     huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")
@@ -99,9 +99,9 @@ def test_what_cannot_be_derained_is_a_sentence(
 
 @pytest.mark.parametrize("kind", ["heic", "float tiff", "16-bit tiff"])
 def test_the_limit_holds_for_every_format(
-    deraining: web_page.Deraining, tmp_path: Path, kind: str
+    deraining: web_deraining.Deraining, tmp_path: Path, kind: str
 ) -> None:
-    """Also for those that Pillow alone does not know."""
+    """Including those that Pillow alone cannot read."""
     image = smooth_image(1, 200, 100)
     path = tmp_path / "large"
     if kind == "heic":
@@ -114,7 +114,7 @@ def test_the_limit_holds_for_every_format(
         deraining(path, "small", 1.0, tmp_path, lambda done, total: None)
 
 
-def test_notes_reach_the_visitor(deraining: web_page.Deraining, tmp_path: Path) -> None:
+def test_notes_reach_the_visitor(deraining: web_deraining.Deraining, tmp_path: Path) -> None:
     pages = [Image.new("RGB", (70, 70), colour) for colour in ("red", "blue")]
     pages[0].save(tmp_path / "two.tif", save_all=True, append_images=pages[1:])
     tifffile.imwrite(tmp_path / "bright.tif", np.full((70, 70), 3, np.float32))
@@ -125,7 +125,7 @@ def test_notes_reach_the_visitor(deraining: web_page.Deraining, tmp_path: Path) 
 
 
 def test_visitors_at_the_same_time_do_not_change_each_others_strength(
-    deraining: web_page.Deraining, weights: Path, tmp_path: Path
+    deraining: web_deraining.Deraining, weights: Path, tmp_path: Path
 ) -> None:
     image = smooth_image(1, 70, 90)
     images.write_png(tmp_path / "a.png", image)
@@ -141,10 +141,10 @@ def test_visitors_at_the_same_time_do_not_change_each_others_strength(
     second = threading.Thread(target=visit, args=(0.0, lambda done, total: None), daemon=True)
 
     def come_meanwhile(done: int, total: int) -> None:
-        if second.ident is not None:  # it has come at the first call
+        if second.ident is not None:  # it came at the first call
             return
         second.start()
-        second.join(0.5)  # nobody waits for it so long that it would come to its end
+        second.join(0.5)  # it would end within that time if it did not have to wait
         assert second.is_alive()
 
     visit(1.0, come_meanwhile)
@@ -153,20 +153,20 @@ def test_visitors_at_the_same_time_do_not_change_each_others_strength(
     np.testing.assert_array_equal(results[1.0], restorer(image))
 
 
-def test_results_of_former_visitors_go(tmp_path: Path) -> None:
+def test_results_of_former_visitors_are_removed(tmp_path: Path) -> None:
     for name in ("results-old", "results-new", "examples"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").touch()
     for name in ("results-old", "examples"):
         os.utime(tmp_path / name, (0, 0))
-    web_page.remove_old(tmp_path, 3600)
+    web_deraining.remove_old(tmp_path, 3600)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["examples", "results-new"]
 
 
-def test_left_over_folders_of_dead_servers_go(
+def test_left_over_folders_of_dead_servers_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not those of living servers, nor what has only a similar name."""
+    """Those of living servers and folders with a similar name stay."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for name in ("petrichor-dead", "petrichor-living", "petrichor-other"):
         (tmp_path / name / "results-1").mkdir(parents=True)
@@ -182,7 +182,7 @@ def test_left_over_folders_of_dead_servers_go(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as living:
         assert living.stdout.readline() == "\n"
-        with web_page.visitors_folder() as folder:
+        with web_deraining.visitors_folder() as folder:
             names = {path.name for path in tmp_path.iterdir()}
             assert names == {"petrichor-living", "petrichor-other", folder.name}
             assert (tmp_path / "petrichor-living" / "results-1" / "photo.png").exists()
@@ -190,7 +190,7 @@ def test_left_over_folders_of_dead_servers_go(
     assert {path.name for path in tmp_path.iterdir()} == {"petrichor-living", "petrichor-other"}
 
 
-def test_a_long_name_is_no_trouble(deraining: web_page.Deraining, tmp_path: Path) -> None:
+def test_a_long_name_is_cut(deraining: web_deraining.Deraining, tmp_path: Path) -> None:
     path = tmp_path / ("n" * 250 + ".png")
     images.write_png(path, smooth_image(1, 64, 64))
     (tmp_path / "results").mkdir()
@@ -228,20 +228,18 @@ def test_missing_weights_are_reported_at_the_start(
 
 
 def test_examples_are_rainy_photographs(tmp_path: Path) -> None:
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-    one, two = (web_page.make_examples(tmp_path / folder) for folder in ("one", "two"))
-    assert [path.stem for path in one] == list(web_page.EXAMPLES)
+    one, two = (web_deraining.make_examples(tmp_path / folder) for folder in ("one", "two"))
+    assert [path.stem for path in one] == list(web_deraining.EXAMPLES)
     for first, second in zip(one, two, strict=True):
         assert first.read_bytes() == second.read_bytes()
-        clean = images.read_rgb(web_page.skimage_photos()[first.stem])
+        clean = images.read_rgb(web_deraining.skimage_photos()[first.stem])
         rainy = images.read_rgb(first)
         error = rainy.astype(float) - clean[: rainy.shape[0], : rainy.shape[1]]
         assert 5 < np.sqrt((error**2).mean()) < 60
 
 
 def test_without_gradio_it_says_what_to_install(
-    deraining: web_page.Deraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deraining: web_deraining.Deraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match="pip install gradio"):
@@ -281,7 +279,7 @@ def test_no_signal_leaves_photographs(
 
 @pytest.mark.extras
 def test_strangers_and_aborted_uploads(address: str) -> None:
-    """Over the network: the guard's own tests say more."""
+    """Over the network; test_web_guard.py has the details."""
     place = urlsplit(address)
     for headers in (
         {"Host": "evil.example", "Origin": "http://evil.example"},
@@ -372,7 +370,7 @@ def test_the_page_in_a_browser(address: str, weights: Path, tmp_path: Path) -> N
         ActionChains(browser).drag_and_drop_by_offset(handle, -150, 0).perform()
         assert handle.rect["x"] == pytest.approx(place - 150, abs=5)
 
-        # A photograph of one's own, by the file dialogue; one that is too large; none at all.
+        # The visitor's own photograph by the file dialogue; one that is too large; none at all.
         images.write_png(tmp_path / "mine.png", smooth_image(3, 60, 80))
         images.write_png(tmp_path / "large.png", smooth_image(3, 600, 700))
         browser.find_element("css selector", "#photo button[aria-label=Clear]").click()
@@ -409,14 +407,14 @@ def test_the_page_in_a_browser(address: str, weights: Path, tmp_path: Path) -> N
 
 
 def wait(browser: Any, script: str) -> None:
-    """Wait until a JavaScript expression is true; a busy machine takes its time."""
+    """Wait until a JavaScript expression is true; a busy machine may need long."""
     from selenium.webdriver.support.wait import WebDriverWait
 
     WebDriverWait(browser, 60).until(lambda b: b.execute_script(f"return {script}"))
 
 
 def choose_small_network(browser: Any) -> None:
-    """Instead of the one that ships, which takes long on a busy machine."""
+    """Instead of the shipped network, which is slow on a busy machine."""
     browser.find_element("css selector", "#network input").click()
     wait(browser, "document.querySelectorAll('[role=option]').length == 2")
     browser.find_elements("css selector", "[role=option]")[1].click()
@@ -444,7 +442,7 @@ def fetch(url: str) -> np.ndarray:
 
 @pytest.mark.extras
 def test_the_page_at_the_widths_of_screens(address: str) -> None:
-    """The result beside the photo where there is room, all examples whole, zoom by the wheel."""
+    """The result is beside the photo if there is room, examples are whole, the wheel zooms."""
     with chromium() as browser:
         from selenium.webdriver import ActionChains
         from selenium.webdriver.common.actions.wheel_input import ScrollOrigin

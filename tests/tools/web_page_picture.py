@@ -37,7 +37,7 @@ def main() -> None:
             wait(browser, "document.querySelector('#photo').innerText.includes('astronaut')")
             derain(browser, 480)
             wait(browser, "!document.querySelector('#download').disabled")
-            # Without the pointer's traces and unfinished fading.
+            # without focus marks and unfinished animations
             browser.execute_script("document.activeElement.blur()")
             wait(browser, "document.getAnimations().length == 0")
             atomic_write(args.output, lambda path: browser.save_screenshot(str(path)))
