@@ -16,7 +16,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -95,7 +95,8 @@ class Guard:
             elif _header(scope, b"content-type").startswith("multipart/"):
                 await self._upload(scope, receive, send_with_policy)
             else:
-                body = _checked_json(await self._small_body(scope, receive))
+                parts = [part async for part in self._parts(scope, receive, MAX_JSON)]
+                body = _checked_json(b"".join(parts))
                 again = _replay(io.BytesIO(body), len(body), receive)
                 await self.application(scope, again, send_with_policy)
         except Refusal as refusal:
@@ -118,27 +119,15 @@ class Guard:
         if "://" in unquote(scope["path"]):
             raise Refusal(403, "This page serves its own files only.")
 
-    async def _small_body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
-        self._check_length(scope, MAX_JSON)
-        body = bytearray()
-        async for part in self._parts(receive):
-            body += part
-            if len(body) > MAX_JSON:
-                raise _too_large(MAX_JSON)
-        return bytes(body)
-
     async def _upload(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Receive a whole upload, then pass it to the application."""
-        self._check_length(scope, self.limits.request)
         num_stored = await asyncio.to_thread(_folder_bytes, self.folder)
         num_bytes = 0
         with tempfile.TemporaryFile(dir=self.folder) as file:
             try:
-                async for part in self._parts(receive):
+                async for part in self._parts(scope, receive, self.limits.request):
                     num_bytes += len(part)
                     self._num_arriving += len(part)
-                    if num_bytes > self.limits.request:
-                        raise _too_large(self.limits.request)
                     if num_stored + self._num_arriving > self.limits.folder:
                         raise Refusal(
                             507, "Too many photographs are waiting here; try again in an hour."
@@ -149,15 +138,17 @@ class Guard:
             file.seek(0)
             await self.application(scope, _replay(file, num_bytes, receive), send)
 
-    def _check_length(self, scope: MutableMapping[str, Any], limit: int) -> None:
-        """Refuse a body whose announced length is too large, before it is read."""
-        length = _header(scope, b"content-length")
-        if length.isdecimal() and int(length) > limit:
-            raise _too_large(limit)
+    async def _parts(
+        self, scope: MutableMapping[str, Any], receive: Receive, limit: int
+    ) -> AsyncIterator[bytes]:
+        """The parts of a request's body, at most ``limit`` bytes.
 
-    async def _parts(self, receive: Receive) -> Any:
-        """The parts of a request's body; raises Refusal if the sender is silent or too slow."""
-        end = time.monotonic() + self.limits.upload
+        Raises Refusal for a body that is too large, before it is read if its length is announced,
+        and for a sender that is silent, too slow or gone.
+        """
+        announced = _header(scope, b"content-length")
+        _check_size(int(announced) if announced.isdecimal() else 0, limit)
+        end, num_bytes = time.monotonic() + self.limits.upload, 0
         while True:
             patience = min(self.limits.silence, end - time.monotonic())
             try:
@@ -166,7 +157,10 @@ class Guard:
                 raise Refusal(408, "The upload took too long; try again.") from None
             if message["type"] == "http.disconnect":
                 raise Refusal(400, "The upload was aborted.")
-            yield message.get("body", b"")
+            part = message.get("body", b"")
+            num_bytes += len(part)
+            _check_size(num_bytes, limit)
+            yield part
             if not message.get("more_body", False):
                 return
 
@@ -179,8 +173,9 @@ def _header(scope: MutableMapping[str, Any], name: bytes) -> str:
     return next(iter(_headers(scope, name)), "").strip().lower()
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, f"At most {limit / 2**20:.4g} MiB can be sent at once.")
+def _check_size(num_bytes: int, limit: int) -> None:
+    if num_bytes > limit:
+        raise Refusal(413, f"At most {limit / 2**20:.4g} MiB can be sent at once.")
 
 
 def _checked_json(body: bytes) -> bytes:
@@ -209,14 +204,11 @@ def _checked_json(body: bytes) -> bytes:
 
 def _folder_bytes(folder: Path) -> int:
     """The total size of the files in a folder; files removed meanwhile do not count."""
-    total, waiting = 0, [str(folder)]
-    while waiting:
-        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                else:
-                    total += entry.stat(follow_symlinks=False).st_size
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_size
     return total
 
 
