@@ -16,7 +16,7 @@ from data.pairs import Pair
 from data.scene_hashes import MOST_BITS, Rows, nearest, overlap, read_clean, scene_hashes
 from utils.errors import UserError
 from utils.files import write_text
-from utils.images import write_png
+from utils.images import stack_rows, write_png
 from utils.wording import plural
 
 MOST_SHOWN = 12  # pairs in the picture
@@ -101,7 +101,7 @@ def write_leaks(folder: Path, leaks: Sequence[Leak]) -> list[Path]:
 
 
 def pairs_picture(pairs: Iterable[tuple[Pair, Pair]], height: int = 120) -> np.ndarray:
-    """A row for each two pairs, their clean images side by side, as (H, W, 3) uint8 RGB."""
+    """A row for each two pairs, their clean images side by side, as (H, W) uint8 gray."""
     rows = []
     for both in pairs:
         images = []
@@ -111,11 +111,7 @@ def pairs_picture(pairs: Iterable[tuple[Pair, Pair]], height: int = 120) -> np.n
             small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
             images.append(np.pad(small, 2, constant_values=255))
         rows.append(np.hstack(images))
-    widest = max(row.shape[1] for row in rows)
-    padded = [
-        np.pad(row, ((0, 0), (0, widest - row.shape[1])), constant_values=255) for row in rows
-    ]
-    return np.repeat(np.vstack(padded)[..., None], 3, axis=2)
+    return stack_rows(rows)
 
 
 def overlap_sentence(method: str, packed: str, dataset: str, pairs: Sequence[Pair]) -> str:

@@ -30,7 +30,7 @@ from data.pairs import Pair, pair_sides
 from data.settings import training_folders
 from utils.errors import UserError, run_main
 from utils.evaluation.published import facts
-from utils.images import write_png
+from utils.images import stack_rows, write_png
 from utils.set_names import dataset_name, named_folders
 from utils.wording import plural
 
@@ -178,10 +178,7 @@ def draw_pairs(pairs: Iterable[Pair]) -> np.ndarray:
         both = np.hstack(pair.read_uint8())
         width = max(1, round(both.shape[1] * ROW_HEIGHT / both.shape[0]))
         rows.append(cv2.resize(both, (width, ROW_HEIGHT), interpolation=cv2.INTER_AREA))
-    page = np.full((ROW_HEIGHT * len(rows), max(row.shape[1] for row in rows), 3), 255, np.uint8)
-    for number, row in enumerate(rows):
-        page[number * ROW_HEIGHT : (number + 1) * ROW_HEIGHT, : row.shape[1]] = row
-    return page
+    return stack_rows(rows)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ utils/inference/photos.py reads photographs of every kind with their metadata.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -194,6 +194,19 @@ def as_uint8(image: np.ndarray, path: Path) -> np.ndarray:
             "are expected in [0, 1]."
         )
     return to_uint8(image)
+
+
+def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Images of one type below one another, flush left on white."""
+    widest = max(row.shape[1] for row in rows)
+    return np.vstack(
+        [
+            np.pad(
+                row, [(0, 0), (0, widest - row.shape[1]), (0, 0)][: row.ndim], constant_values=255
+            )
+            for row in rows
+        ]
+    )
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -36,6 +36,8 @@ def test_pairs_as_the_authors_name_them(name: str, tmp_path: Path) -> None:
     assert found.layout == archive.layout
     pairs = {(pair.rainy, pair.clean, pair.half) for pair in found.pairs}
     assert pairs == expected_pairs(archive, tmp_path) and len(pairs) == len(found.pairs)
+    if archive.layout != "list":
+        assert find_pairs(tmp_path / archive.root, archive.layout).pairs == found.pairs
 
 
 def read(path: Path, half: str = "") -> np.ndarray:

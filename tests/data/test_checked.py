@@ -60,7 +60,7 @@ def test_a_file_that_was_replaced_by_another_size_is_noticed(pairs, tmp_path) ->
     stat = pairs[0].clean.stat()
     cv2.imwrite(str(pairs[0].clean), smooth_image(9, 70, 88))
     os.utime(pairs[0].clean, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as cp -p leaves it
-    with pytest.raises(UserError, match=r"1\.png is 88x72 .* is 88x70"):
+    with pytest.raises(UserError, match=r"input/1\.png is 88x72 .*target/1\.png is 88x70"):
         check_pairs(pairs, "second", index=index)
 
 

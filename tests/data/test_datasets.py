@@ -20,11 +20,11 @@ from configs import load_config
 from data.batches import PatchLoader, Prefetcher, to_unit_range, validation_loader
 from data.cache import open_cache
 from data.datasets import BatchSampler, DecodedPairs, Draw, Share, TrainingPatches, pair_of
-from data.loaders import build_loaders
+from data.loaders import Loaders, build_loaders
 from data.pairs import Pair, find_pairs
 from data.settings import training_folders
 from data.transforms import Augmentation
-from tests.helpers import smooth_image, write_pairs
+from tests.helpers import ROOT, smooth_image, write_pairs
 from utils.errors import UserError
 from utils.set_names import named_folders
 
@@ -34,6 +34,21 @@ def pairs(tmp_path: Path) -> list[Pair]:
     return find_pairs(write_pairs(tmp_path / "pairs", 5))[1]
 
 
+def sampler_of(
+    num_samples: int, batch_size: int, *, patch: int = 16, seed: int = 0
+) -> BatchSampler:
+    """The sampler of the first epoch of one process."""
+    sampler = BatchSampler(num_samples, seed, accumulate=1, rank=0, world_size=1)
+    sampler.set_epoch(1, patch=patch, batch_size=batch_size)
+    return sampler
+
+
+def load(*settings: object, rank: int = 0, world_size: int = 1, **options: Path) -> Loaders:
+    """The loaders of training.yml with other settings."""
+    cfg = load_config(ROOT / "training.yml", ["DATA.WORKERS", "0", *map(str, settings)])
+    return build_loaders(cfg, rank, world_size, **options)
+
+
 def batches_of(epoch: int, step: int = 0, rank: int = 0, world: int = 1, passes: int = 1) -> list:
     sampler = BatchSampler(30, seed=7, accumulate=passes, rank=rank, world_size=world)
     sampler.set_epoch(epoch, patch=16, batch_size=8, first_step=step)
@@ -41,7 +56,7 @@ def batches_of(epoch: int, step: int = 0, rank: int = 0, world: int = 1, passes:
     return list(sampler)
 
 
-def test_an_epoch_visits_samples_once_in_an_order_of_its_own() -> None:
+def test_each_epoch_visits_samples_once_in_another_order() -> None:
     first, second = batches_of(1), batches_of(2)
     visited = [draw.number for batch in first for draw in batch]
     assert len(visited) == 24 == len(set(visited))  # three batches of 8; the last 6 are left out
@@ -58,11 +73,11 @@ def test_processes_and_passes_share_each_batch() -> None:
         assert parts == batch
 
 
-def test_a_resumed_epoch_goes_on_where_it_stopped() -> None:
+def test_a_resumed_epoch_continues_where_it_stopped() -> None:
     assert batches_of(3, step=2) == batches_of(3)[2:]
 
 
-def test_a_sample_depends_on_seed_epoch_and_number_alone(pairs) -> None:
+def test_a_sample_depends_only_on_seed_epoch_and_number(pairs) -> None:
     def sample(seed: int, epoch: int, index: int) -> torch.Tensor:
         twice = [Share(0, len(pairs), 2 * len(pairs))]
         patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), seed, twice)
@@ -76,30 +91,23 @@ def test_a_sample_depends_on_seed_epoch_and_number_alone(pairs) -> None:
 
 
 def test_workers_deliver_what_one_process_does(pairs) -> None:
-    def load(workers: int) -> list[torch.Tensor]:
-        sampler = BatchSampler(10, seed=0, accumulate=1, rank=0, world_size=1)
-        sampler.set_epoch(1, patch=32, batch_size=2)
-        twice = [Share(0, 5, 10)]
-        patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), 0, twice)
-        loader = PatchLoader(patches, sampler, workers)
-        return [rainy for rainy, _, _ in loader]
-
-    for one, other in zip(load(0), load(2), strict=True):
-        assert torch.equal(one, other)
+    patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), 0, [Share(0, 5, 10)])
+    one, two = (PatchLoader(patches, sampler_of(10, 2, patch=32), workers) for workers in (0, 2))
+    for (rainy, _, _), (expected, _, _) in zip(two, one, strict=True):
+        assert torch.equal(rainy, expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("saturation", [0.0, 1.0])
 def test_a_micro_batch_is_the_images_in_0_to_1(pairs, workers: int, saturation: float) -> None:
-    """Whole square images as patches: each value is the file's over 255, on both ways to floats."""
+    """Whole square images as patches: each value is the file's divided by 255, uint8 or float."""
     images = [tuple(x[:64, :64] for x in pair.read_uint8()) for pair in pairs]
-    sampler = BatchSampler(5, seed=0, accumulate=1, rank=0, world_size=1)
-    sampler.set_epoch(1, patch=64, batch_size=5)
     # saturation by a factor of 1 changes nothing, but needs floats
     how = Augmentation(geometry="none", saturation_probability=saturation)
-    ((rainy, clean, which),) = PatchLoader(TrainingPatches(images, how, 0), sampler, workers)
+    patches = TrainingPatches(images, how, 0)
+    ((rainy, clean, which),) = PatchLoader(patches, sampler_of(5, 5, patch=64), workers)
     assert sorted(which) == [0, 1, 2, 3, 4]
-    # A quarter of the bytes travels where no augmentation needs floats.
+    # A quarter of the bytes travels if no augmentation needs floats.
     assert rainy.dtype == clean.dtype == (torch.float32 if saturation else torch.uint8)
     for side, batch in enumerate(map(to_unit_range, (rainy, clean))):
         assert batch.dtype == torch.float32
@@ -147,7 +155,7 @@ def test_two_sets_of_equal_names_keep_a_cache_each(pairs, tmp_path) -> None:
         assert open_cache(some, tmp_path / "cache")[3][1].shape == some[3].read_uint8()[1].shape
 
 
-def test_a_truncated_cache_is_built_anew(pairs, tmp_path) -> None:
+def test_a_truncated_cache_is_rebuilt(pairs, tmp_path) -> None:
     open_cache(pairs, tmp_path / "cache")
     (pixels,) = (tmp_path / "cache").glob("*.uint8")
     pixels.write_bytes(pixels.read_bytes()[:-100])
@@ -156,20 +164,20 @@ def test_a_truncated_cache_is_built_anew(pairs, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", '{"version"', "[]", '{"shapes": 3}', '{"shapes": [[1]]}'])
-def test_a_cut_index_of_the_cache_is_built_anew(pairs, tmp_path, content: str) -> None:
+def test_a_cut_index_of_the_cache_is_rebuilt(pairs, tmp_path, content: str) -> None:
     open_cache(pairs, tmp_path / "cache")
     (index,) = (tmp_path / "cache").glob("*.json")
     index.write_text(content)
     assert np.array_equal(open_cache(pairs, tmp_path / "cache")[0][1], pairs[0].read_uint8()[1])
 
 
-def test_the_size_of_a_cache_is_told_and_refused_where_the_disk_is_too_small(
+def test_the_size_of_a_cache_is_printed_and_refused_if_the_disk_is_too_small(
     pairs, tmp_path, capsys, monkeypatch
 ) -> None:
     open_cache(pairs, tmp_path / "cache")
     assert "a cache of about 0.0 GiB in" in capsys.readouterr().out
     open_cache(pairs, tmp_path / "cache")
-    assert not capsys.readouterr().out  # it is there
+    assert not capsys.readouterr().out  # already built
     needed = 5 * 2 * 3 * 72 * 88
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=needed - 1))
@@ -188,20 +196,14 @@ def test_processes_that_start_together_build_one_cache(pairs, tmp_path) -> None:
 
 
 def test_batches_that_cannot_be_made_are_refused(tmp_path) -> None:
-    folder = write_pairs(tmp_path / "pairs", 3)
-
-    def load(*settings: str, world_size: int = 1) -> None:
-        base = ["DATA.TRAIN", str(folder), "DATA.VAL", "", "DATA.WORKERS", "0"]
-        config = load_config(Path(__file__).parents[2] / "training.yml", [*base, *settings])
-        build_loaders(config, world_size=world_size)
-
+    settings = ["DATA.TRAIN", write_pairs(tmp_path / "pairs", 3), "DATA.VAL", ""]
     with pytest.raises(UserError, match=r"gives 3 patches .* batch of 12 .*DATA\.REPEAT"):
-        load()
-    load("DATA.REPEAT", "4")
+        load(*settings)
+    load(*settings, "DATA.REPEAT", 4)
     with pytest.raises(UserError, match=r"batches of 12; .* a multiple of 5"):
-        load("DATA.REPEAT", "4", world_size=5)
+        load(*settings, "DATA.REPEAT", 4, world_size=5)
     with pytest.raises(UserError, match="must be one of dihedral"):
-        load("AUGMENT.GEOMETRY", "upside-down")
+        load(*settings, "AUGMENT.GEOMETRY", "upside-down")
 
 
 @pytest.mark.parametrize("cache", ["", "cache"])
@@ -214,15 +216,14 @@ def test_a_broken_image_is_found_before_training(tmp_path, cache: str, broken: s
     path.write_bytes(path.read_bytes()[:-100])
     settings = f"DATA.TRAIN {tmp_path}/train DATA.VAL {tmp_path}/val OPTIM.BATCH_SIZE 1".split()
     settings += ["DATA.CACHE", cache and str(tmp_path / cache)]
-    config = load_config(Path(__file__).parents[2] / "training.yml", settings)
     with pytest.raises(UserError, match=rf"{broken}/input/2\.png is not a readable image"):
-        build_loaders(config, index=tmp_path / "checked")
+        load(*settings, index=tmp_path / "checked")
 
 
 def test_validation_images_need_no_shared_memory(pairs, monkeypatch) -> None:
-    """The condition is patched: PyTorch's sharing fails here as with a /dev/shm that is too small.
+    """PyTorch's sharing is patched to fail, as it does if /dev/shm is too small.
 
-    Its thread in the loader process would drop the image, and the trainer would wait for ever.
+    Its thread in the loader process would drop the image, and the trainer would wait forever.
     """
 
     def refuse(*_: object) -> None:
@@ -231,16 +232,15 @@ def test_validation_images_need_no_shared_memory(pairs, monkeypatch) -> None:
     for name in ("_share_fd_cpu_", "_share_filename_cpu_"):
         monkeypatch.setattr(torch.UntypedStorage, name, refuse)
     loader = validation_loader(pairs, num_workers=1)
-    loader.timeout = 20  # seconds, instead of for ever
+    loader.timeout = 20  # seconds, instead of forever
     for pair, (rainy, clean) in zip(pairs, loader, strict=True):
         for image, expected in zip((rainy, clean), pair.read_uint8(), strict=True):
             assert np.array_equal(image, expected)
 
 
-def test_a_loader_that_was_never_started_says_so(pairs) -> None:
+def test_a_sampler_without_an_epoch_is_refused(pairs) -> None:
     sampler = BatchSampler(10, seed=0, accumulate=1, rank=0, world_size=1)
-    patches = TrainingPatches(DecodedPairs(pairs), Augmentation(), 0)
-    loader = PatchLoader(patches, sampler, 0)
+    loader = PatchLoader(TrainingPatches(DecodedPairs(pairs), Augmentation(), 0), sampler, 0)
     with pytest.raises(RuntimeError, match=r"call set_epoch\(\.\.\.\)"):
         next(iter(loader))
     with pytest.raises(RuntimeError, match=r"call set_epoch\(\.\.\.\)"):
@@ -249,16 +249,14 @@ def test_a_loader_that_was_never_started_says_so(pairs) -> None:
 
 def test_the_order_depends_on_the_seed() -> None:
     def order(seed: int) -> list[int]:
-        sampler = BatchSampler(100, seed, accumulate=1, rank=0, world_size=1)
-        sampler.set_epoch(1, patch=8, batch_size=10)
-        return [draw.number for batch in sampler for draw in batch]
+        return [draw.number for batch in sampler_of(100, 10, seed=seed) for draw in batch]
 
     assert order(0) != order(1) and order(0) == order(0)
-    # The order that an epoch of a seed has must not change: runs are resumed in it.
+    # The order of a seed's epoch must not change, because resumed runs continue in it.
     assert order(0) == np.random.default_rng((0, 1)).permutation(100).tolist()
 
 
-def test_a_weight_shows_each_pair_of_a_set_that_often() -> None:
+def test_a_weight_is_the_number_of_visits_of_each_pair() -> None:
     shares = [Share(0, 4, 4), Share(4, 3, 6), Share(7, 10, 5)]  # weights 1, 2 and 0.5
     counts = np.zeros((2, 17), int)
     for epoch in (1, 2):
@@ -273,13 +271,12 @@ def test_a_weight_shows_each_pair_of_a_set_that_often() -> None:
 def test_several_training_and_validation_sets(tmp_path) -> None:
     for name, count in (("a", 3), ("b", 4), ("v/Rain100H", 1), ("v/Rain100L", 2)):
         write_pairs(tmp_path / name, count, 40, 40)
-    training = Path(__file__).parents[2] / "training.yml"
     settings = [
-        "DATA.TRAIN", f"[{tmp_path}/a, [{tmp_path}/b, 2]]",
-        "DATA.VAL", f"[{tmp_path}/v/Rain100H, [{tmp_path}/v/Rain100L, light]]",
-        "DATA.WORKERS", "0", "OPTIM.BATCH_SIZE", "11", "AUGMENT.PATCH", "16",
-    ]  # fmt: skip
-    loaders = build_loaders(load_config(training, settings))
+        *("DATA.TRAIN", f"[{tmp_path}/a, [{tmp_path}/b, 2]]"),
+        *("DATA.VAL", f"[{tmp_path}/v/Rain100H, [{tmp_path}/v/Rain100L, light]]"),
+        *("OPTIM.BATCH_SIZE", 11, "AUGMENT.PATCH", 16),
+    ]
+    loaders = load(*settings)
     loaders.sampler.set_epoch(1, patch=16, batch_size=11)
     ((rainy, _, which),) = loaders.train
     assert rainy.shape == (11, 3, 16, 16)
@@ -287,12 +284,12 @@ def test_several_training_and_validation_sets(tmp_path) -> None:
     assert [p.rainy.parents[1].name for p in loaders.train_pairs] == ["a"] * 3 + ["b"] * 4
     sizes = {name: (len(s.pairs), len(s.loader)) for name, s in loaders.validation.items()}
     assert sizes == {"Rain100H": (1, 1), "light": (2, 2)}
-    second = build_loaders(load_config(training, [*settings, "OPTIM.BATCH_SIZE", "10"]), 1, 2)
+    second = load(*settings, "OPTIM.BATCH_SIZE", 10, rank=1, world_size=2)
     sizes = {name: (len(s.pairs), len(s.loader)) for name, s in second.validation.items()}
     assert sizes == {"Rain100H": (1, 0), "light": (2, 1)}  # an empty share stays a loader
 
 
-def test_lists_of_folders_that_cannot_be_meant_are_refused() -> None:
+def test_malformed_lists_of_folders_are_refused() -> None:
     assert training_folders("a") == [("a", 1)] and named_folders("", "DATA.VAL") == {}
     assert training_folders(["a", ["b", 2]]) == [("a", 1), ("b", 2)]
     for wrong in ([["a", 0]], [["a", "b"]], [["a"]], [7], []):
@@ -304,28 +301,25 @@ def test_lists_of_folders_that_cannot_be_meant_are_refused() -> None:
         named_folders(["x/Rain12/test", "y/Rain12"], "DATA.VAL")
 
 
-def test_one_flip_for_all_images_of_a_step(tmp_path) -> None:
+def test_one_flip_for_all_images_of_a_step() -> None:
     image = smooth_image(1, 16, 16)
-    for name in ("input", "target"):
-        (tmp_path / name).mkdir()
-        for i in range(8):
-            cv2.imwrite(str(tmp_path / name / f"{i}.png"), image)
-    images = DecodedPairs(find_pairs(tmp_path)[1])
-    patches = TrainingPatches(images, Augmentation(geometry="dihedral_batch"), 0, [Share(0, 8, 96)])
+    patches = TrainingPatches(
+        [(image, image)] * 8, Augmentation(geometry="dihedral_batch"), 0, [Share(0, 8, 96)]
+    )
 
-    def load(rank: int, world: int, passes: int) -> list[list[bytes]]:
+    def drawn(rank: int, world: int, passes: int) -> list[list[bytes]]:
         sampler = BatchSampler(96, 0, passes, rank, world)
         sampler.set_epoch(1, patch=16, batch_size=4)
         return [[patches[draw][0].numpy().tobytes() for draw in batch] for batch in sampler]
 
-    steps = load(0, 1, 1)
+    steps = drawn(0, 1, 1)
     assert all(len(set(step)) == 1 for step in steps)
     assert 6 <= len({step[0] for step in steps}) <= 8
-    assert load(1, 2, 2)[::2] == [step[:1] for step in steps]  # every process, every micro-batch
+    assert drawn(1, 2, 2)[::2] == [step[:1] for step in steps]  # every process, every micro-batch
 
 
-def test_batches_loaded_ahead_are_all_there_and_in_order() -> None:
-    """However often and wherever the next one is asked for early, also behind the last."""
+def test_prefetched_batches_are_complete_and_in_order() -> None:
+    """However often and whenever ``fetch`` is called, even after the last batch."""
     for early in ((), (0,), (1, 1, 2), (0, 1, 2, 3)):
         batches = [(torch.tensor(i), torch.tensor(-i), torch.tensor(10 * i)) for i in range(3)]
         ahead, seen = Prefetcher(iter(batches)), []
@@ -336,17 +330,23 @@ def test_batches_loaded_ahead_are_all_there_and_in_order() -> None:
         assert seen == [0, 1, 2]
 
 
-def test_more_workers_than_cores_are_one_note_of_ours(tmp_path, capsys) -> None:
+def test_more_workers_than_cores_give_one_note(tmp_path, capsys) -> None:
     folder = write_pairs(tmp_path / "pairs", 2, 40, 40)
-    training = Path(__file__).parents[2] / "training.yml"
-    settings = ["DATA.TRAIN", str(folder), "DATA.VAL", "", "OPTIM.BATCH_SIZE", "1"]
+    settings = ["DATA.TRAIN", folder, "DATA.VAL", "", "OPTIM.BATCH_SIZE", 1, "DATA.WORKERS"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # as on import
-        build_loaders(load_config(training, [*settings, "DATA.WORKERS", "4096"]))
+        load(*settings, 4096)
         assert "note: DATA.WORKERS is 4096, more than the" in capsys.readouterr().out
-        build_loaders(load_config(training, [*settings, "DATA.WORKERS", "1"]))
-        build_loaders(
-            load_config(training, [*settings, "DATA.WORKERS", "4096"]), rank=1, world_size=1
-        )
+        load(*settings, 1)
+        load(*settings, 4096, rank=1)
         assert "note" not in capsys.readouterr().out
+
+
+def test_notes_on_a_training_set_are_printed_with_a_cache_too(tmp_path, capsys) -> None:
+    folder = write_pairs(tmp_path / "pairs", 2, 40, 40)
+    write_pairs(folder / "old", 1, 40, 40)
+    settings = ["DATA.TRAIN", folder, "DATA.VAL", "", "OPTIM.BATCH_SIZE", 1]
+    for cache in ("", tmp_path / "cache"):
+        load(*settings, "DATA.CACHE", cache)
+        assert f"{folder}: left out: {folder}/old (2 images)" in capsys.readouterr().out

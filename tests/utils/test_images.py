@@ -38,7 +38,6 @@ def test_gray_stays_gray_or_becomes_rgb(tmp_path: Path, rgb: np.ndarray) -> None
     gray = rgb[..., 0]
     Image.fromarray(gray).save(tmp_path / "a.png")
     np.testing.assert_array_equal(images.read_gray_or_rgb(tmp_path / "a.png"), gray)
-    np.testing.assert_array_equal(images.read_gray_or_rgb(tmp_path / "a.png"), gray)
     np.testing.assert_array_equal(images.read_rgb(tmp_path / "a.png"), np.dstack([gray] * 3))
 
 
@@ -81,7 +80,7 @@ def test_float_tiffs(tmp_path: Path, channels: tuple[int, ...]) -> None:
 def test_tiffs_whose_channels_follow_one_another(
     tmp_path: Path, rgb: np.ndarray, dtype: type
 ) -> None:
-    """Beyond 8 bits OpenCV mixes them up: rather none than another picture."""
+    """Above 8 bits OpenCV mixes them up, so they are refused."""
     planes = np.moveaxis(rgb, -1, 0).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
     for read in (images.read_rgb, images.read_gray_or_rgb):
