@@ -1,4 +1,4 @@
-"""What the values of the settings may be, beyond their types."""
+"""The limits of the settings' values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from utils.metrics import PROTOCOLS
 from utils.training.optim import OPTIMIZERS
 from utils.training.schedule import SCHEDULES
 
-POSITIVE = 1e-300  # the least of what must be above zero
+POSITIVE = 1e-300  # the least value of a setting that must be above zero
 NO_LIMIT = float("inf")
 
-# Setting -> the least and the largest value, of a number or of each element of a list.
+# Setting -> the least and the largest value of a number or of every number in a list.
 RANGES: dict[str, tuple[float, float]] = {
     "RUN.SEED": (0, 2**32 - 1),
     "RUN.TIMEOUT": (POSITIVE, 24 * 60),
@@ -67,7 +67,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "LOG.EVERY_STEPS": (1, NO_LIMIT),
 }
 
-# Setting -> the values it may have.
+# Setting -> its possible values.
 CHOICES: dict[str, tuple[object, ...]] = {
     "RUN.BACKEND": ("auto", "gloo"),
     "DATA.RAINY_HALF": ("auto", "left", "right"),
@@ -81,13 +81,13 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "TEST.PRECISION": tuple(PRECISIONS),
 }
 
-# Lists of two numbers in ascending order; AUGMENT.CROP may be empty too.
+# Lists of two numbers in ascending order; AUGMENT.CROP may also be empty.
 ASCENDING = ("AUGMENT.SATURATION", "AUGMENT.CROP", "LOSS.RANGE")
 TWO_NUMBERS = (*ASCENDING, "OPTIM.BETAS")
 
 
 def check_values(cfg: CfgNode) -> None:
-    """Raise UserError for the first setting whose value cannot be meant."""
+    """Raise UserError for the first setting whose value is out of its limits."""
     for name, choices in CHOICES.items():
         if _get(cfg, name) not in choices:
             raise UserError(
@@ -115,7 +115,7 @@ def check_values(cfg: CfgNode) -> None:
     if cfg.SCHEDULE.NAME == "warmup_cosine" and cfg.OPTIM.LR < cfg.SCHEDULE.LR_MIN:
         raise UserError(
             f"OPTIM.LR is {cfg.OPTIM.LR:g}, below SCHEDULE.LR_MIN, {cfg.SCHEDULE.LR_MIN:g}, "
-            "where the cosine is to end; raise the one or lower the other."
+            "the last rate of the cosine; raise OPTIM.LR or lower SCHEDULE.LR_MIN."
         )
     Tile.parse(cfg.TEST.TILE)
     if cfg.SCHEDULE.NAME == "warmup_cosine" and cfg.SCHEDULE.WARMUP_EPOCHS >= cfg.OPTIM.EPOCHS:

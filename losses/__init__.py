@@ -10,9 +10,9 @@ from utils.errors import UserError
 
 
 def build_criterion(node: CfgNode, implicit_outputs: ImplicitOutputs = ()) -> Criterion:
-    """The criterion that the LOSS settings describe. Raises UserError for impossible ones.
+    """The criterion of the LOSS settings. Raises UserError for impossible ones.
 
-    ``implicit_outputs`` is the network's attribute of that name (``DerainingNetwork``).
+    ``implicit_outputs`` is the attribute of that name of ``DerainingNetwork``.
     """
     if not any(node.TERMS.values()):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Which output of a network meets which clean image, and with what weight."""
+"""Which output of a network is compared with which clean image, and with what weight."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from losses.pyramids import PYRAMIDS
 from losses.terms import L1, TERMS
 from utils.errors import UserError
 
-# The index of an output in what a network returns, and how often the clean image is halved for it.
+# The index of an output in what a network returns, and how often its clean image is halved.
 ImplicitOutputs = tuple[tuple[int, int], ...]
 
 
@@ -21,9 +21,9 @@ class Criterion(nn.Module):
     loss = sum over scales s < num_scales, terms t: weights[t] * t(outputs[s], pyramid(clean)[s])
            + implicit_weight * sum over implicit_outputs (i, n): L1(outputs[i], pyramid(clean)[n])
 
-    Terms see the images mapped from [0, 1] to ``value_range``. Everything runs in float32, under
-    autocast too: spectra and small differences do not survive half precision. The kernels of terms
-    and pyramid are buffers: move the criterion to the device of the images.
+    Terms see the images mapped from [0, 1] to ``value_range``. Everything runs in float32, also under
+    autocast: half precision is too coarse for spectra and small differences. The kernels of terms
+    and pyramid are buffers, so move the criterion to the device of the images.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Criterion(nn.Module):
         self.low, self.high = value_range
 
     def forward(self, outputs: Sequence[Tensor], clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and, detached, the unweighted sum over the scales of each term.
+        """The loss, and the unweighted sum of each term over the scales, detached.
 
         ``outputs`` are a network's (B, 3, h, w) images, finest first; ``clean`` is (B, 3, H, W)
-        in [0, 1]. Raises UserError for outputs that ``check`` refuses.
+        in [0, 1]. Raises UserError as ``check`` does.
         """
         self.check(outputs, clean)
         with torch.autocast(clean.device.type, enabled=False):
@@ -69,14 +69,14 @@ class Criterion(nn.Module):
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def check(self, outputs: Sequence[Tensor], clean: Tensor) -> None:
-        """Raise UserError unless ``outputs`` are the images that this loss compares with ``clean``.
+        """Raise UserError unless ``outputs`` are images that this loss can compare with ``clean``.
 
-        Only looks at shapes, so tensors on the meta device will do.
+        Only shapes are read, so the tensors may be on the meta device.
         """
         if not isinstance(outputs, tuple) or not all(isinstance(x, Tensor) for x in outputs):
             raise UserError(
                 f"The network's forward returns {_described(outputs)}; it must return a tuple of "
-                "images, (restored,) if there is only one."
+                "images, (restored,) for a single one."
             )
         compared = self._compared()
         needed = 1 + max(place for place, _ in compared)

@@ -1,7 +1,7 @@
-"""How the clean image is halved to meet a network's smaller outputs.
+"""How the clean image is halved for the comparison with a network's smaller outputs.
 
-A pyramid is a module that takes (B, C, H, W) and a number of levels and returns the levels, the
-image itself first.
+A pyramid is a module that maps (B, C, H, W) and a number of levels to a list of levels, the image
+itself first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from losses.terms import filter_channels
 
 
 class BilinearPyramid(nn.Module):
-    """Bilinear resizes of the full image by 1, 1/2, 1/4 .., without antialiasing (DMSR)."""
+    """Bilinear resizes of the full image to 1/2, 1/4 .. without antialiasing (DMSR)."""
 
     def forward(self, clean: Tensor, num_levels: int) -> list[Tensor]:
         height, width = clean.shape[-2:]
@@ -25,9 +25,10 @@ class BilinearPyramid(nn.Module):
 
 
 class GaussianPyramid(nn.Module):
-    """Each level is a 5x5 binomial blur (reflected borders) of the one before, halved bilinearly.
+    """Each level is the one before, blurred by a 5x5 binomial kernel and halved (NeRD-Rain).
 
-    (NeRD-Rain.) Halving without aligned corners takes the mean of 2x2 pixels.
+    The blur reflects the borders. Bilinear halving without aligned corners is the mean of 2x2
+    pixels.
     """
 
     kernel: Tensor  # (5, 5), sums to 1
@@ -50,7 +51,7 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
 
 
-# The names that a configuration's LOSS.PYRAMID uses.
+# The values of LOSS.PYRAMID.
 PYRAMIDS: dict[str, Callable[[], nn.Module]] = {
     "bilinear": BilinearPyramid,
     "gaussian": GaussianPyramid,

@@ -1,7 +1,7 @@
-"""Distances between a restored image and the clean one, as the four releases train with.
+"""Distances between a restored and a clean image, those with which the four releases train.
 
-Every term is a module that takes two (B, C, H, W) tensors in the same range and returns a scalar.
-Terms have no parameters; kernels are buffers, so that ``criterion.to(device)`` moves them once.
+Every term is a module that maps two (B, C, H, W) tensors in the same range to a scalar. Kernels are
+buffers, so that ``criterion.to(device)`` moves them once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class L1(nn.Module):
 
 
 class Charbonnier(nn.Module):
-    """Mean of sqrt(d^2 + 1e-6): a smooth L1. The releases' epsilon of 1e-3 is squared."""
+    """Mean of sqrt(d^2 + 1e-6), a smooth L1; 1e-6 is the square of the releases' epsilon."""
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         return ((restored - clean).square() + 1e-6).sqrt().mean()
 
 
 class FftStacked(nn.Module):
-    """Mean absolute difference of the real and the imaginary parts of the 2-D spectra (DMSR).
+    """Mean absolute difference of the real and imaginary parts of the 2-D spectra (DMSR).
 
-    The transform is not normalised; the mean runs over both parts.
+    The transform is not normalised; the mean is over both parts.
     """
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
@@ -39,14 +39,14 @@ class FftStacked(nn.Module):
 
 
 class FftComplex(nn.Module):
-    """Mean modulus of the difference of the 2-D spectra, not normalised (NeRD-Rain)."""
+    """Mean modulus of the difference of the 2-D spectra, which are not normalised (NeRD-Rain)."""
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         return (torch.fft.fft2(restored) - torch.fft.fft2(clean)).abs().mean()
 
 
 class Edge(Charbonnier):
-    """Charbonnier distance of the images' finest Laplacian pyramid levels (MPRNet, NeRD-Rain)."""
+    """Charbonnier distance of the finest levels of Laplacian pyramids (MPRNet, NeRD-Rain)."""
 
     kernel: Tensor  # (5, 5)
 
@@ -59,7 +59,7 @@ class Edge(Charbonnier):
         return super().forward(self._finest_level(restored), self._finest_level(clean))
 
     def _finest_level(self, image: Tensor) -> Tensor:
-        """What an image loses when it is blurred, thinned to even samples and blurred back up."""
+        """The image minus its blurred version: even samples of a blur, enlarged by another blur."""
         thinned = torch.zeros_like(image)
         thinned[..., ::2, ::2] = 4 * self._blur(image)[..., ::2, ::2]
         return image - self._blur(thinned)
@@ -70,7 +70,7 @@ class Edge(Charbonnier):
 
 
 class Laplacian(Charbonnier):
-    """Charbonnier distance of the 8-neighbour Laplacians with zero padding (MSPFN's edge loss)."""
+    """Charbonnier distance of 8-neighbour Laplacians with zero padding (MSPFN's edge loss)."""
 
     kernel: Tensor  # (3, 3)
 
@@ -88,8 +88,8 @@ class Laplacian(Charbonnier):
 class NegativeSsim(nn.Module):
     """Minus the structural similarity of images in [0, 1] (DCSFN).
 
-    Gaussian window of 11x11, sigma 1.5, zero padding of 5, mean over all pixels and channels;
-    Wang et al. 2004 with C1 = 0.01^2 and C2 = 0.03^2.
+    Wang et al. 2004 with an 11x11 Gaussian window of sigma 1.5, zero padding of 5, C1 = 0.01^2 and
+    C2 = 0.03^2; the mean is over all pixels and channels.
     """
 
     window: Tensor  # (11, 11), sums to 1
@@ -122,7 +122,7 @@ def filter_channels(image: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
     return F.conv2d(image, weight, padding=padding, groups=channels)
 
 
-# The names that a configuration's LOSS.TERMS uses.
+# The keys of LOSS.TERMS.
 TERMS: dict[str, Callable[[], nn.Module]] = {
     "L1": L1,
     "CHARBONNIER": Charbonnier,

@@ -142,7 +142,7 @@ def test_files_without_settings_are_refused(tmp_path) -> None:
 def test_a_group_that_occurs_twice_is_refused(tmp_path) -> None:
     """PyYAML would silently use the second one only."""
     (tmp_path / "twice.yml").write_text("OPTIM: {LR: 1e-3}\nRUN: {NAME: a}\nOPTIM: {EPOCHS: 3}\n")
-    with pytest.raises(UserError, match="OPTIM stands twice"):
+    with pytest.raises(UserError, match="OPTIM occurs twice"):
         load_config(tmp_path / "twice.yml")
 
 
@@ -171,4 +171,4 @@ def test_the_help_lists_every_setting_with_default_and_comment_in_80_columns() -
     assert "OPTIM.ACCUMULATE 1 micro-batches per step" in words
     # two lines of comment above the setting
     assert "DATA.TRAIN datasets/train A folder of pairs, or a list of folders" in words
-    assert "DATA.SYNTHESIS.SHARE_LIGHT 0.1 that get light rain" in words
+    assert "DATA.SYNTHESIS.SHARE_LIGHT 0.1 with light rain" in words
