@@ -21,9 +21,9 @@ class Criterion(nn.Module):
     loss = sum over scales s < num_scales, terms t: weights[t] * t(outputs[s], pyramid(clean)[s])
            + implicit_weight * sum over implicit_outputs (i, n): L1(outputs[i], pyramid(clean)[n])
 
-    Terms see the images mapped from [0, 1] to ``value_range``. Everything runs in float32, also under
-    autocast: half precision is too coarse for spectra and small differences. The kernels of terms
-    and pyramid are buffers, so move the criterion to the device of the images.
+    Terms see the images mapped from [0, 1] to ``value_range``. Everything runs in float32, under
+    autocast too: half precision is too coarse for spectra and small differences. The kernels of
+    terms and pyramid are buffers, so move the criterion to the device of the images.
     """
 
     def __init__(
