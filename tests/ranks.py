@@ -140,14 +140,3 @@ def _after_signal(function: Callable, at: At, when: int) -> Callable:
         return function(*args, **kwargs)
 
     return call
-
-
-def train_here(folder: Path, name: str, *arguments: str, status: int = 0) -> Path:
-    """``train.py ARGUMENTS`` in this process; returns the run's folder, ``folder``/``name``."""
-    argv = sys.argv
-    sys.argv = ["train.py", *arguments, "RUN.FOLDER", str(folder), "RUN.NAME", name]
-    try:
-        assert train.main() == status
-    finally:
-        sys.argv = argv
-    return folder / name

@@ -24,7 +24,8 @@ from data.scene_hashes import pack_scenes, scene_hashes
 from models import build_model, load_foreign, load_weights
 from models.published import to_published
 from tests.helpers import ROOT, smooth_image, streaked, write_pairs
-from tests.ranks import FORK, train_here
+from tests.ranks import FORK
+from tests.runs import train_here
 from utils.checkpoints import Weights, read_weights, write_weights
 from utils.errors import UserError
 from utils.images import read_rgb

@@ -18,8 +18,8 @@ from data.batches import to_unit_range
 from data.loaders import build_loaders
 from models import build_model
 from tests.helpers import ROOT, run_script, write_pairs
-from tests.ranks import train_here
 from tests.reference import RELEASED, golden_images, golden_network
+from tests.runs import train_here
 from tests.tiny_network import register
 from utils.checkpoints import read_checkpoint
 from utils.inference.restorer import Restorer

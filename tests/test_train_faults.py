@@ -1,99 +1,82 @@
-"""What goes wrong around a training: stops, lost and doubled processes, changed data, mistakes."""
+"""What goes wrong around a training: signals, lost and doubled processes, steps without a value."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import gzip
-import json
+import math
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-import cv2
 import pytest
 import torch
 
 import train
-from tests.helpers import ROOT, smooth_image, write_pairs
-from tests.ranks import FORK, At, run_ranks, train_here
-from tests.tiny_network import TinyNetwork, register
-from utils.checkpoints import read_checkpoint, read_weights, write_weights
+from tests.helpers import ROOT
+from tests.ranks import FORK, At, run_ranks
+from tests.runs import log_of, progress, saved
+from tests.tiny_network import TinyNetwork
 from utils.errors import UserError, run_main
+from utils.training.checks import MAX_SKIPPED
 from utils.training.run_folder import RunFolder
 from utils.training.stopping import StopSignal
 
-GZIP = gzip.compress(b"TRAIN\t1\t1\tinput/1.png\n", mtime=0)
+
+def status_of(function: Callable[[], object], timeout: float = 30) -> int | None:
+    """The exit status of a forked process that calls ``function``; None if it hangs."""
+    process = FORK.Process(target=function)
+    process.start()
+    process.join(timeout)
+    status = process.exitcode
+    process.kill()
+    process.join()
+    return status
 
 
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two epochs of three steps of a network of two convolutions."""
-    register(monkeypatch)
-    write_pairs(tmp_path / "train", 6, 40, 48)
-    write_pairs(tmp_path / "val", 2, 40, 48)
-    return f"""
-        MODEL.NAME tiny DATA.TRAIN {tmp_path}/train DATA.VAL {tmp_path}/val DATA.WORKERS 0
-        AUGMENT.PATCH 32 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 2 OPTIM.LR 1e-2
-        LOSS.TERMS.L1 1 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1 SCHEDULE.WARMUP_EPOCHS 0
-        VALIDATION.SAMPLES_EVERY 0 LOG.EVERY_STEPS 1
-    """.split()
+@contextlib.contextmanager
+def nothing_left_running(what: str, timeout: float = 40) -> Iterator[None]:
+    """What the block starts inherits a pipe, and all of it must end for the pipe to end."""
+    reader, writer = os.pipe()
+    yield
+    with contextlib.suppress(OSError):  # the block may have closed it
+        os.close(writer)
+    assert select.select([reader], [], [], timeout)[0], f"{what} keep running"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
-def run_alone(tmp_path: Path, name: str, *arguments: str, at: At | None = None):
-    """One forked process, for what may not happen in the tests' own."""
-    return run_ranks(
-        tmp_path / "out", 1, *arguments, "RUN.FOLDER", tmp_path, "RUN.NAME", name, at=at
-    )
+# Signals.
 
 
-def progress(folder: Path) -> dict:
-    return read_checkpoint(folder / "latest.pth")["progress"]
-
-
-# Stops.
-
-
-def test_dropout_goes_on_with_the_random_numbers_it_would_have_drawn(settings, tmp_path) -> None:
-    settings += ["MODEL.NAME", "tiny_dropout"]
-    straight = train_here(tmp_path, "straight", *settings)
-    stopped = run_alone(tmp_path, "stopped", *settings, at=At(signal.SIGTERM, step=2))
-    assert stopped.statuses == [75] and progress(tmp_path / "stopped")["step"] == 2
-    resumed = train_here(tmp_path, "stopped", *settings, "--resume")
-    one, other = (
-        read_checkpoint(folder / "latest.pth")["network"] for folder in (straight, resumed)
-    )
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_signal_to_the_whole_group_reaches_no_loader(settings, tmp_path) -> None:
+def test_a_signal_to_the_whole_group_reaches_no_loader(
+    run_train, run_forked, finished_runs, tmp_path
+) -> None:
     """As job schedulers and torchrun send it: the loaders get it too."""
-    settings += ["DATA.WORKERS", "1"]
-    straight = train_here(tmp_path, "straight", *settings)
     at = At(signal.SIGTERM, step=5, to_group=True)
-    stopped = run_alone(tmp_path, "group", *settings, at=at)
+    stopped = run_forked(1, "DATA.WORKERS", "1", at=at)
     assert stopped.statuses == [75], stopped.output
     assert stopped.output.count("SIGTERM: finishing the current step") == 1
-    resumed = train_here(tmp_path, "group", *settings, "--resume")
-    one, other = (
-        read_checkpoint(folder / "latest.pth")["network"] for folder in (straight, resumed)
-    )
+    one, other = (saved(f)["network"] for f in (finished_runs / "two", run_train("--resume")))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_checkpoint_lies_on_the_disk_before_validation(settings, tmp_path) -> None:
-    killed = run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, image=1))
-    assert killed.statuses == [-9]
+def test_a_checkpoint_is_on_disk_before_validation(run_train, run_forked, tmp_path) -> None:
+    assert run_forked(1, at=At(signal.SIGKILL, image=1)).statuses == [-9]
     assert progress(tmp_path / "run")["step_in_epoch"] == 3
-    folder = train_here(tmp_path, "run", *settings, "--resume")
-    assert [line["step"] for line in progress(folder)["history"]] == [3, 6]
+    assert [line["step"] for line in progress(run_train("--resume"))["history"]] == [3, 6]
 
 
-def test_a_signal_during_validation_is_heard_after_the_image(settings, tmp_path) -> None:
-    done = run_alone(tmp_path, "run", *settings, at=At(signal.SIGUSR1, image=1))
+def test_checkpoints_are_written_within_an_epoch(run_forked, tmp_path) -> None:
+    run_forked(1, "CHECKPOINT.EVERY_STEPS", "2", at=At(signal.SIGKILL, step=3))
+    assert progress(tmp_path / "run")["step"] == 2
+
+
+def test_a_signal_during_validation_is_heard_after_the_image(run_forked, tmp_path) -> None:
+    done = run_forked(1, at=At(signal.SIGUSR1, image=1))
     assert done.statuses == [75]
     assert done.output.count("SIGUSR1: finishing the current step or image") == 1
     assert progress(tmp_path / "run")["history"] == []
@@ -107,18 +90,17 @@ def test_a_signal_during_validation_is_heard_after_the_image(settings, tmp_path)
     ],
 )
 def test_repeated_signals_end_no_run_that_saves_or_has_saved(
-    settings, tmp_path, first, then
+    run_forked, tmp_path, first, then
 ) -> None:
     """As schedulers send them, also while the interpreter ends."""
-    done = run_alone(tmp_path, "run", *settings, at=At(first, step=2, then=then))
+    done = run_forked(1, at=At(first, step=2, then=then))
     assert done.statuses == [75], done.output
     assert done.output.count("finishing the current step") == 1
     assert progress(tmp_path / "run")["step"] == 2
 
 
-def test_a_second_ctrl_c_ends_a_run_at_once(settings, tmp_path) -> None:
-    at = At(signal.SIGINT, step=2, then=(signal.SIGINT,))
-    done = run_alone(tmp_path, "run", *settings, at=at)
+def test_a_second_ctrl_c_ends_a_run_at_once(run_forked, tmp_path) -> None:
+    done = run_forked(1, at=At(signal.SIGINT, step=2, then=(signal.SIGINT,)))
     assert done.statuses == [130], done.output
     assert not (tmp_path / "run" / "latest.pth").exists()
 
@@ -139,13 +121,7 @@ def test_the_answer_to_a_signal_holds_nothing_up() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         sys.exit(75 if heard.received == "SIGTERM" else 1)
 
-    process = FORK.Process(target=stop)
-    process.start()
-    process.join(20)
-    status = process.exitcode
-    process.kill()
-    process.join()
-    assert status == 75
+    assert status_of(stop) == 75
 
 
 @pytest.mark.parametrize(
@@ -156,80 +132,79 @@ def test_the_answer_to_a_signal_holds_nothing_up() -> None:
         (At(signal.SIGTERM, image=4, then=(signal.SIGTERM,)), 75),
     ],
 )
-def test_a_run_with_loader_processes_ends(settings, tmp_path, at, status) -> None:
+def test_a_run_with_loader_processes_ends(run_forked, tmp_path, at, status) -> None:
     """Also by a signal in its last step, or in the last image of its last validation."""
-    done = run_alone(tmp_path, "run", *settings, "DATA.WORKERS", "1", at=at)
+    done = run_forked(1, "DATA.WORKERS", "1", at=at)
     assert done.statuses == [status], done.output
     assert progress(tmp_path / "run")["step"] == 6
 
 
-def test_checkpoints_are_written_between_epochs_ends(settings, tmp_path) -> None:
-    settings += ["CHECKPOINT.EVERY_STEPS", "2"]
-    run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, step=3))
-    assert progress(tmp_path / "run")["step"] == 2
+# Lost and doubled processes.
 
 
-def test_resume_starts_a_run_that_never_began(settings, tmp_path) -> None:
-    folder = train_here(tmp_path, "new", *settings, "--resume", "OPTIM.EPOCHS", "1")
-    assert progress(folder)["step"] == 3
-
-
-# Results are never lost.
-
-
-def test_one_process_at_a_time_writes_into_a_run(settings, tmp_path) -> None:
-    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
+def test_one_process_at_a_time_writes_into_a_run(run_train, one_epoch) -> None:
     ready, hold = FORK.Event(), FORK.Event()
 
     def train_elsewhere() -> None:
-        taken = RunFolder(folder)
+        taken = RunFolder(one_epoch)
         taken.lock()
         ready.set()
         hold.wait()
-        taken.unlock()
 
     holder = FORK.Process(target=train_elsewhere)
     holder.start()
     ready.wait()
-    before = (folder / "latest.pth").read_bytes()
+    before = (one_epoch / "latest.pth").read_bytes()
     with pytest.raises(UserError, match=f"is being trained by process {holder.pid} on .*, since"):
-        train_here(tmp_path, "run", *settings, "--resume")
-    assert (folder / "latest.pth").read_bytes() == before
+        run_train("--resume")
+    assert (one_epoch / "latest.pth").read_bytes() == before
     holder.kill()  # and the lock goes with it
     holder.join()
-    assert progress(train_here(tmp_path, "run", *settings, "--resume"))["step"] == 6
+    assert progress(run_train("--resume"))["step"] == 6
 
 
-def test_loader_processes_end_with_a_killed_trainer(settings, tmp_path) -> None:
-    """Also where one waits to hand over more than its pipe takes. They inherit this test's pipe."""
-    settings += ["AUGMENT.PATCH", "40", "OPTIM.BATCH_SIZE", "6", "DATA.REPEAT", "20"]
-    reader, writer = os.pipe()
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_renamed_folder_is_not_written_into(
+    run_train, tmp_path, monkeypatch, is_replaced
+) -> None:
+    """``mv runs/a runs/old`` under a living run; a new run may have taken its name."""
+    folder, real = tmp_path / "run", train.train_one_step
+
+    def one_step(run: train.Run, micro_batches: object) -> object:
+        if run.state.progress.step == 3:  # the first epoch is saved
+            folder.rename(tmp_path / "old")
+            if is_replaced:
+                shutil.copytree(tmp_path / "old", folder)
+        return real(run, micro_batches)
+
+    monkeypatch.setattr(train, "train_one_step", one_step)
+    with pytest.raises(UserError, match=r"run was renamed, removed or replaced .*--resume"):
+        run_train("LOG.EVERY_STEPS", "99", "DATA.VAL", "")
+    assert folder.exists() == is_replaced
+    for left in [tmp_path / "old", *([folder] if is_replaced else [])]:
+        assert progress(left)["step"] == 3
+
+
+def test_loader_processes_end_with_a_killed_trainer(run_forked) -> None:
+    """Also if one waits to hand over more than its pipe takes."""
+    more = ["AUGMENT.PATCH", "40", "OPTIM.BATCH_SIZE", "6", "DATA.REPEAT", "20"]
     at = At(signal.SIGKILL, step=2)
-    assert run_alone(tmp_path, "run", *settings, "DATA.WORKERS", "2", at=at).statuses == [-9]
-    os.close(writer)
-    assert select.select([reader], [], [], 20)[0], "the loaders keep running"
-    assert os.read(reader, 1) == b""
-    os.close(reader)
+    with nothing_left_running("the loaders"):
+        assert run_forked(1, *more, "DATA.WORKERS", "2", at=at).statuses == [-9]
 
 
 def test_a_run_is_saved_when_its_launcher_is_killed(settings, tmp_path) -> None:
-    """The orphans inherit the pipe, whose end is theirs."""
     arguments = [*settings, "DATA.REPEAT", 10**4, "RUN.FOLDER", tmp_path, "RUN.NAME", "run"]
-    reader, writer = os.pipe()
     at = At(signal.SIGKILL, step=2, rank=0, to_launcher=True)
-    launcher = FORK.Process(
-        target=run_ranks, args=(tmp_path / "out", 2, *arguments), kwargs={"at": at}
-    )
-    launcher.start()
-    os.close(writer)
-    assert select.select([reader], [], [], 40)[0], "the orphans keep running"
-    assert os.read(reader, 1) == b""
-    os.close(reader)
+    with nothing_left_running("the orphans"):
+        launcher = FORK.Process(
+            target=run_ranks, args=(tmp_path / "out", 2, *arguments), kwargs={"at": at}
+        )
+        launcher.start()
     launcher.join()
     outputs = [path.read_text() for path in (tmp_path / "out").iterdir()]
     assert any("The process that started this one has ended" in output for output in outputs)
-    steps = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert progress(tmp_path / "run")["step"] == steps[-1]["step"] >= 2
+    assert progress(tmp_path / "run")["step"] == log_of(tmp_path / "run")[-1]["step"] >= 2
 
 
 ORPHAN = """
@@ -268,233 +243,9 @@ def test_the_launcher_is_known_before_pytorch_is_loaded() -> None:
     assert done.stdout == "True\n", done.stderr
 
 
-def test_resume_from_needs_a_checkpoint_and_a_folder_without_results(settings, tmp_path) -> None:
-    with pytest.raises(UserError, match=r"There is no checkpoint .*nowhere\.pth"):
-        train_here(tmp_path, "run", *settings, "--resume-from", str(tmp_path / "nowhere.pth"))
-    assert not (tmp_path / "run").exists()
-    one = train_here(tmp_path, "one", *settings, "OPTIM.EPOCHS", "1")
-    two = train_here(tmp_path, "two", *settings, "--resume-from", str(one / "latest.pth"))
-    assert progress(two)["step"] == 6 and progress(one)["step"] == 3
-    with pytest.raises(UserError, match=r"two holds .*latest\.pth.* would overwrite"):
-        train_here(tmp_path, "two", *settings, "--resume-from", str(one / "latest.pth"))
-
-
-def test_resume_from_takes_the_best_weights_along(settings, tmp_path, capsys) -> None:
-    one = train_here(tmp_path, "one", *settings, "CHECKPOINT.KEEP_BEST", "2")
-    kept = {path.name: path.read_bytes() for path in (one / "best").iterdir()}
-    worse = ["OPTIM.EPOCHS", "3", "OPTIM.LR", "0.3", "SCHEDULE.NAME", "multi_step"]
-    worse += ["CHECKPOINT.KEEP_BEST", "2", "--resume-from", str(one / "latest.pth")]
-    two = train_here(tmp_path, "two", *settings, *worse)
-    assert (two / "best.safetensors").read_bytes() == (one / "best.safetensors").read_bytes()
-    assert {path.name: path.read_bytes() for path in (two / "best").iterdir()} == kept
-    # Weights of another moment than the checkpoint's best are not what it speaks of.
-    weights = read_weights(one / "best.safetensors")
-    other = dataclasses.replace(weights, info=weights.info | {"psnr": 99.0})
-    write_weights(one / "best.safetensors", other)
-    capsys.readouterr()
-    three = train_here(tmp_path, "three", *settings, *worse)
-    assert not (three / "best.safetensors").exists()
-    printed = capsys.readouterr().out
-    assert "note: the weights of the best epoch" in printed and str(one) in printed
-    assert f"--weights {three}/latest.pth" in printed
-
-
-@pytest.mark.parametrize("name", ["latest.pth", "previous.pth", "best.safetensors", "log.jsonl"])
-def test_a_folder_with_any_result_is_a_run(settings, tmp_path, name) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).write_text("precious")
-    with pytest.raises(UserError, match=f"The run .* exists \\(it holds {name}\\)"):
-        train_here(tmp_path, "run", *settings)
-    assert (tmp_path / "run" / name).read_text() == "precious"
-
-
-def test_resume_takes_the_previous_checkpoint_where_the_latest_is_gone(
-    settings, tmp_path, capsys
-) -> None:
-    folder = train_here(tmp_path, "run", *settings)
-    (folder / "latest.pth").unlink()
-    train_here(tmp_path, "run", *settings, "--resume")
-    assert f"resuming {folder}/previous.pth" in capsys.readouterr().out
-    assert progress(folder)["step"] == 6
-
-
-def test_best_weights_alone_are_not_written_over(settings, tmp_path) -> None:
-    folder = train_here(tmp_path, "run", *settings)
-    for name in ("latest.pth", "previous.pth"):
-        (folder / name).unlink()
-    with pytest.raises(UserError, match=r"best\.safetensors but no checkpoint"):
-        train_here(tmp_path, "run", *settings, "--resume")
-
-
-def test_a_log_of_finished_epochs_alone_is_not_written_over(settings, tmp_path) -> None:
-    folder = train_here(tmp_path, "run", *settings)
-    for name in ("latest.pth", "previous.pth", "best.safetensors"):
-        (folder / name).unlink()
-    before = (folder / "log.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"log\.jsonl has finished epochs, but there is no"):
-        train_here(tmp_path, "run", *settings, "--resume")
-    assert (folder / "log.jsonl").read_bytes() == before
-
-
-def test_resume_starts_anew_what_was_killed_before_its_first_checkpoint(settings, tmp_path) -> None:
-    """One command for a scheduler: a log of a few steps and nothing else is not a run."""
-    run_alone(tmp_path, "run", *settings, at=At(signal.SIGKILL, step=3))
-    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
-    folder = train_here(tmp_path, "run", *settings, "--resume", "OPTIM.EPOCHS", "1")
-    assert progress(folder)["step"] == 3
-
-
-def test_an_epoch_is_told_when_its_checkpoint_lies_on_the_disk(
-    settings, tmp_path, monkeypatch
-) -> None:
-    """Else a kill in between would leave a log of an epoch that no checkpoint holds."""
-    log, real_save = tmp_path / "run" / "log.jsonl", train.save
-
-    def save(run: train.Run) -> None:
-        assert log.read_text().count('"kind": "epoch"') < run.state.progress.epoch - 1
-        real_save(run)
-
-    monkeypatch.setattr(train, "save", save)
-    folder = train_here(tmp_path, "run", *settings, "DATA.VAL", "")
-    assert (folder / "log.jsonl").read_text().count('"kind": "epoch"') == 2
-
-
-def test_the_best_psnr_is_remembered(settings, tmp_path) -> None:
-    folder = train_here(tmp_path, "run", *settings)
-    before, best = (folder / "best.safetensors").read_bytes(), progress(folder)["best_psnr"]
-    constant = ["SCHEDULE.NAME", "multi_step", "SCHEDULE.GAMMA", "1"]
-    worse = ["OPTIM.EPOCHS", "3", "OPTIM.LR", "0.3", *constant]
-    train_here(tmp_path, "run", *settings, *worse, "--resume")
-    assert progress(folder)["history"][-1]["psnr"] < best
-    assert (folder / "best.safetensors").read_bytes() == before
-
-
-def test_unfinished_files_are_removed_at_the_next_start(settings, tmp_path) -> None:
-    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
-    killed = [
-        folder / ".partial-latest-abcdefgh.pth",
-        folder / "samples" / ".partial-1-12345678.png",
-    ]
-    (folder / "samples").mkdir()
-    for path in killed:
-        path.touch()
-    train_here(tmp_path, "run", *settings, "--resume")
-    assert not list(folder.rglob(".partial*"))
-
-
-@pytest.mark.parametrize("position", [0.01, 0.3, 0.6, 0.9, 0.9999])
-def test_a_flipped_byte_in_a_checkpoint_is_noticed(settings, tmp_path, position) -> None:
-    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
-    content = bytearray((folder / "latest.pth").read_bytes())
-    content[int(position * len(content))] ^= 1
-    (folder / "latest.pth").write_bytes(content)
-    with pytest.raises(UserError, match=r"latest\.pth is .*--resume-from .*previous\.pth"):
-        train_here(tmp_path, "run", *settings, "--resume")
-
-
-def test_a_damaged_checkpoint_never_takes_the_place_of_a_sound_one(settings, tmp_path) -> None:
-    settings += ["CHECKPOINT.EVERY_STEPS", "1", "DATA.VAL", ""]
-    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
-    (folder / "latest.pth").write_bytes((folder / "latest.pth").read_bytes()[:-2000])
-    before = (folder / "previous.pth").read_bytes()
-    take = ["--resume-from", str(folder / "previous.pth")]
-    run_alone(tmp_path, "run", *settings, *take, at=At(signal.SIGKILL, step=1))
-    assert (folder / "previous.pth").read_bytes() == before
-    assert progress(folder)["epoch"] == 2
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"no gzip", GZIP[:20], GZIP[:12] + b"x" + GZIP[13:]],
-    ids=["empty", "foreign", "cut", "flipped"],
-)
-def test_a_damaged_list_of_files_leaves_their_number(settings, tmp_path, content) -> None:
-    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
-    (folder / "data_files.tsv.gz").write_bytes(content)
-    (tmp_path / "train" / "input" / "1.png").touch()
-    with pytest.raises(UserError, match=r"TRAIN: 12 files before, 12 now\. .*--accept-changed"):
-        train_here(tmp_path, "run", *settings, "--resume")
-
-
-# Changed data and settings.
-
-
-def test_changed_data_are_told_and_accepted_when_asked(settings, tmp_path) -> None:
-    folder = train_here(tmp_path, "run", *settings, "OPTIM.EPOCHS", "1")
-    for name in ("input", "target"):
-        cv2.imwrite(str(tmp_path / "train" / name / "7.png"), smooth_image(1, 40, 48))
-        cv2.imwrite(str(tmp_path / "val" / name / "2.png"), smooth_image(9, 41, 48))
-    message = r"TRAIN: 2 added \(input/7\.png, \.\.\.\).*: 2 of another size \(input/2\.png"
-    with pytest.raises(UserError, match=message):
-        train_here(tmp_path, "run", *settings, "--resume")
-    train_here(tmp_path, "run", *settings, "--resume", "--accept-changed-data")
-    assert progress(folder)["step"] == 6
-    train_here(
-        tmp_path, "run", *settings, "--resume", "OPTIM.EPOCHS", "3"
-    )  # the new data are known
-
-
-@pytest.mark.parametrize(("removed", "stop", "steps"), [((3,), 1, 4), ((2, 3, 4, 6), 2, 3)])
-def test_a_run_goes_on_without_files_that_have_gone_in_mid_epoch(
-    settings, tmp_path, capsys, removed, stop, steps
-) -> None:
-    """Batches of two: 6 pairs are three steps per epoch, 5 are two, 2 are one."""
-    run_alone(tmp_path, "run", *settings, at=At(signal.SIGTERM, step=stop))
-    for number in removed:
-        for name in ("input", "target"):
-            (tmp_path / "train" / name / f"{number}.png").unlink()
-    with pytest.raises(UserError, match=r"TRAIN: .* gone .*--accept-changed-data"):
-        train_here(tmp_path, "run", *settings, "--resume")
-    other = ["OPTIM.BATCH_SIZE", "1"]
-    with pytest.raises(UserError, match=r"where the batch size from 2 to 1 cannot change"):
-        train_here(tmp_path, "run", *settings, *other, "--resume", "--accept-changed-data")
-    folder = train_here(tmp_path, "run", *settings, "--resume", "--accept-changed-data")
-    assert "note: " in capsys.readouterr().out
-    assert [line["epoch"] for line in progress(folder)["history"]] == [1, 2]
-    assert progress(folder)["step"] == steps
-
-
-def test_another_number_of_samples_waits_for_the_end_of_the_epoch(settings, tmp_path) -> None:
-    """Where the files are the same, a setting is another one."""
-    run_alone(tmp_path, "run", *settings, at=At(signal.SIGTERM, step=2))
-    more = ["DATA.REPEAT", "2", "--resume", "--accept-changed-data"]
-    with pytest.raises(UserError, match=r"the number of samples per epoch from 6 to 12 and"):
-        train_here(tmp_path, "run", *settings, *more)
-
-
-def test_the_pairs_that_rain_is_taken_from_are_data_too(settings, tmp_path) -> None:
-    layers = write_pairs(tmp_path / "layers", 3, 40, 48)
-    settings += ["DATA.SYNTHESIS.CLEAN", str(tmp_path / "train" / "target"), "DATA.VAL", ""]
-    settings += ["DATA.SYNTHESIS.LAYERS", str(layers), "DATA.SYNTHESIS.SHARE_LAYERS", "0.5"]
-    skipped = ["DATA.SYNTHESIS.SKIP_LAYERS", "['3']"]
-    folder = train_here(tmp_path, "run", *settings, *skipped, "OPTIM.EPOCHS", "1")
-    os.utime(layers / "input" / "3.png", ns=(1, 1))  # plays no part
-    folder = train_here(tmp_path, "run", *settings, *skipped, "--resume")
-    assert progress(folder)["step"] == 6
-    os.utime(layers / "input" / "2.png", ns=(1, 1))
-    message = r"LAYERS: 1 of another time \(input/2\.png\)"
-    with pytest.raises(UserError, match=message):
-        train_here(tmp_path, "run", *settings, *skipped, "--resume")
-
-
-def test_another_batch_size_waits_for_the_end_of_the_epoch(settings, tmp_path) -> None:
-    run_alone(tmp_path, "run", *settings, at=At(signal.SIGTERM, step=1))
-    other = [*settings, "OPTIM.BATCH_SIZE", "3"]
-    message = r"after step 1, where the batch size from 2 to 3 cannot change.*--stop-after-epoch"
-    with pytest.raises(UserError, match=message):
-        train_here(tmp_path, "run", *other, "--resume")
-    folder = train_here(tmp_path, "run", *settings, "--resume", "--stop-after-epoch")
-    assert (progress(folder)["epoch"], progress(folder)["step"]) == (2, 3)
-    train_here(tmp_path, "run", *other, "--resume")
-    assert progress(folder)["step"] == 5
-
-
-# True words.
-
-
-def test_a_killed_loader_is_called_one(settings, tmp_path) -> None:
+def test_a_killed_loader_is_named(run_forked) -> None:
     at = At(signal.SIGKILL, step=2, to_loaders=True)
-    done = run_alone(tmp_path, "run", *settings, "DATA.WORKERS", "1", "DATA.REPEAT", "20", at=at)
+    done = run_forked(1, "DATA.WORKERS", "1", "DATA.REPEAT", "20", at=at)
     assert done.statuses == [1]
     last = done.output.strip().splitlines()[-1]
     # PyTorch reports the signal, or only that the process has gone.
@@ -503,62 +254,21 @@ def test_a_killed_loader_is_called_one(settings, tmp_path) -> None:
     assert "Traceback" not in done.output and "disk" not in done.output
 
 
-def test_a_loss_that_is_not_finite_names_what_is_known(settings, tmp_path) -> None:
-    with pytest.raises(UserError) as caught:
-        train_here(tmp_path, "run", *settings, "LOSS.TERMS.L1", "1e39")
-    message = str(caught.value)
-    assert (
-        "In step 1 (epoch 1) the loss is inf" in message and "There is no checkpoint yet" in message
-    )
-    assert message.count(".png") == 2
-    assert "OPTIM.CLIP_NORM 1" in message and "PRECISION" not in message
-
-
-def test_clipping_leaves_the_gradients_to_the_report(settings, tmp_path, monkeypatch) -> None:
-    """Only the bias of the last convolution is spoilt, on its way to the loss's gradient."""
-    real = TinyNetwork.forward
-
-    def forward(self: TinyNetwork, rainy: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if torch.is_grad_enabled() and not self.body[4].bias._backward_hooks:
-            self.body[4].bias.register_hook(lambda gradient: gradient * float("nan"))
-        return real(self, rainy)
-
-    monkeypatch.setattr(TinyNetwork, "forward", forward)
-    for norm in ("0", "1"):
-        with pytest.raises(UserError, match=r"1 of 6 gradient norms are not fin.* body\.4\.bias"):
-            train_here(tmp_path, f"run{norm}", *settings, "OPTIM.CLIP_NORM", norm)
-
-
-def test_all_processes_name_their_images(settings, tmp_path) -> None:
-    arguments = [*settings, "LOSS.TERMS.L1", "1e39", "RUN.FOLDER", tmp_path, "RUN.NAME", "two"]
-    done = run_ranks(tmp_path / "out", 2, *arguments)
+def test_one_process_that_fails_ends_all_with_its_error_shown(
+    run_forked, own_data, tmp_path
+) -> None:
+    broken = own_data / "train" / "input" / "2.png"  # in the second process's share
+    broken.write_bytes(broken.read_bytes()[:200])
+    done = run_forked(2)
     assert done.statuses == [1, 1]
-    (error,) = (line for line in done.output.splitlines() if line.startswith("error:"))
-    assert error.count(".png") == 2
-    assert "Traceback" not in done.output
-
-
-def test_a_stage_of_larger_patches_is_in_the_dry_run(settings, tmp_path, capsys) -> None:
-    stages = ["AUGMENT.PROGRESSIVE", "[[2, 40, 1]]", "--dry-run"]
-    train_here(tmp_path, "run", *settings, *stages)
-    printed = capsys.readouterr().out
-    assert "2 patches of 32 x 32" in printed and "1 patches of 40 x 40" in printed
-    assert "2 epochs, 9 steps" in printed
+    assert f"error: {broken} is not a readable image" in done.outputs[1]
+    assert done.output.count("error:") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_terminal_lines_take_the_place_of_the_bar(settings, tmp_path) -> None:
-    done = run_alone(tmp_path, "run", *settings, "LOG.EVERY_STEPS", "2")
-    steps = [line for line in done.output.splitlines() if " step " in line]
-    assert [line.split(" loss")[0].split(" ", 1)[1] for line in steps] == [
-        "epoch 1/2 step 2", "epoch 2/2 step 4", "epoch 2/2 step 6"
-    ]  # fmt: skip
-    assert "\r" not in done.output and "it/s" not in done.output
-
-
 @pytest.mark.parametrize("where", ["closed pipe", "full disk"])
-def test_a_run_goes_on_where_nothing_can_be_printed(settings, tmp_path, where) -> None:
-    """As behind a `| tee` that was killed, and where a quota leaves no room for slurm-*.out.
+def test_a_run_continues_when_nothing_can_be_printed(run_train, tmp_path, where) -> None:
+    """As behind a `| tee` that was killed, or when a quota leaves no room for slurm-*.out.
 
     Lines, warnings and progress bars alike.
     """
@@ -574,21 +284,57 @@ def test_a_run_goes_on_where_nothing_can_be_printed(settings, tmp_path, where) -
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
         sys.stderr.isatty = lambda: True  # a bar
-        run_main(lambda: train_here(tmp_path, "run", *settings) and None)
+        run_main(lambda: run_train() and None)
 
-    process = FORK.Process(target=unread)
-    process.start()
-    process.join(30)
-    status = process.exitcode
-    process.kill()
-    process.join()
-    assert status == 0
+    assert status_of(unread) == 0
     assert progress(tmp_path / "run")["step"] == 6
 
 
-def test_help_says_where_the_settings_are_and_what_a_stop_returns() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True
-    )
-    text = " ".join(done.stdout.split())
-    assert "configs/__init__.py" in text and "end it with status 75" in text
+# Steps that cannot be trained on.
+
+
+def spoil_gradient(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Multiply the gradient of the last convolution's bias, on its way from the loss."""
+    real = TinyNetwork.forward
+
+    def forward(self: TinyNetwork, rainy: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if torch.is_grad_enabled() and not self.body[4].bias._backward_hooks:
+            self.body[4].bias.register_hook(lambda gradient: gradient * factor)
+        return real(self, rainy)
+
+    monkeypatch.setattr(TinyNetwork, "forward", forward)
+
+
+def test_a_loss_that_is_not_finite_names_what_is_known(run_train, tmp_path) -> None:
+    with pytest.raises(UserError) as caught:
+        run_train("LOSS.TERMS.L1", "1e39")
+    message = str(caught.value)
+    assert message.startswith("In step 1 (epoch 1) the loss is inf and the gradient norm ")
+    assert message.count(".png") == 2 and message.endswith("There is no checkpoint yet.")
+    assert "OPTIM.LR" in message and "OPTIM.CLIP_NORM 1" in message and "PRECISION" not in message
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("clip_norm", ["0", "1"])
+def test_clipping_leaves_the_gradients_to_the_report(run_train, monkeypatch, clip_norm) -> None:
+    spoil_gradient(monkeypatch, math.nan)
+    with pytest.raises(UserError, match=r"1 of 6 gradient norms are not fin.* in body\.4\.bias"):
+        run_train("OPTIM.CLIP_NORM", clip_norm)
+
+
+def test_all_processes_name_their_images_in_one_message(run_forked) -> None:
+    done = run_forked(2, "LOSS.TERMS.L1", "1e39")
+    assert done.statuses == [1, 1]
+    (error,) = (line for line in done.output.splitlines() if line.startswith("error:"))
+    assert error.count(".png") == 2
+    assert "Traceback" not in done.output
+
+
+def test_fp16_that_never_trains_is_refused(run_train, tmp_path, monkeypatch) -> None:
+    """Gradients that are not finite at any scale; one more step before would have been in time."""
+    spoil_gradient(monkeypatch, math.inf)
+    message = rf"skipped {MAX_SKIPPED} steps in a row, up to step {MAX_SKIPPED} \(epoch 1\).* bf16"
+    more = ["OPTIM.PRECISION", "fp16", "DATA.VAL", "", "OPTIM.BATCH_SIZE", "1"]
+    with pytest.raises(UserError, match=message):
+        run_train(*more, "DATA.REPEAT", "10")
+    assert not (tmp_path / "run" / "latest.pth").exists()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,20 +15,11 @@ from data.pairs import Pair, find_pairs
 from data.transforms import Augmentation
 from models import build_model
 from tests.helpers import write_pairs
-from tests.ranks import train_here
-from tests.tiny_network import register
-from utils.checkpoints import read_checkpoint, read_weights
+from tests.runs import log_of, saved
+from utils.checkpoints import read_weights
 
 SEED, BATCH, PASSES, EPOCHS, LR = 7, 4, 2, 2, 0.02
 BETAS, EPS = (0.8, 0.95), 1e-4
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Pair], list[Pair], Path]:
-    folder = tmp_path_factory.mktemp("data")
-    write_pairs(folder / "train", 12, 40, 48)
-    write_pairs(folder / "val", 2, 40, 48)
-    return find_pairs(folder / "train")[1], find_pairs(folder / "val")[1], folder
 
 
 def psnr(network: torch.nn.Module, pairs: list[Pair]) -> float:
@@ -98,36 +87,27 @@ def reference(
         (0.3, 0.05, "fp16"),
     ],
 )
-def test_two_epochs_equal_a_plain_loop(monkeypatch, data, tmp_path, decay, clip, precision) -> None:
-    register(monkeypatch)
-    train, val, folder = data
-    train_here(
-        tmp_path,
-        "run",
+def test_two_epochs_equal_a_plain_loop(run_train, tmp_path, decay, clip, precision) -> None:
+    train, val = (write_pairs(tmp_path / name, n, 40, 48) for name, n in (("a", 12), ("b", 2)))
+    folder = run_train(
         *f"""
-        MODEL.NAME tiny DATA.TRAIN {folder}/train DATA.VAL {folder}/val DATA.WORKERS 0
-        RUN.SEED {SEED} AUGMENT.PATCH 32 AUGMENT.GEOMETRY dihedral
-        OPTIM.EPOCHS {EPOCHS} OPTIM.BATCH_SIZE {BATCH}
-        OPTIM.ACCUMULATE {PASSES} OPTIM.LR {LR} OPTIM.CLIP_NORM {clip} OPTIM.EPS {EPS}
-        OPTIM.EMA {decay} OPTIM.PRECISION {precision}
-        LOSS.TERMS.L1 0.5 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1
+        DATA.TRAIN {train} DATA.VAL {val} RUN.SEED {SEED} AUGMENT.GEOMETRY dihedral
+        OPTIM.EPOCHS {EPOCHS} OPTIM.BATCH_SIZE {BATCH} OPTIM.ACCUMULATE {PASSES}
+        OPTIM.LR {LR} OPTIM.BETAS {list(BETAS)!s} OPTIM.EPS {EPS} OPTIM.CLIP_NORM {clip}
+        OPTIM.EMA {decay} OPTIM.PRECISION {precision} LOSS.TERMS.L1 0.5
         SCHEDULE.NAME exponential SCHEDULE.DECAY_STEPS 2 SCHEDULE.GAMMA 0.8
-        VALIDATION.PROTOCOL rgb VALIDATION.SAMPLES_EVERY 0
-        """.split(),
-        "OPTIM.BETAS",
-        str(list(BETAS)),
+        VALIDATION.PROTOCOL rgb
+        """.replace(", ", ",").split()
     )
     dtype = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    expected = reference(train, val, decay, clip, dtype)
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    epochs = [line for line in log if line["kind"] == "epoch"]
+    expected = reference(find_pairs(train).pairs, find_pairs(val).pairs, decay, clip, dtype)
+    epochs = log_of(folder, "epoch")
     assert [line["loss"] for line in epochs] == pytest.approx(expected["losses"], rel=1e-5)
     assert [line["psnr"] for line in epochs] == pytest.approx(expected["scores"], rel=1e-5)
     assert [line["lr"] for line in epochs] == pytest.approx(
         [LR * 0.8 ** (step / 2) + 1e-6 for step in (2, 5)]
     )
-    latest = read_checkpoint(tmp_path / "run" / "latest.pth")
-    best = read_weights(tmp_path / "run" / "best.safetensors")
+    latest, best = saved(folder), read_weights(folder / "best.safetensors")
     for name, value in expected["network"].items():
         torch.testing.assert_close(latest["network"][name], value, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(best.state[name], expected["best"][name], rtol=1e-4, atol=1e-6)

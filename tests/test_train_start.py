@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch.distributed as dist
@@ -17,34 +16,13 @@ import torch.distributed as dist
 import utils.training.build as build
 from configs import load_config
 from tests.helpers import ROOT, write_pairs
-from tests.ranks import FORK, At, run_ranks, train_here
-from tests.tiny_network import register
-from utils.checkpoints import read_checkpoint
+from tests.ranks import FORK, At, run_ranks
+from tests.runs import progress
 from utils.errors import UserError
 from utils.training import same_start
 from utils.training.distributed import init_distributed
 from utils.training.failures import explained_failures
 from utils.training.stopping import StopSignal
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_pairs(folder / "train", 6, 40, 48)
-    write_pairs(folder / "val", 2, 40, 48)
-    return folder
-
-
-@pytest.fixture
-def settings(data: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two epochs of three steps of a network of two convolutions."""
-    register(monkeypatch)
-    return f"""
-        MODEL.NAME tiny DATA.TRAIN {data}/train DATA.VAL {data}/val DATA.WORKERS 0
-        AUGMENT.PATCH 32 OPTIM.BATCH_SIZE 2 OPTIM.EPOCHS 2 OPTIM.LR 1e-2
-        LOSS.TERMS.L1 1 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1 SCHEDULE.WARMUP_EPOCHS 0
-        VALIDATION.SAMPLES_EVERY 0
-    """.split()
 
 
 def assert_refused_together(done, message: str) -> None:
@@ -57,19 +35,19 @@ def assert_refused_together(done, message: str) -> None:
 # Processes that do not start from the same thing.
 
 
-def test_a_stale_checkpoint_in_one_process_is_refused(settings, tmp_path) -> None:
+def test_a_stale_checkpoint_in_one_process_is_refused(settings, finished_runs, tmp_path) -> None:
     """As on a network file system; the other process finds the one before under the same name."""
-    folder = train_here(tmp_path / "0", "run", *settings, "--stop-after-epoch")
-    shutil.copytree(folder, tmp_path / "1" / "run")
-    shutil.move(tmp_path / "1" / "run" / "previous.pth", tmp_path / "1" / "run" / "latest.pth")
-    config = (folder / "config.yml").read_bytes()
+    for rank in "01":
+        shutil.copytree(finished_runs / "one", tmp_path / rank / "run")
+    (tmp_path / "1" / "run" / "previous.pth").rename(tmp_path / "1" / "run" / "latest.pth")
+    config = (tmp_path / "0" / "run" / "config.yml").read_bytes()
     done = run_ranks(
         *(tmp_path / "out", 2, "--resume", *settings, "RUN.FOLDER", ".", "RUN.NAME", "run"),
         *("OPTIM.LR", "2e-2"),
         prepare=lambda rank: os.chdir(tmp_path / str(rank)),
     )
     assert_refused_together(done, "do not start from the same thing: the digest of run/latest.pth")
-    assert (folder / "config.yml").read_bytes() == config
+    assert (tmp_path / "0" / "run" / "config.yml").read_bytes() == config
 
 
 @pytest.mark.parametrize(
@@ -81,7 +59,7 @@ def test_a_stale_checkpoint_in_one_process_is_refused(settings, tmp_path) -> Non
     ],
 )
 def test_other_data_or_settings_in_one_process_are_refused(
-    settings, tmp_path, monkeypatch, other, message
+    run_forked, tmp_path, monkeypatch, other, message
 ) -> None:
     write_pairs(tmp_path / "fewer", 4, 40, 48)
     write_pairs(tmp_path / "larger", 6, 40, 56)
@@ -92,8 +70,7 @@ def test_other_data_or_settings_in_one_process_are_refused(
     def prepare(rank: int) -> None:
         sys.argv += other * rank
 
-    arguments = [*settings, "RUN.FOLDER", tmp_path, "RUN.NAME", "run"]
-    done = run_ranks(tmp_path / "out", 2, *arguments, prepare=prepare)
+    done = run_forked(2, prepare=prepare)
     assert_refused_together(done, message)
     assert not (tmp_path / "run" / "config.yml").exists()
 
@@ -119,13 +96,16 @@ def test_times_of_copied_data_may_differ_and_sizes_may_not() -> None:
     assert facts == later != other
 
 
-def test_mistakes_of_all_processes_are_said_once(settings, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (["SCHEDULE.WARMUP_EPOCHS", 2], "WARMUP_EPOCHS is 2; it must be below OPTIM.EPOCHS, 2"),
+        (["OPTIM.BATCH_SIZE", 3], "batches of 3; a batch must be a multiple of 2"),
+    ],
+)
+def test_mistakes_of_all_processes_are_said_once(run_forked, setting, message) -> None:
     """Before any data are read: the folder does not exist."""
-    common = [*settings, "DATA.TRAIN", "nowhere", "RUN.FOLDER", tmp_path, "RUN.NAME", "run"]
-    done = run_ranks(tmp_path / "out", 2, *common, "SCHEDULE.WARMUP_EPOCHS", 2)
-    assert_refused_together(done, "WARMUP_EPOCHS is 2; it must be below OPTIM.EPOCHS, 2")
-    done = run_ranks(tmp_path / "out", 2, *common, "OPTIM.BATCH_SIZE", 3)
-    assert_refused_together(done, "batches of 3; a batch must be a multiple of 2")
+    assert_refused_together(run_forked(2, "DATA.TRAIN", "nowhere", *setting), message)
 
 
 # One process that fails, stops or is missing.
@@ -133,7 +113,7 @@ def test_mistakes_of_all_processes_are_said_once(settings, tmp_path) -> None:
 
 @pytest.mark.parametrize(("how", "statuses"), [("error", [1, 1]), ("signal", [75, 75])])
 def test_what_ends_one_process_while_it_prepares_ends_the_other(
-    settings, tmp_path, how, statuses
+    run_forked, tmp_path, how, statuses
 ) -> None:
     """The disk's refusal is patched; the signal reaches one of them only."""
     real = build.build_loaders
@@ -148,26 +128,24 @@ def test_what_ends_one_process_while_it_prepares_ends_the_other(
         if rank == 1:
             build.build_loaders = build_loaders
 
-    arguments = [*settings, "RUN.FOLDER", tmp_path, "RUN.NAME", "run"]
-    done = run_ranks(tmp_path / "out", 2, *arguments, prepare=prepare)
+    done = run_forked(2, prepare=prepare)
     assert done.statuses == statuses, done.output
     assert ("the disk has gone" in done.outputs[1]) == (how == "error")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_hang_names_the_process_that_is_missing(settings, tmp_path) -> None:
+def test_a_hang_names_the_process_that_is_missing(run_forked, tmp_path) -> None:
     """Stopped by a signal in the fourth of six steps, after the first checkpoint."""
-    arguments = [*settings, "RUN.FOLDER", tmp_path, "RUN.NAME", "run", "RUN.TIMEOUT", "0.03"]
     at = At(signal.SIGSTOP, step=4, rank=1)
-    done = run_ranks(tmp_path / "out", 2, *arguments, at=at, hanging=[1])
+    done = run_forked(2, "RUN.TIMEOUT", "0.03", at=at, hanging=[1])
     assert done.statuses[0] == 1
     last = done.outputs[0].strip().splitlines()[-1]
     assert last.startswith("error: Process 1 is missing: process 0 has waited for 0.03")
     assert "--resume" in last and "Traceback" not in done.outputs[0]
-    assert read_checkpoint(tmp_path / "run" / "latest.pth")["progress"]["step"] == 3
+    assert progress(tmp_path / "run")["step"] == 3
 
 
-def test_processes_that_prepare_longer_are_waited_for(settings, tmp_path) -> None:
+def test_processes_that_prepare_longer_are_waited_for(run_forked, tmp_path) -> None:
     """As one that builds a cache; the main process says whom it waits for."""
     real = build.build_loaders
 
@@ -180,8 +158,7 @@ def test_processes_that_prepare_longer_are_waited_for(settings, tmp_path) -> Non
 
         build.build_loaders = build_loaders
 
-    arguments = [*settings, "RUN.FOLDER", tmp_path, "RUN.NAME", "run", "--dry-run"]
-    done = run_ranks(tmp_path / "out", 2, *arguments, "RUN.TIMEOUT", "0.01", prepare=prepare)
+    done = run_forked(2, "--dry-run", "RUN.TIMEOUT", "0.01", prepare=prepare)
     assert done.statuses == [0, 0], done.output
     assert done.outputs[0].count("note: process 0 waits for process 1, still preparing") == 1
 
@@ -214,19 +191,14 @@ def test_a_failure_within_a_collective_operation_is_its_own_sentence(error, mess
 # Batch norm on several processes.
 
 
-def test_batch_norm_on_several_processes_is_resumed_exactly(settings, tmp_path) -> None:
-    """Each process's statistics are those of its share; all validate with the main one's."""
-    settings += ["RUN.FOLDER", str(tmp_path), "OPTIM.EMA", "0.9"]
-    straight = run_ranks(tmp_path / "out", 2, *settings, "RUN.NAME", "straight")
+def test_batch_norm_on_several_processes_is_resumed_exactly(run_forked, tmp_path) -> None:
+    """Each process has the statistics of its share; all validate with the main one's."""
+    straight = run_forked(2, name="straight")
     assert straight.statuses == [0, 0], straight.output
     assert straight.outputs[0].count("note: PyTorch synchronises batch norms between GPUs") == 1
-    halves = [*settings, "RUN.NAME", "halves"]
-    run_ranks(tmp_path / "out", 2, *halves, "--stop-after-epoch")
-    assert run_ranks(tmp_path / "out", 2, *halves, "--resume").statuses == [0, 0]
-    one, other = (
-        read_checkpoint(tmp_path / name / "latest.pth")["progress"]["history"]
-        for name in ("straight", "halves")
-    )
+    run_forked(2, "--stop-after-epoch", name="halves")
+    assert run_forked(2, "--resume", name="halves").statuses == [0, 0]
+    one, other = (progress(tmp_path / name)["history"] for name in ("straight", "halves"))
     for key in ("loss", "psnr", "ssim"):
         assert [line[key] for line in one] == [line[key] for line in other]
 

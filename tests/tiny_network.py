@@ -15,6 +15,7 @@ from models.registry import NETWORKS
 class TinyConfig:
     width: int = 4
     dropout: float = 0.0
+    norm: bool = True
 
 
 class TinyNetwork(DerainingNetwork):
@@ -22,7 +23,7 @@ class TinyNetwork(DerainingNetwork):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(3, cfg.width, 3, padding=1),
-            nn.BatchNorm2d(cfg.width),
+            nn.BatchNorm2d(cfg.width) if cfg.norm else nn.Identity(),
             nn.ReLU(),
             nn.Dropout(cfg.dropout),
             nn.Conv2d(cfg.width, 3, 3, padding=1),
@@ -33,6 +34,11 @@ class TinyNetwork(DerainingNetwork):
 
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make it known as ``tiny``, without dropout, and ``tiny_dropout``, for one test."""
-    monkeypatch.setitem(NETWORKS, "tiny", (TinyNetwork, TinyConfig()))
-    monkeypatch.setitem(NETWORKS, "tiny_dropout", (TinyNetwork, TinyConfig(dropout=0.2)))
+    """Make it known as ``tiny``, ``tiny_dropout`` and ``tiny_plain``, for one test."""
+    configs = {
+        "tiny": TinyConfig(),
+        "tiny_dropout": TinyConfig(dropout=0.2),
+        "tiny_plain": TinyConfig(norm=False),  # a share of a batch has other statistics
+    }
+    for name, config in configs.items():
+        monkeypatch.setitem(NETWORKS, name, (TinyNetwork, config))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -41,5 +42,8 @@ def commit() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    installed = {distribution.name: distribution.version for distribution in distributions()}
-    return {name: installed[name] for name in PACKAGES if name in installed}
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

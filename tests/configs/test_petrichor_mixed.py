@@ -11,7 +11,7 @@ from configs import load_config
 from data.settings import training_folders
 from models import build_model
 from tests.helpers import ROOT, write_pairs
-from tests.ranks import train_here
+from tests.runs import train_here
 from utils.set_names import named_folders
 
 RECIPE = ROOT / "configs" / "petrichor_mixed.yml"

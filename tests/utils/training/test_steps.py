@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import train
-from tests.helpers import write_pairs
-from tests.ranks import train_here
-from tests.tiny_network import TinyNetwork, register
-from utils.checkpoints import read_checkpoint
+from tests.runs import progress, saved
+from tests.tiny_network import TinyNetwork
 from utils.errors import UserError
 from utils.training.failures import explained_failures
 from utils.training.logs import read_log
 from utils.training.optim import match_layout
+from utils.training.state import Progress
 from utils.training.steps import TakenStep, gradient_norms, take_guarded_step
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two epochs of four steps of a tiny network, all of them logged at the end of an epoch."""
-    register(monkeypatch)
-    write_pairs(tmp_path / "train", 8, 40, 48)
-    return f"""
-        DATA.VAL [] MODEL.NAME tiny DATA.TRAIN {tmp_path}/train DATA.WORKERS 0 AUGMENT.PATCH 32
-        OPTIM.EPOCHS 2 OPTIM.BATCH_SIZE 2 OPTIM.LR 0.02 OPTIM.EMA 0.9 OPTIM.CLIP_NORM 0.05
-        LOSS.TERMS.L1 1 LOSS.TERMS.FFT_STACKED 0 LOSS.SCALES 1 SCHEDULE.WARMUP_EPOCHS 0
-        """.split()
+def settings(settings: list[str]) -> list[str]:
+    """Two epochs of four steps, without validation; the last of an epoch is logged."""
+    more = ["DATA.REPEAT", "2", "OPTIM.BATCH_SIZE", "3", "DATA.VAL", "", "LOG.EVERY_STEPS", "50"]
+    settings += [*more, "OPTIM.CLIP_NORM", "0.05"]
+    return settings
 
 
 def spoil_step(monkeypatch: pytest.MonkeyPatch, step: int) -> dict[str, torch.Tensor]:
@@ -53,19 +47,19 @@ def spoil_step(monkeypatch: pytest.MonkeyPatch, step: int) -> dict[str, torch.Te
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_steps_that_are_read_later_are_the_same_steps(
-    settings, tmp_path, monkeypatch, precision: str
+    run_train, monkeypatch, precision: str
 ) -> None:
     """The condition is patched: one step stays unread on a CPU too, as on CUDA."""
-    settings += ["OPTIM.PRECISION", precision, "LOG.EVERY_STEPS", "3"]
-    at_once = train_here(tmp_path, "at_once", *settings)
+    more = ["OPTIM.PRECISION", precision, "LOG.EVERY_STEPS", "3"]
+    at_once = run_train(*more, name="at_once")
     monkeypatch.setattr(train, "steps_ahead", lambda device: 1)
-    later = train_here(tmp_path, "later", *settings)
+    later = run_train(*more, name="later")
     logs = [read_log(folder / "log.jsonl") for folder in (at_once, later)]
     assert [line["step"] for line in logs[1]] == [3, 4, 6, 8]
     for one, other in zip(*logs, strict=True):
         for key in ("step", "loss", "L1", "grad_norm", "lr"):
             assert one[key] == other[key]
-    one, other = (read_checkpoint(folder / "latest.pth") for folder in (at_once, later))
+    one, other = saved(at_once), saved(later)
     for part in ("network", "ema"):
         assert all(torch.equal(one[part][name], x) for name, x in other[part].items())
 
@@ -73,27 +67,25 @@ def test_steps_that_are_read_later_are_the_same_steps(
 @pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_a_step_that_is_not_finite_reaches_neither_weights_nor_disk(
-    settings, tmp_path, monkeypatch, ahead: int, step: int
+    run_train, tmp_path, monkeypatch, ahead: int, step: int
 ) -> None:
     before = spoil_step(monkeypatch, step)
     monkeypatch.setattr(train, "steps_ahead", lambda device: ahead)
-    settings += ["CHECKPOINT.EVERY_STEPS", "2", "OPTIM.EPOCHS", "1"]
     with pytest.raises(UserError, match=rf"In step {step} \(epoch 1\) the loss is nan") as caught:
-        train_here(tmp_path, "run", *settings)
-    assert str(caught.value).count(".png") == 2
+        run_train("CHECKPOINT.EVERY_STEPS", "2", "OPTIM.EPOCHS", "1")
+    assert str(caught.value).count(".png") == 3
     network = before.pop("network")
     if ahead == 0 or step in (2, 4):  # else one more, sound step was taken
         for name, value in network.state_dict().items():
             assert torch.equal(value, before[name]), name
     assert all(value.isfinite().all() for value in network.state_dict().values())
-    latest = tmp_path / "run" / "latest.pth"
-    assert latest.exists() == (step > 2)
+    assert (tmp_path / "run" / "latest.pth").exists() == (step > 2)
     if step > 2:
-        saved = read_checkpoint(latest)
-        assert saved["progress"]["step"] == 2 and math.isfinite(saved["progress"]["sums"]["loss"])
+        before = progress(tmp_path / "run")
+        assert before["step"] == 2 and math.isfinite(before["sums"]["loss"])
 
 
-def test_nothing_in_a_step_waits_for_its_values(settings, tmp_path, monkeypatch) -> None:
+def test_nothing_in_a_step_waits_for_its_values(run_train, monkeypatch) -> None:
     """On CUDA each of these calls would wait for the device; reading the step is one of them."""
     calls: list[str] = []
     taken = train.train_one_step
@@ -113,7 +105,7 @@ def test_nothing_in_a_step_waits_for_its_values(settings, tmp_path, monkeypatch)
             return taken(run, *arguments)
 
     monkeypatch.setattr(train, "train_one_step", watched)
-    train_here(tmp_path, "run", *settings)
+    run_train()
     assert calls == []
 
 
@@ -169,19 +161,8 @@ def test_moments_lie_in_memory_as_their_weights() -> None:
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
 
 
-def test_a_resume_may_change_the_layout_of_the_weights(settings, tmp_path) -> None:
-    changed, same = ("OPTIM.CHANNELS_LAST", "True"), ()
-    states = []
-    for name, more in (("changed", changed), ("same", same)):
-        train_here(tmp_path, name, *settings, "--stop-after-epoch")
-        folder = train_here(tmp_path, name, *settings, *more, "--resume")
-        states.append(read_checkpoint(folder / "latest.pth")["network"])
-    for name, value in states[0].items():
-        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-5)
-
-
 def test_validation_runs_without_the_autotuner_and_training_with_it(
-    settings, tmp_path, monkeypatch
+    run_train, tiny_data, monkeypatch
 ) -> None:
     real, seen = TinyNetwork.forward, []
 
@@ -191,13 +172,13 @@ def test_validation_runs_without_the_autotuner_and_training_with_it(
         return real(self, rainy)
 
     monkeypatch.setattr(TinyNetwork, "forward", forward)
-    train_here(tmp_path, "run", *settings, "DATA.VAL", f"{tmp_path}/train", "OPTIM.EMA", "0")
-    assert set(seen) == {(True, True), (False, False)}
-    assert seen[-1] == (False, False) and seen[4 + 8] == (True, True)  # the second epoch's first
+    run_train("DATA.VAL", f"{tiny_data}/val", "OPTIM.EMA", "0")
+    steps, images = [(True, True)] * 4, [(False, False)] * 2
+    assert seen == [*steps, *images, *steps, *images]  # of both epochs
 
 
-def test_tf32_on_a_cpu_is_reported(settings, tmp_path, capsys) -> None:
-    train_here(tmp_path, "run", *settings, "OPTIM.TF32", "True", "--stop-after-epoch")
+def test_tf32_on_a_cpu_is_reported(run_train, capsys) -> None:
+    run_train("OPTIM.TF32", "True", "--stop-after-epoch")
     assert "note: OPTIM.TF32 has no effect on cpu" in capsys.readouterr().out
 
 
@@ -218,13 +199,21 @@ def test_what_the_device_skips_is_what_the_host_refuses(changed, is_sound, is_so
     assert taken.is_sound(values, is_scaled=True) == is_sound_scaled
 
 
+def test_a_sound_step_ends_a_row_of_skipped_ones() -> None:
+    found = Progress()
+    for norm in (math.inf, math.inf, 2.0, math.inf):
+        found.add_values({"loss": 0.5, "grad_norm": norm})
+    assert (found.skipped_steps, found.skipped_in_a_row) == (3, 1)
+    assert found.sums["loss"] == 2.0
+
+
 @pytest.mark.slow
-def test_compiling_without_a_compiler_is_a_sentence(settings, tmp_path, monkeypatch) -> None:
+def test_compiling_without_a_compiler_is_a_sentence(run_train, tmp_path, monkeypatch) -> None:
     """The condition is patched: the compiler that PyTorch is to take does not exist."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nowhere/g++"))
     with pytest.raises(UserError, match=r"OPTIM\.COMPILE needs a C\+\+ compiler.* no checkpoint"):
-        train_here(tmp_path, "run", *settings, "OPTIM.COMPILE", "True")
+        run_train("OPTIM.COMPILE", "True")
 
 
 @pytest.mark.parametrize(
