@@ -292,7 +292,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         value = getattr(args, option)
         if value is not None and value < 1:
             parser.error(f"--{option} is {value}; it must be at least 1")
-    check_column_options(parser, args, scores_niqe=args.no_reference and not args.metrics)
+    check_column_options(parser, args)
     return args
 
 

@@ -111,3 +111,27 @@ def read_until(process: subprocess.Popen[str], beginning: str) -> str:
         if line.startswith(beginning):
             return line
     raise AssertionError(f"no line begins with {beginning!r} in:\n{''.join(lines)}")
+
+
+DETECTOR, SEGMENTER = "ssdlite320_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"
+
+
+def write_task_networks(folder: Path) -> dict[str, Path]:
+    """Files of DETECTOR, which finds cars everywhere, and of SEGMENTER, with random weights.
+
+    They are called as torchvision's own, which looks for them in $TORCH_HOME/hub/checkpoints.
+    """
+    import torch
+    from torchvision.models import get_model, get_model_weights
+
+    torch.manual_seed(4)
+    paths = {}
+    for name, options in ((DETECTOR, {}), (SEGMENTER, {"aux_loss": True})):
+        state = get_model(name, weights=None, weights_backbone=None, **options).state_dict()
+        for key, value in state.items():
+            if "classification_head" in key and key.endswith(".1.bias") and len(value) % 91 == 0:
+                value.view(-1, 91)[:, 3] += 6.0  # car is number 3
+        paths[name] = folder / get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(state, paths[name])
+    return paths

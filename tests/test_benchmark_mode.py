@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scipy.io
 import torch
 
 import evaluate
@@ -23,7 +27,14 @@ from data.pairs import find_pairs
 from data.scene_hashes import pack_scenes, scene_hashes
 from models import build_model, load_foreign, load_weights
 from models.published import to_published
-from tests.helpers import ROOT, smooth_image, streaked, write_pairs
+from tests.helpers import (
+    DETECTOR,
+    ROOT,
+    smooth_image,
+    streaked,
+    write_pairs,
+    write_task_networks,
+)
 from tests.ranks import FORK
 from tests.runs import train_here
 from utils.checkpoints import Weights, read_weights, write_weights
@@ -334,19 +345,16 @@ def test_metrics_are_columns_of_all_methods() -> None:
 
 @pytest.mark.extras
 def test_tasks_of_a_set_with_labels_and_nothing_clean() -> None:
-    """As MSPFN's BDD350: rain and labels. The detector is torchvision's with random weights."""
+    """As MSPFN's BDD350: rain and labels."""
     pytest.importorskip("pycocotools")
-    from torchvision.models import get_model
-
-    small = "ssdlite320_mobilenet_v3_large"
-    torch.save(get_model(small, weights=None, weights_backbone=None).state_dict(), "detector.pth")
+    detector = write_task_networks(Path("weights"))[DETECTOR]
     for name in ("BDD350", "elsewhere"):
         write(Path(f"datasets/{name}/input/a-1.png"), smooth_image(1, 64, 96))
     Path("datasets/BDD350/labels").mkdir()
     Path("datasets/BDD350/labels/a-1.txt").write_text("2 0.5 0.5 0.25 0.5\n")
     config = write_run("ours", "dmsr_s", SETS="datasets/BDD350", PROTOCOL="niqe")
-    tasks = ("--metrics", "piqe", "--tasks", "detection", "--detector", small)
-    tasks += ("--detector-weights", "detector.pth", "--config", config)
+    tasks = ("--metrics", "piqe", "--tasks", "detection", "--detector", DETECTOR)
+    tasks += ("--detector-weights", detector, "--config", config)
     assert run(*tasks) == 0
     table = Path("evaluation/table.md").read_text()
     assert "held to the YOLO labels of BDD350" in table and "mAP50" in table and "PIQE" in table
@@ -366,6 +374,51 @@ def test_tasks_of_a_set_with_labels_and_nothing_clean() -> None:
         run(*two, *tasks, "--labels", "datasets/BDD350/labels")
     with pytest.raises(UserError, match="neither clean images nor masks for BDD350"):
         run(*tasks, "--tasks", "segmentation")
+
+
+TASK_COMMANDS = re.findall(r"^python .* --tasks .*$", (ROOT / "README.md").read_text(), re.M)
+
+
+@pytest.mark.extras
+def test_the_readmes_commands_with_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On sets laid out as MSPFN's. The networks are small and have random weights."""
+    pytest.importorskip("pycocotools")
+    pytest.importorskip("pyiqa")
+    monkeypatch.setenv("TORCH_HOME", "torch")
+    write_task_networks(Path("torch/hub/checkpoints"))
+    scipy.io.savemat(
+        "niqe.mat",
+        {"mu_prisparam": np.linspace(0, 2, 36)[None], "cov_prisparam": np.eye(36)},
+    )
+
+    write_pairs(Path("datasets/val"), 1, 96, 128)
+    for dataset in ("BDD350", "COCO350", "BDD150"):
+        write(Path("datasets") / dataset / "input/7.png", smooth_image(len(dataset), 96, 128))
+    for dataset, folder in (("BDD350", "labels"), ("BDD150", "masks")):
+        (Path("datasets") / dataset / folder).mkdir()
+    Path("datasets/BDD350/labels/7.txt").write_text("2 0.5 0.5 0.25 0.5\n")
+    box = {"image_id": 1, "category_id": 3, "bbox": [8, 8, 40, 40]}
+    content = {"images": [{"id": 1, "file_name": "7.png"}], "annotations": [box],
+               "categories": [{"id": 3, "name": "car"}]}  # fmt: skip
+    Path("datasets/COCO350/annotations.json").write_text(json.dumps(content))
+    cv2.imwrite("datasets/BDD150/masks/7.png", np.eye(96, 128, dtype=np.uint8) * 7)
+    for dataset in ("val", "BDD150"):
+        shutil.copytree(f"datasets/{dataset}/input", f"results/dmsr/{dataset}")
+    write_run("dmsr", "dmsr_s")
+    expected = {  # by the sets that a command names
+        "val": "agreement with the clean images", "BDD350": "held to the COCO labels of COCO350;",
+        "BDD150": "held to the masks of BDD150",
+    }  # fmt: skip
+    for command in TASK_COMMANDS:
+        _, script_name, *words = shlex.split(command)
+        if DETECTOR not in words:
+            words += ["--detector", DETECTOR]
+        if "--no-reference" in words or "niqe" in words:
+            words += ["--niqe-parameters", "niqe.mat"]
+        assert {"test.py": script.main, "evaluate.py": evaluate.main}[script_name](words) == 0
+        table = Path("evaluation/table.md").read_text()
+        (truth,) = (said for name, said in expected.items() if re.search(rf"\b{name}\b", command))
+        assert truth in table, command
 
 
 def test_scenes_of_the_training_set_are_told_below_the_table() -> None:

@@ -85,14 +85,8 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
     add_task_options(group)
 
 
-def check_column_options(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, scores_niqe: bool = False
-) -> None:
-    """Refuse options that nothing uses; ``scores_niqe``: NIQE is computed without being named."""
-    if (args.niqe_parameters or args.niqe_gray != "y") and not (
-        scores_niqe or "niqe" in args.metrics
-    ):
-        parser.error("--niqe-parameters and --niqe-gray belong to --metrics niqe")
+def check_column_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what belongs to an option that is not given; drop metrics that are named twice."""
     check_task_options(parser, args)
     args.metrics = list(dict.fromkeys(args.metrics))
 
@@ -107,7 +101,10 @@ def make_columns(
     known or needs clean images where there are none, and for missing packages, weights and labels.
     """
     columns = Columns(cache)
-    for key in args.metrics or ([] if has_clean else ["niqe"]):
+    metrics = args.metrics or ([] if has_clean else ["niqe"])
+    if (args.niqe_parameters or args.niqe_gray != "y") and "niqe" not in metrics:
+        raise UserError("--niqe-parameters and --niqe-gray belong to --metrics niqe.")
+    for key in metrics:
         if not has_clean and key in WITH_CLEAN:
             raise _without_clean(key)
         if key == "niqe":

@@ -122,7 +122,7 @@ def clean_rows(results: Sequence[JobResult], scorers: Sequence[TaskScorer]) -> l
             continue
         scores: list[float] = []
         for metric_set in scorers:
-            scores += metric_set.score(best, of_clean=True)
+            scores += _of_clean(metric_set, best)
         # Other metrics of folders, such as FID, say nothing about the clean images themselves.
         names = [metric.key for metric_set in scorers for metric in metric_set.metrics]
         by_name = dict(zip(names, scores, strict=True))
@@ -137,3 +137,11 @@ def clean_rows(results: Sequence[JobResult], scorers: Sequence[TaskScorer]) -> l
             )
         )
     return rows
+
+
+def _of_clean(scorer: TaskScorer, result: JobResult) -> tuple[float, ...]:
+    """The metrics of a job's clean images; NaN where they are not defined, as for its results."""
+    try:
+        return scorer.score(result, of_clean=True)
+    except UserError:  # which those report
+        return (float("nan"),) * len(scorer.metrics)

@@ -12,35 +12,17 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 import evaluate
-from tests.helpers import write_pairs
+from tests.helpers import DETECTOR, SEGMENTER, write_pairs, write_task_networks
 
 pytest.importorskip("pycocotools")
 pytestmark = pytest.mark.extras
 
-SMALL = "ssdlite320_mobilenet_v3_large"
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files of a detector that finds cars (number 3) with a high score, and of a segmenter."""
-    from torchvision.models import get_model
-
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(4)
-    detector = get_model(SMALL, weights=None, weights_backbone=None)
-    state = detector.state_dict()
-    for name, value in state.items():
-        if "classification_head" in name and name.endswith(".1.bias") and len(value) % 91 == 0:
-            value.view(-1, 91)[:, 3] += 6.0
-    torch.save(state, folder / "detector.pth")
-    segmenter = get_model(
-        "deeplabv3_mobilenet_v3_large", weights=None, weights_backbone=None, aux_loss=True
-    )
-    torch.save(segmenter.state_dict(), folder / "segmenter.pth")
-    return {name: folder / f"{name}.pth" for name in ("detector", "segmenter")}
+    return write_task_networks(tmp_path_factory.mktemp("weights"))
 
 
 def page_data(folder: Path) -> dict:
@@ -56,16 +38,16 @@ def test_one_folder_with_both_tasks(
     status = evaluate.main(
         [
             *("--results", str(pairs / "input"), "--target", str(pairs / "target")),
-            *("--tasks", "detection", "segmentation", "--detector", SMALL),
-            *("--detector-weights", str(weights["detector"])),
-            *("--segmenter-weights", str(weights["segmenter"])),
+            *("--tasks", "detection", "segmentation", "--detector", DETECTOR),
+            *("--detector-weights", str(weights[DETECTOR])),
+            *("--segmenter-weights", str(weights[SEGMENTER])),
             *("--output", str(tmp_path / "out")),
         ]
     )
     assert status == 0
     table = json.loads((tmp_path / "out" / "table.json").read_text())
     text = (tmp_path / "out" / "table.md").read_text()
-    assert "agreement with the clean images" in text and f"Detection by {SMALL}" in text
+    assert "agreement with the clean images" in text and f"Detection by {DETECTOR}" in text
     for heading in ("mAP", "precision", "recall", "box IoU", "mIoU", "pixel accuracy"):
         assert heading in text and heading in (tmp_path / "out" / "table.tex").read_text()
     rows = {row["method"]: row for row in table["rows"]}
@@ -99,8 +81,8 @@ def test_labels_of_a_benchmarks_set_are_found(weights: dict[str, Path], tmp_path
     evaluate.main(
         [
             *("--benchmark", str(tmp_path / "results"), "--datasets", str(tmp_path / "datasets")),
-            *("--tasks", "detection", "--detector", SMALL),
-            *("--detector-weights", str(weights["detector"])),
+            *("--tasks", "detection", "--detector", DETECTOR),
+            *("--detector-weights", str(weights[DETECTOR])),
             *("--output", str(tmp_path / "out")),
         ]
     )
