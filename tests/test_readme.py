@@ -50,7 +50,7 @@ SHORT = shlex.split(
 )
 SMALL = {"nerd": "nerd_rain_t", "dcsfn": "dcsfn_t"}  # by the recipe's first word; DMSR's otherwise
 # Needs a package that is optional; its own tests cover it.
-OPTIONAL = ("--no-reference", "--metrics", "--tasks", "web_page.py", "rain.mp4")
+OPTIONAL = ("--no-reference", "--metrics", "--tasks", "web_page.py", "rain.mp4", "spandrel")
 
 
 def folders_of_recipes() -> set[str]:
