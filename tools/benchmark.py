@@ -34,6 +34,14 @@ SUBCOMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    text = SUBCOMMANDS[args.what].run(args)
+    print(text)
+    if args.output:
+        write_text(args.output, text + "\n")
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,11 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         subparser.add_argument(
             "--output", type=Path, metavar="FILE", help="also write the tables to a file"
         )
-    args = parser.parse_args(arguments)
-    text = SUBCOMMANDS[args.what].run(args)
-    print(text)
-    if args.output:
-        write_text(args.output, text + "\n")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import json
@@ -24,13 +25,12 @@ from tests.reference import FOLDER, golden_weights
 from tools import benchmark
 from tools.benchmarks import data, options, scores, tiles, training
 from tools.benchmarks.networks import (
-    Job,
     Row,
     Subject,
     count_macs,
     find_subject,
     measure,
-    release_ratio,
+    release_ratios,
     size_table,
     speed_table,
     write_facts,
@@ -39,6 +39,7 @@ from tools.benchmarks.releases import (
     REFERENCES,
     RELEASE_SIZE,
     RELEASES,
+    Reference,
     fitting_reference,
     machine_kind,
 )
@@ -182,37 +183,52 @@ def test_macs_are_those_of_the_formula() -> None:
 
 
 def row(
-    network: str = "dmsr", mode: str = "float32", seconds: float = 3.0, **changes: object
+    network: str = "dmsr",
+    mode: str = "float32",
+    seconds: float = 3.0,
+    size: tuple[int, int] = (256, 256),
 ) -> Row:
-    facts = {"size": (256, 256), "device": CPU, "threads": 1, "seconds": 1, **changes}
-    job = Job(Subject(network, network, {}), mode, **facts)
-    psnr = math.inf if mode == "float32" else 50.04
-    times = Timing(seconds, False), Timing(0.03, False)
-    return Row(job, job.size, 1234, 150 * 10**9, times[0], 100e9, 300 * 2**20, psnr, times[1])
+    subject, psnr = Subject(network, network, {}), math.inf if mode == "float32" else 50.04
+    time, unit = Timing(seconds, False), Timing(0.03, False)
+    return Row(subject, mode, size, 1234, 150 * 10**9, time, 100e9, 300 * 2**20, psnr, unit)
 
 
-def test_ratios_compare_units_with_the_release_on_such_a_machine() -> None:
-    # 3 s are 100 units of 30 ms; the release takes 136 with one thread and 133 with two.
-    assert release_ratio(row(), [], FIRST) == pytest.approx(1.36)
-    assert release_ratio(row(threads=2), [], FIRST) == pytest.approx(1.33)
-    assert release_ratio(row(), [], SECOND) == pytest.approx(1.80)
-    assert release_ratio(row(threads=2), [], SECOND) is None
-    assert release_ratio(row(threads=4), [], FIRST) is None
-    assert release_ratio(row(size=(512, 512)), [], FIRST) is None
-    assert release_ratio(row("dmsr_s"), [], FIRST) is None
-    assert release_ratio(row(), [], None) is None
+def asked(threads: int = 1, side: int = 256, device: torch.device = CPU) -> argparse.Namespace:
+    words = ["networks", "--threads", str(threads), "--size", str(side), str(side)]
+    args = benchmark.parse_arguments(words)
+    args.device = device
+    return args
+
+
+@pytest.mark.parametrize(
+    ("network", "args", "reference", "expected"),
+    [
+        # 3 s are 100 units of 30 ms; the release takes 136 with one thread and 133 with two.
+        ("dmsr", asked(), FIRST, 1.36),
+        ("dmsr", asked(threads=2), FIRST, 1.33),
+        ("dmsr", asked(), SECOND, 1.80),
+        ("dmsr", asked(threads=2), SECOND, None),
+        ("dmsr", asked(threads=4), FIRST, None),
+        ("dmsr", asked(side=512), FIRST, None),
+        ("dmsr_s", asked(), FIRST, None),
+        ("dmsr", asked(), None, None),
+    ],
+)
+def test_ratios_compare_units_with_the_release_on_such_a_machine(
+    network: str, args: argparse.Namespace, reference: Reference | None, expected: float | None
+) -> None:
+    ratios, _ = release_ratios([row(network)], args, reference)
+    assert ratios == [expected and pytest.approx(expected)]
 
 
 def test_ratios_on_cuda_compare_with_the_plain_row_of_the_same_network() -> None:
-    rows = [row("dmsr", seconds=6.0, device=CUDA), row("dcsfn", seconds=9.0, device=CUDA)]
-    fast = row("dmsr", "bf16", seconds=2.0, device=CUDA)
-    assert release_ratio(fast, [*rows, fast], None) == 3.0
-    assert release_ratio(fast, [rows[1], fast], None) is None
+    rows = [row(seconds=6.0), row("dcsfn", "bf16", 9.0), row(mode="bf16", seconds=2.0)]
+    assert release_ratios(rows, asked(device=CUDA), None)[0] == [1.0, None, 3.0]
 
 
 def test_lines_of_the_tables() -> None:
     rows = [row(), row(mode="bf16", seconds=0.6)]
-    text = speed_table(rows, FIRST)
+    text = speed_table(rows, asked(), FIRST)
     assert table_cells(text)[1:] == [
         ["dmsr", "float32", "3.00 s", "100.0", "1.36", "50%", "300 MiB", "equal"],
         ["dmsr", "bf16", "600.0 ms", "20.0", "6.80", "250%", "300 MiB", "50.0 dB"],
@@ -220,15 +236,15 @@ def test_lines_of_the_tables() -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "Ratio: to the releases on an AMD EPYC" in " ".join(text.split())
     assert "1 thread, PyTorch" in " ".join(text.split()) and "noisy" not in text
-    elsewhere = speed_table([row(threads=2)], None)
+    elsewhere = speed_table([row()], asked(threads=2), None)
     assert table_cells(elsewhere)[1][4] == "-"
     assert "No ratio" in " ".join(elsewhere.split())
     assert "2 threads" in " ".join(elsewhere.split())
-    assert "at this size" in " ".join(speed_table([row(size=(64, 64))], FIRST).split())
-    assert table_cells(size_table(rows))[1:] == [
+    assert "at this size" in " ".join(speed_table([row()], asked(side=64), FIRST).split())
+    assert table_cells(size_table(rows, asked()))[1:] == [
         ["dmsr", "35,472,543", "307.6 G", "1,234", "150.0 G"]
     ]
-    assert table_cells(size_table([row("dmsr_s", size=(64, 64))]))[1:] == [
+    assert table_cells(size_table([row("dmsr_s", size=(64, 64))], asked(side=64)))[1:] == [
         ["dmsr_s", "-", "-", "1,234", "150.0 G"]
     ]
 
@@ -268,7 +284,11 @@ def test_networks_by_name_file_and_recipe(tmp_path: Path, weights: Path) -> None
 def test_a_row_is_measured_in_its_mode(weights: Path) -> None:
     subject = find_subject(str(weights), {})
     threads = torch.get_num_threads()
-    measured = measure(Job(subject, "bf16", (60, 64), CPU, threads, 0))
+    args = benchmark.parse_arguments(
+        ["networks", "--size", "60", "64", "--device", "cpu", "--threads", str(threads),
+         "--seconds", "0"]
+    )  # fmt: skip
+    measured = measure(subject, "bf16", args)
     # bf16 differs, and 60 rows are padded to the 64 that the network takes
     assert 20 < measured.psnr < 90 and measured.size == (64, 64)
     with torch.device("meta"):
@@ -332,23 +352,25 @@ def test_a_training_step_is_that_of_train(tmp_path: Path) -> None:
     recipe = tmp_path / "small.yml"
     demo = Path(training.CONFIGS, "demo.yml")
     recipe.write_text(f"BASE: {demo}\nMODEL: {{NAME: dmsr_s, OPTIONS: {json.dumps(SMALL)}}}\n")
-    job = training.Job(recipe, "bf16", 64, 3, CPU, torch.get_num_threads(), 0, operators=True)
-    with training.steps_of(job) as (run, step):
+    args = benchmark.parse_arguments(
+        ["training", "--patch", "64", "--batch", "3", "--device", "cpu", "--seconds", "0",
+         "--threads", str(torch.get_num_threads()), "--operators"]
+    )  # fmt: skip
+    with training.steps_of(recipe, "bf16", args) as (run, step):
         before = {name: p.detach().clone() for name, p in run.state.network.named_parameters()}
         step()
         after = dict(run.state.network.named_parameters())
         moved = [name for name, value in before.items() if not torch.equal(value, after[name])]
         assert moved == [*before]
-    measured = training.measure(job)
+    measured = training.measure(recipe, "bf16", args)
     assert (measured.network, measured.patch) == ("dmsr_s", 64)
     assert measured.images == 3 * run.cfg.OPTIM.ACCUMULATE
     assert measured.timing.seconds > 0 and "convolution_backward" in measured.operators
 
 
 def test_a_line_of_the_training_table() -> None:
-    job = training.Job(Path("a.yml"), "bf16", None, None, CPU, 1, 1)
-    line = training.Row(job, "dmsr", 64, 3, Timing(2.0, True), 3 * 2**20, "conv 35%")
-    text = training.table([line])
+    line = training.Row("dmsr", "bf16", 64, 3, Timing(2.0, True), 3 * 2**20, "conv 35%")
+    text = training.table([line], benchmark.parse_arguments(["training"]))
     assert table_cells(text)[1] == ["dmsr", "bf16", "64", "3", "2.00 s", "1.50", "3 MiB"]
     assert "Times were noisy" in text and "dmsr in bf16: conv 35%" in text
 

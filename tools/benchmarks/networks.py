@@ -82,23 +82,12 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one row measures."""
-
-    subject: Subject
-    mode: str
-    size: tuple[int, int]
-    device: torch.device
-    threads: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Row:
     """One line of the tables."""
 
-    job: Job
-    size: tuple[int, int]  # measured: the next one that the network takes
+    subject: Subject
+    mode: str
+    size: tuple[int, int]  # the smallest that the network takes, at least --size
     parameters: int
     macs: int
     timing: Timing
@@ -146,8 +135,7 @@ def run(args: argparse.Namespace) -> str:
     for subject in subjects:
         for mode in args.modes:
             print(f"measuring {subject.label} {mode} ...", file=sys.stderr)
-            job = Job(subject, mode, tuple(args.size), args.device, args.threads, args.seconds)
-            rows.append(in_fresh_process(measure, job))
+            rows.append(in_fresh_process(measure, subject, mode, args))
     reference = None
     if args.device.type == "cpu":  # a machine is recognised by its unit on one thread
         units = [row.unit for row in rows]
@@ -156,7 +144,7 @@ def run(args: argparse.Namespace) -> str:
         reference = fitting_reference(machine_kind(), min(units).seconds)
     if args.facts:
         atomic_write(args.facts, lambda file: write_facts(rows, file))
-    return f"{size_table(rows)}\n\n{speed_table(rows, reference)}"
+    return f"{size_table(rows, args)}\n\n{speed_table(rows, args, reference)}"
 
 
 def find_subject(what: str, options: dict[str, Any]) -> Subject:
@@ -187,35 +175,35 @@ def unit_timing(device: torch.device, threads: int) -> Timing:
         return least_seconds(lambda: F.conv2d(x, weight, padding=1), device, threads, seconds=0.5)
 
 
-def measure(job: Job) -> Row:
+def measure(subject: Subject, mode: str, args: argparse.Namespace) -> Row:
     """One row, in a fresh process."""
     keep_freed_memory()  # as test.py does
-    torch.set_num_threads(job.threads)
-    device = job.device
+    torch.set_num_threads(args.threads)
+    device = args.device
     # loads the libraries of convolutions, which are not the network's memory
     F.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
     before = peak_memory(device)
-    network = job.subject.build().to(device)
-    height, width = (legal_size(network, side) for side in job.size)
+    network = subject.build().to(device)
+    height, width = (legal_size(network, side) for side in args.size)
     rainy = torch.rand(1, 3, height, width, device=device)
-    allow_tf32("tf32" in job.mode)
-    restore = restoring(network, job.mode)
+    allow_tf32("tf32" in mode)
+    restore = restoring(network, mode)
     restored = restore(rainy)
     memory = peak_memory(device) - before
-    measured = least_seconds(lambda: restore(rainy), device, job.threads, job.seconds)
+    measured = least_seconds(lambda: restore(rainy), device, args.threads, args.seconds)
     allow_tf32(False)
-    expected = restoring(job.subject.build().to(device), "float32")(rainy)
+    expected = restoring(subject.build().to(device), "float32")(rainy)
     error = (expected - restored.float()).square().mean()
-    dtype = PRECISIONS[job.mode.partition("+")[0]]
     return Row(
-        job,
+        subject,
+        mode,
         (height, width),
-        *network_size(job.subject.name, job.subject.options, (height, width)),
+        *network_size(subject.name, subject.options, (height, width)),
         measured,
-        fastest_product(dtype, device, job.threads),
+        fastest_product(PRECISIONS[mode.partition("+")[0]], device, args.threads),
         memory,
         float(-10 * torch.log10(error)),
-        unit_timing(device, job.threads),
+        unit_timing(device, args.threads),
     )
 
 
@@ -275,40 +263,42 @@ def fastest_product(dtype: torch.dtype, device: torch.device, threads: int) -> f
     return n**3 / min(times)
 
 
-def release_ratio(row: Row, rows: Sequence[Row], reference: Reference | None) -> float | None:
-    """The speed of a row over that of its release; on CUDA, over that of the plain float32 row.
+def release_ratios(
+    rows: Sequence[Row], args: argparse.Namespace, reference: Reference | None
+) -> tuple[list[float | None], str]:
+    """The speed of each row over that of its release, or on CUDA over the plain float32 row's.
 
-    None if there is nothing to compare with.
+    None for a row without anything to compare with. Then a sentence about them for the caption.
     """
-    job = row.job
-    if job.device.type == "cuda":
-        plain = (r for r in rows if r.job.subject == job.subject and r.job.mode == "float32")
-        return next((other.timing.seconds / row.timing.seconds for other in plain), None)
-    if reference is None or job.size != RELEASE_SIZE:
-        return None
-    units = reference.units.get(job.threads, {}).get(job.subject.release)
-    return None if units is None else units / row.units
-
-
-def ratio_note(job: Job, reference: Reference | None) -> str:
-    """What the ratios compare with, or why there are none."""
-    if job.device.type == "cuda":
-        return "Ratio: to the plain float32 row."
+    if args.device.type == "cuda":
+        plain = {row.subject.label: row.timing.seconds for row in rows if row.mode == "float32"}
+        ratios = [
+            plain[row.subject.label] / row.timing.seconds if row.subject.label in plain else None
+            for row in rows
+        ]
+        return ratios, "Ratio: to the plain float32 row."
     if reference is None:
-        return "No ratio: no release was measured on a machine of this kind and speed."
-    if job.size != RELEASE_SIZE or job.threads not in reference.units:
-        return "No ratio: no release was measured at this size with so many threads."
-    return f"Ratio: to the releases on {reference.machine}."
+        note = "No ratio: no release was measured on a machine of this kind and speed."
+        return [None] * len(rows), note
+    if tuple(args.size) != RELEASE_SIZE or args.threads not in reference.units:
+        note = "No ratio: no release was measured at this size with so many threads."
+        return [None] * len(rows), note
+    units = reference.units[args.threads]
+    ratios = [
+        units[row.subject.release] / row.units if row.subject.release in units else None
+        for row in rows
+    ]
+    return ratios, f"Ratio: to the releases on {reference.machine}."
 
 
-def size_table(rows: Sequence[Row]) -> str:
+def size_table(rows: Sequence[Row], args: argparse.Namespace) -> str:
     """Parameters and multiply-accumulates, one line for each network."""
     lines = {}
     for row in rows:
-        label = row.job.subject.label
-        if row.size != row.job.size:
+        label = row.subject.label
+        if row.size != tuple(args.size):
             label += f" at {row.size[0]}x{row.size[1]}"
-        release = RELEASES.get(row.job.subject.release)
+        release = RELEASES.get(row.subject.release)
         has_macs = row.size == RELEASE_SIZE
         lines[label] = [
             label,
@@ -321,33 +311,31 @@ def size_table(rows: Sequence[Row]) -> str:
     return markdown_table(heads, list(lines.values()))
 
 
-def speed_table(rows: Sequence[Row], reference: Reference | None) -> str:
+def speed_table(rows: Sequence[Row], args: argparse.Namespace, reference: Reference | None) -> str:
     """Time and memory, one line for each network and mode, then the machine."""
-    job = rows[0].job
+    ratios, note = release_ratios(rows, args, reference)
     heads = ["network", "mode", "time", "units", "ratio", "peak", "memory", "agrees"]
-    lines = []
-    for row in rows:
-        ratio = release_ratio(row, rows, reference)
-        lines.append(
-            [
-                row.job.subject.label,
-                row.job.mode,
-                timing.seconds_text(row.timing.seconds),
-                f"{row.units:.1f}",
-                "-" if ratio is None else f"{ratio:.2f}",
-                f"{row.macs / row.timing.seconds / row.peak:.0%}",
-                f"{row.memory / 2**20:.0f} MiB",
-                "equal" if row.psnr == float("inf") else f"{row.psnr:.1f} dB",
-            ]
-        )
+    lines = [
+        [
+            row.subject.label,
+            row.mode,
+            timing.seconds_text(row.timing.seconds),
+            f"{row.units:.1f}",
+            "-" if ratio is None else f"{ratio:.2f}",
+            f"{row.macs / row.timing.seconds / row.peak:.0%}",
+            f"{row.memory / 2**20:.0f} MiB",
+            "equal" if row.psnr == float("inf") else f"{row.psnr:.1f} dB",
+        ]
+        for row, ratio in zip(rows, ratios, strict=True)
+    ]
     grid = markdown_table(heads, lines, num_left=2)
-    peaks = {row.job.mode.partition("+")[0]: f"{row.peak / 1e9:.0f}" for row in rows}
+    peaks = {row.mode.partition("+")[0]: f"{row.peak / 1e9:.0f}" for row in rows}
     caption = (
-        f"One image of {job.size[0]}x{job.size[1]} (height x width), "
-        f"{timing.machine_text(job.device, job.threads, machine_kind())}. "
+        f"One image of {args.size[0]}x{args.size[1]} (height x width), "
+        f"{timing.machine_text(args.device, args.threads)}. "
         f"Unit: {min(row.unit for row in rows).seconds * 1e3:.1f} ms. Fastest matrix product: "
         + ", ".join(f"{peak} GMAC/s in {precision}" for precision, peak in peaks.items())
-        + f". {ratio_note(job, reference)}"
+        + f". {note}"
         + timing.noise_note(t for row in rows for t in (row.timing, row.unit))
     )
     return f"{grid}\n\n{textwrap.fill(caption, max(80, len(grid.splitlines()[0])))}"
@@ -360,12 +348,12 @@ def write_facts(rows: Sequence[Row], path: Path) -> None:
     """
     first: dict[str, Row] = {}
     for row in rows:
-        first.setdefault(row.job.subject.label, row)
+        first.setdefault(row.subject.label, row)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["method", "parameters", "macs", "seconds", "weights", "sha256"])
         for label, row in first.items():
-            weights, release = row.job.subject.weights, RELEASES.get(row.job.subject.release)
+            weights, release = row.subject.weights, RELEASES.get(row.subject.release)
             writer.writerow(
                 [
                     label,

@@ -18,6 +18,7 @@ logging.getLogger("torch.utils.cpp_extension").addFilter(
 )
 from torch.utils import benchmark
 
+from tools.benchmarks.releases import machine_kind
 from utils.devices import PRECISIONS, add_device_option
 from utils.wording import plural
 
@@ -97,12 +98,11 @@ def _positive(text: str) -> int:
     return number
 
 
-def machine_text(device: torch.device, threads: int, kind: str) -> str:
-    """The machine that a table comes from; ``kind`` is its processor."""
+def machine_text(device: torch.device, threads: int) -> str:
+    """The machine that a table comes from."""
+    place = f"{machine_kind()}, {plural(threads, 'thread')}"
     if device.type == "cuda":
         place = torch.cuda.get_device_name(device)
-    else:
-        place = f"{kind}, {plural(threads, 'thread')}"
     return f"{place}, PyTorch {torch.__version__}"
 
 

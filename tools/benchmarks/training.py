@@ -13,6 +13,7 @@ and run the two benchmarks in turn.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -28,7 +29,6 @@ from configs import load_config
 from data.batches import Prefetcher
 from tools.benchmarks import timing
 from tools.benchmarks.data import make_pairs
-from tools.benchmarks.releases import machine_kind
 from tools.benchmarks.timing import Timing, in_fresh_process, least_seconds
 from utils.devices import peak_memory
 from utils.markdown import markdown_table
@@ -56,25 +56,11 @@ EXTRAS = {
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one row measures; ``patch`` and ``batch`` are the recipe's if None."""
-
-    recipe: Path
-    mode: str
-    patch: int | None
-    batch: int | None
-    device: torch.device
-    threads: int
-    seconds: float
-    operators: bool = False
-
-
-@dataclass(frozen=True)
 class Row:
     """One line of the table."""
 
-    job: Job
     network: str
+    mode: str
     patch: int
     images: int  # per step
     timing: Timing
@@ -102,46 +88,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's log in each process
-    how = (args.patch, args.batch, args.device, args.threads, args.seconds, args.operators)
     rows = []
-    for job in (Job(recipe, mode, *how) for recipe in args.recipes for mode in args.modes):
-        print(f"measuring {job.recipe.stem} {job.mode} ...", file=sys.stderr)
-        rows.append(in_fresh_process(measure, job))
-    return table(rows)
+    for recipe, mode in itertools.product(args.recipes, args.modes):
+        print(f"measuring {recipe.stem} {mode} ...", file=sys.stderr)
+        rows.append(in_fresh_process(measure, recipe, mode, args))
+    return table(rows, args)
 
 
-def measure(job: Job) -> Row:
+def measure(recipe: Path, mode: str, args: argparse.Namespace) -> Row:
     """One row, in a fresh process."""
-    torch.set_num_threads(job.threads)
-    before = 0 if job.device.type == "cuda" else peak_memory(job.device)
-    with steps_of(job) as (run_, step):
+    torch.set_num_threads(args.threads)
+    before = 0 if args.device.type == "cuda" else peak_memory(args.device)
+    with steps_of(recipe, mode, args) as (run_, step):
         step()  # allocates, compiles, records
-        measured = least_seconds(step, job.device, job.threads, job.seconds)
-        memory = peak_memory(job.device) - before
-        operators = largest_operators(step, job.device) if job.operators else ""
+        measured = least_seconds(step, args.device, args.threads, args.seconds)
+        memory = peak_memory(args.device) - before
+        operators = largest_operators(step, args.device) if args.operators else ""
         cfg = run_.cfg
         images = cfg.OPTIM.BATCH_SIZE * cfg.OPTIM.ACCUMULATE
-        return Row(job, cfg.MODEL.NAME, cfg.AUGMENT.PATCH, images, measured, memory, operators)
+        patch = cfg.AUGMENT.PATCH
+        return Row(cfg.MODEL.NAME, mode, patch, images, measured, memory, operators)
 
 
 @contextmanager
-def steps_of(job: Job) -> Iterator[tuple[Run, Callable[[], object]]]:
-    """The run of a job's recipe, and a function that takes one step of it."""
-    precision, *extras = job.mode.split("+")
+def steps_of(
+    recipe: Path, mode: str, args: argparse.Namespace
+) -> Iterator[tuple[Run, Callable[[], object]]]:
+    """The run of a recipe, and a function that takes one step of it."""
+    precision, *extras = mode.split("+")
     settings = ["OPTIM.PRECISION", precision, "DATA.WORKERS", "0", "DATA.CACHE", ""]
     for extra in extras:
         settings += [EXTRAS[extra], "True"]
-    settings += ["AUGMENT.PATCH", str(job.patch)] if job.patch else []
-    settings += ["OPTIM.BATCH_SIZE", str(job.batch)] if job.batch else []
+    settings += ["AUGMENT.PATCH", str(args.patch)] if args.patch else []
+    settings += ["OPTIM.BATCH_SIZE", str(args.batch)] if args.batch else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        patch = job.patch or load_config(job.recipe).AUGMENT.PATCH
+        patch = args.patch or load_config(recipe).AUGMENT.PATCH
         make_pairs(folder / "pairs", 8, size=(patch + 32, patch + 32))
         # One endless epoch; nothing is validated, so the same pairs may serve for that.
         settings += ["DATA.TRAIN", str(folder / "pairs"), "DATA.VAL", str(folder / "pairs"),
                      "DATA.LEAKS", "ignore", "DATA.REPEAT", "100000"]  # fmt: skip
-        cfg = load_config(job.recipe, settings)
-        processes = Processes(0, 1, job.device)
+        cfg = load_config(recipe, settings)
+        processes = Processes(0, 1, args.device)
         start = Start(resume=False, resume_from=None, accept_changed_data=False, dry_run=True)
         with StopSignal(is_main=True) as stop:
             run_ = build_run(cfg, start, RunFolder(folder / "run"), processes, stop)
@@ -173,13 +161,13 @@ def largest_operators(step: Callable[[], object], device: torch.device) -> str:
     return ", ".join(f"{event.key[:48]} {getattr(event, key) / total:.0%}" for event in largest)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], args: argparse.Namespace) -> str:
     """Markdown, then the machine and the operators."""
     heads = ["network", "mode", "patch", "images", "step", "images/s", "memory"]
     lines = [
         [
             row.network,
-            row.job.mode,
+            row.mode,
             str(row.patch),
             str(row.images),
             timing.seconds_text(row.timing.seconds),
@@ -188,9 +176,8 @@ def table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    job = rows[0].job
-    where = timing.machine_text(job.device, job.threads, machine_kind())
+    where = timing.machine_text(args.device, args.threads)
     noise = timing.noise_note(row.timing for row in rows)
     parts = [markdown_table(heads, lines, num_left=2), f"Steps of train.py, {where}.{noise}"]
-    parts += [f"{row.network} in {row.job.mode}: {row.operators}" for row in rows if row.operators]
+    parts += [f"{row.network} in {row.mode}: {row.operators}" for row in rows if row.operators]
     return "\n\n".join(parts)
