@@ -4,14 +4,14 @@
     network = torch.hub.load("petrichor", "petrichor", source="local")
     network = torch.hub.load("petrichor", "dcsfn", source="local", weights="their_model.pth")
 
-``restorer`` takes images of any size and type. ``petrichor`` is the network that ships, with its
-weights. Every other name of models/registry.py gives that network: freshly initialised or, with
+``restorer`` takes images of any size and type. ``petrichor`` is the shipped network with its
+weights. The names in models/registry.py give the other networks: newly initialised or, with
 ``weights``, from a .safetensors file of this project or a checkpoint of the network's authors. All
-come in eval mode on the CPU and offer ``restore``, which maps (B, 3, H, W), RGB in [0, 1], to the
-same; H and W must be multiples of ``size_multiple``.
+are in eval mode on the CPU. Their method ``restore`` maps (B, 3, H, W), RGB in [0, 1], to the same;
+H and W must be multiples of ``size_multiple``.
 
-Our packages have names such as ``utils``, which the user's process may need for its own. They are
-imported under a private name here, and neither find nor leave anything under the short ones.
+The user's process may have packages called ``utils`` or ``models`` too, so ours are imported under
+a private name: they neither find nor leave anything under the short names.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PRIVATE = f"petrichor_{hashlib.sha1(str(_ROOT).encode()).hexdigest()[:8]}"
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Runs a module so that its imports of our packages, later ones too, find the private ones."""
+    """Runs a module whose imports of our packages, later ones too, find the private ones."""
 
     def exec_module(self, module: types.ModuleType) -> None:
         # Import statements use the __import__ of their module's builtins.
@@ -52,7 +52,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the private package, whose folder is this one, and the modules below it."""
+    """Finds the private package, whose folder is this one, and its modules."""
 
     def find_spec(
         self,
@@ -79,7 +79,7 @@ def _import(
     names: collections.abc.Sequence[str] = (),
     level: int = 0,
 ) -> types.ModuleType:
-    """``__import__`` that takes our packages from the private one."""
+    """``__import__`` with our packages replaced by the private ones."""
     top = name.partition(".")[0]
     if level or top not in _OURS:
         return builtins.__import__(name, namespace, local, names, level)
@@ -97,7 +97,7 @@ _models = _ours("models")
 
 
 def petrichor() -> DerainingNetwork:
-    """The network that ships with the project, with its weights."""
+    """The network and weights that ship with the project."""
     return _models.load_weights(_models.SHIPPED_WEIGHTS)
 
 
@@ -108,8 +108,8 @@ def restorer(
 ) -> Restorer:
     """Derains images of any size: uint8, uint16 or float arrays (H, W, 3), tensors (3, H, W).
 
-    ``weights`` is a file of this project, by default the network that ships; ``options`` are the
-    other ones of ``utils.inference.restorer.Restorer``.
+    ``weights`` is a file of this project, by default the shipped one; ``options`` are the others of
+    ``utils.inference.restorer.Restorer``.
     """
     device = _ours("utils.devices").find_device(device)
     path = _models.SHIPPED_WEIGHTS if weights is None else _file(weights)
@@ -120,7 +120,7 @@ def restorer(
 def _network(
     name: str, weights: str | pathlib.Path | None = None, **options: typing.Any
 ) -> DerainingNetwork:
-    """``options`` are fields of the network's configuration; our own files contain them."""
+    """``options`` are fields of the network's configuration; files of this project contain them."""
     if weights is None:
         return _models.build_model(name, options).eval()
     path = _file(weights)
@@ -148,5 +148,5 @@ def _user_error(sentence: str) -> Exception:
 
 for _name in _models.NETWORKS:
     _entry = functools.partial(_network, _name)
-    _entry.__doc__ = f"The network {_name}; its weights from a file, or initialised with options."
+    _entry.__doc__ = f"The network {_name}, newly initialised with options or from a weight file."
     globals()[_name] = _entry

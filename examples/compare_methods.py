@@ -3,9 +3,9 @@
     python examples/compare_methods.py --target datasets/val/target --output comparison \\
         --results results/petrichor results/dmsr
 
-writes comparison/table.csv with the scores of every image and comparison/figure.png, and prints
-the means. It shows how to use this project as a library; evaluate.py does the same for whole
-benchmarks, and tools/compare.py draws the figure of a paper.
+writes the scores of every image to comparison/table.csv, draws comparison/figure.png and prints the
+means. It shows how to use this project as a library; evaluate.py does the same for whole
+benchmarks, and tools/compare.py draws figures for papers.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def score_folder(folder: Path, clean: Mapping[str, Path], protocol: str) -> dict[str, Score]:
-    """PSNR and SSIM of each clean image and its result, which has the same name without suffix.
+    """PSNR and SSIM of each clean image and the result of the same name without suffix.
 
-    Raises UserError if a result is missing: means over different images cannot be compared.
+    Raises UserError if a result is missing, since means over different images cannot be compared.
     """
     restored = images_by_stem(folder)
     if missing := clean.keys() - restored.keys():
@@ -70,7 +70,7 @@ def score_folder(folder: Path, clean: Mapping[str, Path], protocol: str) -> dict
 
 
 def write_table(path: Path, scores: Mapping[str, Mapping[str, Score]]) -> None:
-    """One line per image, with a PSNR and an SSIM for each method."""
+    """One line per image, with the PSNR and SSIM of each method."""
     methods = list(scores)
     heads = ["image", *(f"{method} {name}" for method in methods for name in Score._fields)]
     lines = [[csv_text(head) for head in heads]]
@@ -91,7 +91,7 @@ def draw_figure(
     first: Path,
     clean: Mapping[str, Path],
 ) -> None:
-    """PSNR of every image by method; beside it the first method's worst image and the clean one."""
+    """PSNR by image and method, and the first method's worst image beside the clean one."""
     of_first = scores[first.name]
     worst = min(of_first, key=lambda image: of_first[image].psnr)
     figure, axes = plt.subplots(1, 3, figsize=(12, 4), width_ratios=(1.5, 1, 1))

@@ -63,7 +63,7 @@ def epochs_of(folder: Path) -> list[dict]:
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 @pytest.mark.parametrize("network", TINY)
 def test_every_network_trains(pairs, tmp_path, network, precision) -> None:
-    """Finite losses that fall, and in half precision those of float32 to some percent."""
+    """With finite losses that fall; those of half precision are within 10% of float32's."""
     folder = train_here(tmp_path, "run", *settings_of(network, pairs, "OPTIM.PRECISION", precision))
     losses = [line["loss"] for line in epochs_of(folder)]
     assert all(math.isfinite(loss) for loss in losses) and losses[1] < losses[0]
@@ -82,12 +82,12 @@ def test_every_network_trains(pairs, tmp_path, network, precision) -> None:
         ("nerd_rain_t", ["COMPILE"]),
         ("nerd_rain_t", ["CUDA_GRAPH"]),
         ("nerd_rain_t", ["COMPILE", "CUDA_GRAPH"]),
-        ("dmsr_s", ["CUDA_GRAPH"]),  # its batch norms count no warm-up
+        ("dmsr_s", ["CUDA_GRAPH"]),  # its batch norms must not count the warm-up
         ("nerd_rain_t", ["CHANNELS_LAST"]),
         ("nerd_rain_t", ["GRADIENT_CHECKPOINTING"]),
     ],
 )
-def test_faster_and_leaner_ways_take_the_same_steps(pairs, tmp_path, network, keys) -> None:
+def test_settings_for_speed_and_memory_take_the_same_steps(pairs, tmp_path, network, keys) -> None:
     switches = [part for key in keys for part in (f"OPTIM.{key}", "True")]
     plain = train_here(tmp_path, "plain", *settings_of(network, pairs))
     other = train_here(tmp_path, "other", *settings_of(network, pairs, *switches))
@@ -109,7 +109,7 @@ SHIPPED = """
     [
         SHIPPED,
         ["OPTIM.PRECISION", "fp16", "OPTIM.CUDA_GRAPH", "True"],
-        # recorded anew: in epoch 2 for larger patches
+        # the graph is recorded again in epoch 2, for larger patches
         ["AUGMENT.PROGRESSIVE", "[[2, 96, 1]]", "OPTIM.CUDA_GRAPH", "True"],
         ["OPTIM.GRADIENT_CHECKPOINTING", "True", "OPTIM.CUDA_GRAPH", "True"],
     ],
@@ -143,7 +143,7 @@ def test_the_fused_optimiser_takes_the_steps_of_the_plain_one() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "fp16"])
-def test_a_resumed_run_goes_on(pairs, tmp_path, precision) -> None:
+def test_a_resumed_run_ends_like_an_uninterrupted_one(pairs, tmp_path, precision) -> None:
     more = ["RUN.DETERMINISTIC", "True", "OPTIM.PRECISION", precision, "OPTIM.EMA", "0.9"]
     settings = settings_of("dcsfn_t", pairs, *more)
     straight = train_here(tmp_path, "straight", *settings)
@@ -157,7 +157,7 @@ def test_a_resumed_run_goes_on(pairs, tmp_path, precision) -> None:
 
 
 def test_the_host_waits_for_the_device_once_per_step(pairs, tmp_path, monkeypatch) -> None:
-    """With all of NeRD-Rain's losses, whose kernels are on the device before the first step."""
+    """With all losses of NeRD-Rain, whose kernels are moved before the first step."""
     waits = []
     one_step = train.train_one_step
 
@@ -179,7 +179,7 @@ def test_the_host_waits_for_the_device_once_per_step(pairs, tmp_path, monkeypatc
     assert max(waits[1:8] + waits[9:]) <= 1  # the first steps set up libraries
 
 
-def test_pixels_travel_as_bytes_from_page_locked_memory(pairs) -> None:
+def test_batches_are_bytes_in_page_locked_memory(pairs) -> None:
     cfg = load_config(ROOT / "training.yml", settings_of("dmsr_s", pairs)[2:])
     loaders = build_loaders(cfg)
     loaders.sampler.set_epoch(1, patch=64, batch_size=2)
@@ -192,7 +192,7 @@ def test_pixels_travel_as_bytes_from_page_locked_memory(pairs) -> None:
 
 @pytest.mark.parametrize("checkpointing", ["False", "True"])
 def test_two_processes_on_one_gpu_equal_one(pairs, tmp_path, checkpointing) -> None:
-    """Through gloo, and with batch norm: SyncBatchNorm joins the statistics."""
+    """Through gloo, and with batch norms, whose statistics SyncBatchNorm joins."""
     settings = settings_of("dmsr_s", pairs, "RUN.FOLDER", str(tmp_path), "OPTIM.BATCH_SIZE", "4")
     settings += ["OPTIM.GRADIENT_CHECKPOINTING", checkpointing]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
@@ -226,18 +226,18 @@ def test_restoring_waits_for_the_gpu_once_per_image(monkeypatch) -> None:
     restorer(image)
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             restored = restorer(image)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     # Indices and weights of the tiles are uploaded before the first computation.
-    lines = [linecache.getline(warning.filename, warning.lineno) for warning in told]
+    lines = [linecache.getline(warning.filename, warning.lineno) for warning in caught]
     assert len([line for line in lines if "from_numpy(values)" not in line]) <= 1, lines
     assert np.abs(restored.astype(int) - expected).max() <= 1
 
 
-def test_restoring_falls_back_to_smaller_tiles_where_memory_ends(monkeypatch) -> None:
+def test_restoring_falls_back_to_smaller_tiles_if_out_of_memory(monkeypatch) -> None:
     register(monkeypatch)
     network = build_model("tiny", {"width": 64}).eval()
     image = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), np.uint8)

@@ -18,7 +18,7 @@ from tests.helpers import ROOT, smooth_image
 from utils.checkpoints import Weights, write_weights
 from utils.inference.restorer import Restorer
 
-# Of the private package that hubconf imports.
+# The class in the private package that hubconf imports.
 UserError = sys.modules[f"{hubconf._PRIVATE}.utils.errors"].UserError
 
 IN_A_PROJECT = """
@@ -96,7 +96,7 @@ def test_weights_of_ours_and_of_the_authors(tmp_path: Path) -> None:
 
 
 def test_the_entries_are_the_networks_and_the_restorer() -> None:
-    """As ``torch.hub.list`` finds them, which looks at every name that can be called."""
+    """As ``torch.hub.list`` finds them: every callable."""
     entries = {name for name, value in vars(hubconf).items() if callable(value)}
     entries = {name for name in entries if not name.startswith("_")}
     assert entries == {"petrichor", "restorer", *NETWORKS}

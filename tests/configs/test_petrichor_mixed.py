@@ -1,4 +1,4 @@
-"""The recipe for several public sets at once, on tiny copies of them."""
+"""The recipe for several public data sets, on tiny copies of them."""
 
 from __future__ import annotations
 

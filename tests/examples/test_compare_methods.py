@@ -1,4 +1,4 @@
-"""examples/: they run as they stand, and their numbers are those of the formula."""
+"""examples/compare_methods.py: it runs as it is, and its figures are those of the formula."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def run(folders: Path, *methods: str) -> tuple[int, str]:
 
 
 def test_two_folders_become_a_table_and_a_figure(folders: Path) -> None:
-    status, told = run(folders, "streaked", "darker")
-    assert status == 0, told
+    status, printed = run(folders, "streaked", "darker")
+    assert status == 0, printed
     with open(folders / "out" / "table.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["image"] for line in lines] == ["1", "2", "10"]
@@ -50,7 +50,7 @@ def test_two_folders_become_a_table_and_a_figure(folders: Path) -> None:
 
 def test_a_missing_result_is_a_sentence(folders: Path) -> None:
     (folders / "darker" / "2.png").unlink()
-    status, told = run(folders, "streaked", "darker")
+    status, printed = run(folders, "streaked", "darker")
     assert status == 1
-    assert told == f"error: {folders / 'darker'} has no result for 2.\n"
+    assert printed == f"error: {folders / 'darker'} has no result for 2.\n"
     assert not (folders / "out").exists()

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's "Add a network": one file and two lines, and everything else works."""
+"""CONTRIBUTING.md's "Add a network": with one file and two lines, everything else works."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from tests.helpers import ROOT, write_pairs
 
 DNCNN = '''
-"""DnCNN: the rain as what a plain chain of convolutions finds. https://arxiv.org/abs/1608.03981"""
+"""DnCNN: a plain chain of convolutions predicts the rain. https://arxiv.org/abs/1608.03981"""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_it_trains_restores_and_converts(project: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     names = torch.load(published, weights_only=True).keys()
-    assert "rain.0.weight" in names  # its own: nobody published another
+    assert "rain.0.weight" in names  # its own name, since its authors published none here
 
 
 def test_the_checks_of_all_networks_run_over_it(project: Path) -> None:

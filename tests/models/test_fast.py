@@ -1,4 +1,4 @@
-"""The registry of faster forms: who is replaced, when, and by whom."""
+"""The registry of faster forms: what is replaced, and when."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Networks on the Hugging Face Hub: a folder, and a server on the loopback address.
 
-The server speaks the routes of the Hub that downloads and uploads use; huggingface_hub itself is
-the client, in a process of its own because it reads HF_ENDPOINT when it is imported.
+The server has the Hub's routes for downloads and uploads. The client is huggingface_hub itself, in
+another process because it reads HF_ENDPOINT when it is imported.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[tuple[str, dict[str, dict[str, bytes]]]]:
-    """The address of a running server, and what it holds."""
+    """The address of a running server, and its repositories."""
     repositories: dict[str, dict[str, bytes]] = {}
     handler = type("Handler", (Hub,), {"repositories": repositories})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -104,7 +104,7 @@ def hub() -> Iterator[tuple[str, dict[str, dict[str, bytes]]]]:
 
 
 def run_client(code: str, address: str, cache: Path, *arguments: object) -> list[str]:
-    """What ``code`` prints, line by line, in a process for which ``address`` is the Hub."""
+    """The lines that ``code`` prints in a process whose Hub is ``address``."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
@@ -184,7 +184,7 @@ def test_upload_download_and_the_cache(
     assert set(small) == {"model.safetensors", "config.json", "README.md"}
     assert json.loads(small["config.json"]) == {"model": "dmsr_s", "options": {"width": 4}}
     assert b"pipeline_tag: image-to-image" in small["README.md"]
-    # Nobody listens at port 9; what was downloaded before still loads.
+    # Nothing listens on port 9; what was downloaded before still loads.
     offline = run_client(OFFLINE, "http://127.0.0.1:9", tmp_path)
     assert offline == [
         "{'width': 4}",

@@ -1,4 +1,4 @@
-"""Files of others: how they wrap and name weights, what is refused, TensorFlow's checkpoints."""
+"""Other projects' weight files: their keys and names, what is refused, TensorFlow's checkpoints."""
 
 from __future__ import annotations
 
@@ -35,9 +35,6 @@ def entries_and_note(path: Path, key: str | None = None) -> tuple[dict[str, list
 EXPECTED = {name: value.tolist() for name, value in WEIGHTS.items()}
 
 
-# Each way of wrapping weights that people's files have; every network is read through this.
-
-
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".pth.tar"])
 def test_wrapped_weights_are_found_and_the_key_is_reported(
@@ -49,12 +46,12 @@ def test_wrapped_weights_are_found_and_the_key_is_reported(
     assert note == f"a{suffix}: the weights under {wrapper} taken."
 
 
-def test_the_key_of_the_authors_is_taken_without_a_word(tmp_path: Path) -> None:
+def test_the_key_of_the_authors_is_not_reported(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pth", {"net": WEIGHTS, "params": {"stem.bias": torch.zeros(1)}})
     assert entries_and_note(path, "net") == (EXPECTED, "")
 
 
-def test_plain_weights_are_taken_without_a_word(tmp_path: Path) -> None:
+def test_plain_weights_are_not_reported(tmp_path: Path) -> None:
     assert entries_and_note(saved(tmp_path / "a.pth", WEIGHTS), "net") == (EXPECTED, "")
     save_file(WEIGHTS, tmp_path / "a.safetensors")
     assert entries_and_note(tmp_path / "a.safetensors") == (EXPECTED, "")
@@ -82,7 +79,7 @@ def test_prefixes_and_counters_are_removed_and_reported(tmp_path: Path) -> None:
         note
         == "a.pth: 2 counters of thop left out; the prefix _orig_mod. of torch.compile removed."
     )
-    # a layer that is really called module stays: not all names have it
+    # a layer that is called module stays: not all names have this prefix
     mixed = {"module.weight": torch.ones(2), "stem.bias": torch.zeros(1)}
     assert read_state_dict(saved(tmp_path / "b.pth", mixed)).entries.keys() == mixed.keys()
     twice = {"a": torch.ones(1), "_orig_mod.a": torch.zeros(1)}
@@ -118,7 +115,7 @@ def test_what_would_execute_code_is_refused_and_does_not_run(tmp_path: Path) -> 
 
 
 class Planting(nn.Module):
-    """A scripted module whose loading writes a file."""
+    """A module that writes a file when its TorchScript archive is loaded."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -141,10 +138,10 @@ class Planting(nn.Module):
 def test_torchscript_archives_are_refused_and_do_not_run(tmp_path: Path, suffix: str) -> None:
     planted = tmp_path / "planted"
     torch.jit.script(Planting(str(planted))).save(tmp_path / f"a{suffix}")
-    with pytest.raises(UserError, match=r"a TorchScript archive, a program .* refused"):
+    with pytest.raises(UserError, match=r"a TorchScript archive, which is a program .* refused"):
         read_state_dict(tmp_path / f"a{suffix}")
     assert not planted.exists()
-    torch.jit.load(tmp_path / f"a{suffix}")  # it is a real one
+    torch.jit.load(tmp_path / f"a{suffix}")  # proves that loading would have run it
     assert planted.exists()
 
 
@@ -171,7 +168,7 @@ def test_a_truncated_safetensors_file_is_one_sentence(tmp_path: Path) -> None:
                 read(path)
 
 
-def test_an_authors_network_is_read_from_all_of_that(
+def test_an_authors_network_is_read_from_such_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = build_model("dmsr_s")
@@ -209,7 +206,7 @@ def test_odd_options_in_a_file_are_one_sentence(
         load_weights(path)
 
 
-# TensorFlow: real checkpoints where tensorflow-cpu is installed, its absence anywhere.
+# TensorFlow: checkpoints if tensorflow-cpu is installed; what is reported if it is not
 
 # One step of a tiny TensorFlow 1 training, and the trained variables.
 TRAIN = """
@@ -262,7 +259,7 @@ tensorflow.raw_ops.SaveV2(
 
 
 @pytest.mark.extras
-def test_texts_are_refused(tmp_path: Path) -> None:
+def test_variables_of_text_are_refused(tmp_path: Path) -> None:
     run_tensorflow(TEXTS, tmp_path / "texts")
     with pytest.raises(UserError, match="not numbers"):
         read_tensorflow_checkpoint(tmp_path / "texts")
@@ -277,6 +274,6 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 def test_the_package_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "epoch44.index").touch()
     assert is_tensorflow_checkpoint(tmp_path / "epoch44")
-    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not installed
     with pytest.raises(UserError, match="pip install tensorflow-cpu"):
         read_tensorflow_checkpoint(tmp_path / "epoch44")

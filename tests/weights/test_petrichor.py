@@ -1,4 +1,4 @@
-"""The network that ships: small, made by the recipe beside it, and good at what its card says."""
+"""The shipped weights: small, made by their recipes, and good at what their card says."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_file_is_small_and_its_recipe_ships(path: Path, recipe_name: str) ->
     assert (weights.model, weights.options) == (recipe.MODEL.NAME, dict(recipe.MODEL.OPTIONS))
     trained = yaml.safe_load(weights.info["config"])
     if path == WEIGHTS:
-        # The run was ended by the clock, and its norms were compiled beside the settings.
+        # The run ended after a fixed time, and compiled its norms without this setting.
         trained["OPTIM"] |= {"EPOCHS": recipe.OPTIM.EPOCHS, "COMPILE": recipe.OPTIM.COMPILE}
     else:
         assert_same_settings(trained["DATA"]["SYNTHESIS"], recipe.DATA.SYNTHESIS)
@@ -54,7 +54,7 @@ def test_the_file_is_small_and_its_recipe_ships(path: Path, recipe_name: str) ->
 
 
 def assert_same_settings(trained: dict, recipe: dict) -> None:
-    """All settings of a training are the recipe's; one that came later has its default there."""
+    """Every setting of the training is the recipe's; settings added since are not compared."""
     for key, value in trained.items():
         if isinstance(value, dict):
             assert_same_settings(value, recipe[key])
