@@ -21,8 +21,9 @@ the rainy photographs blurred.
     python tools/streak_index.py --weights W.safetensors --clean PHOTOS --layers LAYERS
 
 prints which streaks a network removes: four layers at a time are enlarged, blurred, made fainter
-and added to the middle of each photograph. The figures are shares of the excess gradient, which is
-the gradient across the streaks minus the one along them.
+and added to the middle of each photograph. The figures are shares of the streaks' gradients: the
+projection of what the network took from the gradients in rows onto what the layers added to them.
+Changes of the scene itself hardly count.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def removal_table(
     for scale, blur in product(REMOVAL_SCALES, REMOVAL_BLURS):
         shares = []
         for gain in REMOVAL_GAINS:
-            excess = []
+            removed = added = 0.0
             for number, photo in enumerate(photos):
                 clean = middle(photo, REMOVAL_SIDE)
                 rng = np.random.default_rng(number)  # the same layers in all cells of the table
@@ -156,9 +157,12 @@ def removal_table(
                 if blur:
                     layer = cv2.GaussianBlur(layer, (0, 0), blur)
                 rainy = lay_over(clean, np.float32(gain) * layer)
-                excess.append([raw_excess(image) for image in (clean, rainy, restore(rainy))])
-            dry, before, after = np.mean(excess, axis=0)
-            shares.append(f"{(before - after) / (before - dry):.0%}")
+                streaks = row_steps(rainy) - row_steps(clean)
+                removed += float((streaks * (row_steps(rainy) - row_steps(restore(rainy)))).sum())
+                added += float(np.square(streaks).sum())
+            if not added:
+                raise UserError(f"The layers of {layer_folder} show no streaks.")
+            shares.append(f"{removed / added:.0%}")
         rows.append([f"{scale:g}, {blur:g}", *shares])
     return markdown_table(["scale, blur", *(f"gain {gain:g}" for gain in REMOVAL_GAINS)], rows)
 
@@ -185,10 +189,9 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
-def raw_excess(image: np.ndarray) -> float:
-    """Mean absolute difference of neighbours in a row minus that in a column, gray levels."""
-    gray = to_gray(image)
-    return float(np.abs(np.diff(gray, axis=1)).mean() - np.abs(np.diff(gray, axis=0)).mean())
+def row_steps(image: np.ndarray) -> np.ndarray:
+    """Differences of neighbours in a row in gray levels, (H, W - 1), of (H, W, 3) uint8."""
+    return np.diff(to_gray(image), axis=1)
 
 
 def compare_photos(rainy: np.ndarray, restored: np.ndarray, angle: float) -> list[float]:

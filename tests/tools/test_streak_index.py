@@ -114,7 +114,7 @@ def test_tables_have_a_row_for_each_folder_and_share(
 def test_the_table_of_removed_streaks_knows_what_was_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of the way back to the clean photograph is half of the streaks, whatever they are."""
+    """30% of the way to the clean photograph is 30% of any streaks; other edges do not count."""
     monkeypatch.setattr(streak_index, "REMOVAL_SIDE", 96)
     clean = np.full((96, 128, 3), 70, np.uint8)
     write_png(tmp_path / "clean" / "a.png", clean)
@@ -122,17 +122,23 @@ def test_the_table_of_removed_streaks_knows_what_was_removed(
         gray = np.rint(255 * np.minimum(layer_of(0, index), 1)).astype(np.uint8)
         write_png(tmp_path / "layers" / f"{index}.png", gray)
 
-    def halfway(rainy: np.ndarray) -> np.ndarray:
+    def partly(rainy: np.ndarray) -> np.ndarray:
         assert rainy.shape == (96, 96, 3)
-        return (70 + (rainy.astype(float) - 70) / 2).astype(np.uint8)
+        restored = 70 + (rainy.astype(float) - 70) * 0.7
+        restored[:, ::2] -= 3
+        return np.rint(restored).astype(np.uint8)
 
-    table = streak_index.removal_table(halfway, tmp_path / "clean", tmp_path / "layers")
+    table = streak_index.removal_table(partly, tmp_path / "clean", tmp_path / "layers")
     rows = [line.strip("|").split("|") for line in table.splitlines()]
     assert [row[0].strip() for row in rows[2:]] == [
         "1, 0", "1, 1.5", "2, 0", "2, 1.5", "3, 0", "3, 1.5",
     ]  # fmt: skip
     for row in rows[2:]:
-        assert [int(cell.strip(" %")) for cell in row[1:]] == pytest.approx([50] * 3, abs=6)
+        assert [int(cell.strip(" %")) for cell in row[1:]] == pytest.approx([30] * 3, abs=6)
+    for path in (tmp_path / "layers").iterdir():
+        write_png(path, np.zeros((96, 128), np.uint8))
+    with pytest.raises(UserError, match="layers show no streaks"):
+        streak_index.removal_table(partly, tmp_path / "clean", tmp_path / "layers")
 
 
 @pytest.mark.parametrize(
