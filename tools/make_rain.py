@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for job in jobs:
         for path in (job.rainy, job.clean):
             if path.exists():
-                raise UserError(f"{path} exists already; choose another --output or delete it.")
+                raise UserError(f"{path} already exists; choose another --output or delete it.")
 
     def make(job: Job) -> None:
         if shot is None:

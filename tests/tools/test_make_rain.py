@@ -94,7 +94,7 @@ def test_equal_photographs_of_different_names_get_different_rain(photos, tmp_pat
 def test_nothing_is_overwritten(photos, tmp_path):
     write_png(tmp_path / "pairs" / "target" / "c.png", np.zeros((5, 5, 3), np.uint8))
     before = contents(tmp_path / "pairs")
-    with pytest.raises(UserError, match=r"c\.png exists already"):
+    with pytest.raises(UserError, match=r"c\.png already exists"):
         make(photos, tmp_path / "pairs")
     assert contents(tmp_path / "pairs") == before
 
@@ -278,7 +278,7 @@ def test_clips_are_folders_of_frames(photos: Path, tmp_path: Path) -> None:
     }
     names = sorted(path.name for path in (shorter / "train" / "input").iterdir())
     assert names == ["c_1", "c_2", "d_1", "d_2"]
-    with pytest.raises(UserError, match=r"val/input/b exists already"):
+    with pytest.raises(UserError, match=r"val/input/b already exists"):
         make(photos, tmp_path / "shorter", *held_out, *CLIP)
 
 

@@ -4,14 +4,14 @@
     reader.py       the frames of a file: upright, RGB, each with its own time
     containers.py   opening files, and whether they are complete
     clocks.py       times that start late, jump or run backwards
-    colours.py      what a file says about its colours; yuv.py: Y'CbCr to RGB and back
-    temporal.py     residual flicker of static areas
-    unfinished.py   what a killed run leaves behind, and who works on a result
+    colours.py      how a file stores its colours; yuv.py: Y'CbCr to RGB and back
+    temporal.py     removing residual flicker
+    unfinished.py   the finished frames of a killed run, and the lock of a result
     encoding.py     frames as H.264 or H.265
     joining.py      the result: encoded frames and the tracks of the source
     tracks.py       sounds, subtitles, chapters and tags
 
-This file imports no video library: which files are videos must be known for photographs too.
+This file does not import FFmpeg: a run over photographs also asks which files are videos.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clocks of videos: one that jumps is continued, as players do with joined recordings."""
+"""Clocks of videos: one that jumps is continued, as in players of joined recordings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Clock:
     def time(self, given: int | None, step: int) -> int:
         """The time of the next frame or sound.
 
-        given: its time in the file; None where the file does not know it.
-        step: the duration of the one before it, at least 1.
+        given: its time in the file; None if the file does not state it.
+        step: the duration of the previous one, at least 1.
         """
         following = 0 if self._newest is None else self._newest + step
         if given is None:
@@ -40,7 +40,7 @@ class Clock:
         return time
 
     def _jumps(self, passed: int, step: int) -> bool:
-        """Whether so much time between two frames or sounds means that the clock was set anew."""
+        """Whether so long a step between two frames or sounds means that the clock was reset."""
         # Gaps can be long, but MP4 stores them in 31 bits.
         is_late = passed * self.time_base > MAX_GAP or passed > 1 << 30
         return is_late or passed < -MAX_SWAPPED * step

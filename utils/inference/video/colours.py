@@ -19,7 +19,7 @@ LIMITED, FULL = 1, 2
 
 @dataclass(frozen=True)
 class Tags:
-    """What a file says about its colours, in FFmpeg's numbers; players go by it."""
+    """What a file states about its colours, in FFmpeg's numbers; players rely on it."""
 
     range: int
     matrix: int
@@ -34,7 +34,7 @@ class Colours:
     pixel_format: FFmpeg's name for how the source stores its frames.
     stored: the same as a ``Layout``; None for RGB.
     written: how the result stores its frames: as the source, where H.264 can.
-    tags: what the result says about its colours.
+    tags: what the result states about its colours.
     """
 
     pixel_format: str
@@ -54,11 +54,11 @@ class Colours:
 
 
 def find_colours(path: Path, frame: av.VideoFrame, stream: av.VideoStream, swaps: bool) -> Colours:
-    """The colours of a video, from its first frame and what its stream says.
+    """The colours of a video, from its first frame and its stream.
 
     swaps: whether width and height are swapped to make the frames upright.
 
-    Raises UserError for a matrix that is not known here.
+    Raises UserError for an unsupported matrix.
     """
     width, height = (frame.height, frame.width) if swaps else (frame.width, frame.height)
     context = stream.codec_context
@@ -73,8 +73,8 @@ def find_colours(path: Path, frame: av.VideoFrame, stream: av.VideoStream, swaps
         if swaps:
             layout = replace(layout, across=layout.down, down=layout.across)
         tags = replace(tags, range=FULL) if layout.full else tags
-        # The matrix is stated where a player would guess another one, as for frames that were
-        # turned; and where Y'CbCr is labelled as RGB.
+        # The matrix is stated if a player would guess another one, as for turned frames, and if
+        # Y'CbCr is labelled as RGB.
         if tags.matrix == RGB_MATRIX or (
             tags.matrix == UNSPECIFIED_MATRIX and _guessed_matrix(width, height) != layout.matrix
         ):
@@ -89,7 +89,7 @@ def values(plane: av.video.plane.VideoPlane, layout: Layout) -> np.ndarray:
 
 
 def _stored_layout(path: Path, frame: av.VideoFrame) -> Layout:
-    """How the frames' Y'CbCr is stored; guessed as players do where the file does not say."""
+    """How the frames' Y'CbCr is stored; what the file does not state is guessed as in players."""
     matrix = frame.colorspace
     if matrix in (UNSPECIFIED_MATRIX, RGB_MATRIX):
         matrix = _guessed_matrix(frame.width, frame.height)
@@ -100,7 +100,7 @@ def _stored_layout(path: Path, frame: av.VideoFrame) -> Layout:
         )
     components = frame.format.components
     is_full = frame.format.name.startswith(("yuvj", "gray", "ya"))
-    across = down = 2  # gray has no colours, and its result is stored as most videos are
+    across = down = 2  # gray has no colours; its result is stored like most videos
     if len(components) >= 3:
         across = _factor(frame.width, components[1].width)
         down = _factor(frame.height, components[1].height)
@@ -114,9 +114,9 @@ def _stored_layout(path: Path, frame: av.VideoFrame) -> Layout:
 
 
 def _written_layout(layout: Layout, width: int, height: int) -> Layout:
-    """The layout that H.264 and H.265 can store without fewer colours: 4:2:0, 4:2:2 or 4:4:4.
+    """The layout in which H.264 and H.265 keep all colour samples: 4:2:0, 4:2:2 or 4:4:4.
 
-    An odd width or height needs a colour sample of its own for the last column or row.
+    If the width or height is odd, the last column or row needs its own colour sample.
     """
     across = 1 if width % 2 else min(layout.across, 2)
     down = 1 if height % 2 or across == 1 else min(layout.down, 2)
@@ -124,12 +124,12 @@ def _written_layout(layout: Layout, width: int, height: int) -> Layout:
 
 
 def _guessed_matrix(width: int, height: int) -> int:
-    """What players assume for frames of a file that does not say."""
+    """The matrix that players assume if the file states none."""
     return BT709 if height >= 720 or width >= 1280 else BT601
 
 
 def _is_rgb(pixels: av.VideoFormat) -> bool:
-    """Whether frames hold RGB in some order, a palette, or black and white dots."""
+    """Whether frames hold RGB in some order, a palette, or one bit per pixel."""
     return pixels.is_rgb or pixels.has_palette or pixels.components[0].bits < 8
 
 

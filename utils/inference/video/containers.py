@@ -1,4 +1,4 @@
-"""Opening video files (PyAV, FFmpeg), and whether they hold all that they announce."""
+"""Opening video files (PyAV, FFmpeg), and whether they are complete."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ TS_PACKETS = (188, 192, 204)
 
 
 def url(path: Path) -> str:
-    """The path as FFmpeg opens it: it would take the 12 of 12:30.mp4 for a protocol."""
+    """The path for FFmpeg, which would take the 12 of 12:30.mp4 for a protocol."""
     return f"file:{path}"
 
 
 def open_video(path: Path) -> av.container.InputContainer:
-    """A container whose tags need not be UTF-8; those of old AVI files are not."""
+    """Open a container whose tags may not be UTF-8, as in old AVI files."""
     return av.open(url(path), metadata_errors="replace")
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The stream that is restored: the first one that is not a cover or preview, if there is."""
+    """The stream that is restored: the first that is not a cover or preview, else the first."""
     streams = container.streams.video
     return next((s for s in streams if not s.disposition & Disposition.attached_pic), streams[0])
 
@@ -33,16 +33,16 @@ def picture_stream(container: av.container.InputContainer) -> av.VideoStream:
 def packets_until_damage(
     container: av.container.InputContainer, *streams: av.stream.Stream
 ) -> Iterator[av.Packet]:
-    """The packets of the streams, up to the end or to where the container becomes unreadable."""
+    """The packets of the streams, up to the end or the first unreadable place."""
     with contextlib.suppress(av.error.FFmpegError):
         yield from container.demux(*streams)
 
 
 def num_shown_frames(path: Path) -> int:
-    """How many frames of a video that was written here a player shows.
+    """How many frames a player shows of a video that was written here.
 
-    Not all that it holds: an edit list, which MP4 has for times before 0, hides frames. Every
-    frame is one packet; nothing is decoded.
+    These may not be all frames: an edit list, which MP4 needs for times before 0, hides some. Every
+    frame is one packet, so nothing is decoded.
     """
     with open_video(path) as container:
         packets = container.demux(picture_stream(container))
@@ -50,7 +50,7 @@ def num_shown_frames(path: Path) -> int:
 
 
 class Completeness:
-    """Whether a file holds all that it announces, judged by the packets that were read.
+    """Whether a file holds everything that it announces, judged by the packets that were read.
 
     is_cut: whether the file is known to end early.
     """
@@ -60,7 +60,7 @@ class Completeness:
         self._path = path
         self.is_mp4 = "mov" in names
         self._is_matroska = "matroska" in names
-        # The duration as the file states it; for other formats FFmpeg estimates it.
+        # The duration that the file states; for other formats, FFmpeg estimates one.
         is_stated = names & {"mov", "flv", "asf", "mxf", "matroska"}
         self._announced = Fraction((container.duration or 0) if is_stated else 0, 10**6)
         self._size = self._num_bytes_left = path.stat().st_size
@@ -71,7 +71,7 @@ class Completeness:
         self._ended: Fraction | None = None
 
     def follow(self, packet: av.Packet) -> None:
-        """Take note of a packet of any stream."""
+        """Record a packet of any stream."""
         self._ends_corrupt[packet.stream.index] = packet.is_corrupt
         if packet.pos is not None:
             self._num_bytes_left = self._size - packet.pos - packet.size
@@ -89,25 +89,19 @@ class Completeness:
         ended = start if self._ended is None else self._ended
         missing = self._announced - ended if self._announced else Fraction(0)
         if self._is_matroska and self._num_bytes_left < self._size / 20 + 4096:
-            missing = Fraction(0)  # the last frame is shown for long; Matroska does not say so
-        # Some files do not say how long their last frame is shown.
+            missing = Fraction(0)  # the last frame is shown long, which Matroska does not state
+        # Some files do not state how long their last frame is shown.
         tolerated = max(self._announced / 20, 2 / rate)
-        # Those of an MP4 include frames that its edit list hides.
+        # The number in an MP4 file includes frames that its edit list hides.
         num_announced = 0 if self.is_mp4 else num_announced
-        # Many formats only estimate the number; none is wrong by this much.
+        # Many formats only estimate the number, but none is wrong by this much.
         if num_read < min(0.95 * num_announced, num_announced - 2):
-            return (
-                f"{self._path} ends after {num_read} of {num_announced} frames; the result holds "
-                "those."
-            )
+            return f"{self._path} ends early, after {num_read} of {num_announced} frames."
         if self.is_cut or any(self._ends_corrupt.values()) or missing > tolerated:
             seconds = f"{float(ended - start):.2f}"
             if self._announced > ended:
                 seconds += f" of {float(self._announced):.2f}"
-            return (
-                f"{self._path} ends early, after {seconds} seconds; the result holds the "
-                f"{num_read} frames up to there."
-            )
+            return f"{self._path} ends early, after {seconds} seconds and {num_read} frames."
         return ""
 
 
@@ -116,9 +110,9 @@ def _is_cut_matroska(path: Path) -> bool:
     with open(path, "rb") as file:
         head, size = file.read(4096), path.stat().st_size
     begin = head.find(bytes.fromhex("18538067")) + 4  # the segment's id
-    # The number of zero bits before the first one, plus one, is the number of bytes; that one bit
-    # is not part of the value.
+    # The number of leading zero bits plus one is the number of bytes. The one bit after them is not
+    # part of the value.
     num_bytes = 9 - head[begin].bit_length()
     number = int.from_bytes(head[begin : begin + num_bytes], "big") & ((1 << 7 * num_bytes) - 1)
-    is_known = number < (1 << 7 * num_bytes) - 1  # a live recording leaves it open
+    is_known = number < (1 << 7 * num_bytes) - 1  # all bits are set in a live recording
     return begin >= 4 and is_known and begin + num_bytes + number > size

@@ -14,7 +14,7 @@ CHROMATICITY, LUMINANCE = 50_000, 10_000
 
 @dataclass(frozen=True)
 class Display:
-    """Both as x264 and x265 take them; "" where the source does not say.
+    """Both as x264 and x265 take them; "" if the source does not state them.
 
     mastering: the primaries, white point and luminances of the display.
     light_level: the brightest pixel and the brightest frame average, in cd/m2.
@@ -25,7 +25,7 @@ class Display:
 
 
 def read_display(frame: av.VideoFrame) -> tuple[Display, list[str]]:
-    """What the first frame says, and what cannot be kept because it is incomplete."""
+    """What the first frame states, and what cannot be kept because it is incomplete."""
     mastering = light_level = ""
     lost = []
     data = frame.side_data.get("MASTERING_DISPLAY_METADATA")

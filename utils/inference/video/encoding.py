@@ -17,9 +17,9 @@ from utils.inference.video.reader import Picture
 
 # Codec -> FFmpeg's encoder and MP4's name. Apple's players do not show H.265 as hev1, the default.
 ENCODERS = {"h264": ("libx264", "avc1"), "hevc": ("libx265", "hvc1")}
-# Pixels along the shorter side: in smaller frames x265 writes past the end of its memory.
+# Pixels along the shorter side: with smaller frames, x265 writes past the end of its buffers.
 MIN_SIDES = {"h264": 1, "hevc": 64}
-# Frames by which x264 and x265 send a frame before the time at which it is shown.
+# By how many frames x264 and x265 may have to decode a frame before it is shown.
 REORDER = 2
 
 
@@ -32,12 +32,12 @@ def write_piece(
     codec: str,
     crf: int,
 ) -> None:
-    """Encode frames, given as the planes of ``picture.layout``, into a file of their own.
+    """Encode frames, given as the planes of ``picture.layout``, into a file.
 
     times: of the frames, in units of ``picture.time_base``.
 
-    Each piece of a video starts with a key frame, so pieces can be joined. Raises UserError where
-    the disk or the encoder refuses.
+    A piece starts with a key frame, so pieces can be joined. Raises UserError if the disk or the
+    encoder fails.
     """
 
     def write(temporary: Path) -> None:
@@ -76,7 +76,7 @@ def write_video(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _options(codec: str, crf: int, picture: Picture) -> dict[str, str]:
-    # Results are scored: fidelity counts more than looks, which are the same at this loss.
+    # Results are scored, so PSNR is optimised; at this quality they look the same either way.
     options = {"crf": str(crf), "preset": "medium", "tune": "psnr"}
     display = picture.display
     if codec == "hevc":

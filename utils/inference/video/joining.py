@@ -55,7 +55,9 @@ def join(
             container.metadata.update(kept_tags(original.metadata))
             encoded = first.streams.video[0]
             video = container.add_stream_from_template(encoded)
-            video.codec_context.codec_tag = encoded.codec_context.codec_tag  # no copy has it
+            video.codec_context.codec_tag = (
+                encoded.codec_context.codec_tag
+            )  # not part of the template
             video.time_base = picture.time_base
             video.metadata.update(kept_tags(picture_stream(original).metadata))
             tracks = add_tracks(container, original, found)
@@ -84,7 +86,7 @@ def _video_packets(
     time_base: Fraction,
     stream: av.VideoStream,
 ) -> Iterator[av.Packet]:
-    """The packets of all pieces one after the other, with the times of their frames."""
+    """The packets of all pieces, one piece after the other, with the times of their frames."""
     ends = [*times[1:], times[-1] + last_duration]
     ranks = _shown_order(_packets_of(pieces[-1]))
     decoded_last = len(times) - len(ranks) + ranks[-1]
@@ -114,15 +116,15 @@ def _packets_of(piece: Path) -> list[av.Packet]:
 def _shown_order(packets: Sequence[av.Packet]) -> list[int]:
     """The rank at which each frame of a piece, in decoding order, is shown.
 
-    All of them are shown before those of the next piece.
+    All frames of a piece are shown before those of the next.
     """
     return np.argsort(np.argsort([packet.pts or 0 for packet in packets])).tolist()
 
 
 def _decoding_time(place: int, times: Sequence[int], lead: int) -> int:
-    """When the packet at ``place`` is decoded: REORDER frames before the one at its place is shown.
+    """When the packet at ``place`` is decoded: REORDER frames before frame ``place`` is shown.
 
-    The first one is decoded ``lead`` before it is shown.
+    The first is decoded ``lead`` before it is shown.
     """
     if place == 0:
         return times[0] - lead

@@ -23,9 +23,9 @@ from utils.inference.video.containers import Completeness, open_video, picture_s
 from utils.inference.video.display import Display, read_display
 from utils.inference.video.yuv import Layout
 
-# Frames per second; DV files give the rate of their clock instead.
+# Frames per second; DV files state the rate of their clock instead.
 MAX_RATE = 1000
-# FFmpeg's name of what frames carry beside the picture -> how it is reported as lost.
+# FFmpeg's names of data that frames carry besides the picture -> how their loss is reported.
 SIDE_DATA = {
     "A53_CC": "closed captions",
     "AFD": "the active area of the frame",
@@ -47,8 +47,8 @@ class Picture:
 
     width, height: of the upright frames.
     layout: how the result stores them: as the source, where H.264 can.
-    tags: what the result says about its colours.
-    pixel_aspect: width of a pixel over its height, upright; None where the file does not say.
+    tags: what the result states about its colours.
+    pixel_aspect: width of an upright pixel over its height; None if the file does not state it.
     time_base: seconds per unit of time.
     rate: frames per second on average.
     display: the display and light level for which the video was graded.
@@ -68,10 +68,10 @@ class VideoReader:
     """One pass over the frames of a video file; a context manager.
 
     picture: what the frames share.
-    num_frames: as the file announces or FFmpeg estimates them; 0 if unknown.
+    num_frames: their number as the file states or FFmpeg estimates it; 0 if unknown.
     start: seconds at which the file's clock starts; that moment becomes 0.
     times: of the frames read so far, in units of ``picture.time_base``, strictly rising.
-    last_duration: of the frame that was read last, in the same units.
+    last_duration: of the last frame that was read, in the same units.
     notes: sentences about what the frames leave out; complete after the last frame.
 
     Raises UserError if the file is not a readable video.
@@ -95,7 +95,7 @@ class VideoReader:
         if not self._container.streams.video:
             raise self._unreadable()
         self._stream = picture_stream(self._container)
-        # Threads by slices, not by frames: with those, an error in one frame costs its neighbours.
+        # Threads per slice, not per frame: with those, an error in a frame spoils its neighbours.
         self._stream.thread_type = "SLICE"
         self._num_damaged = 0
         self._completeness = Completeness(self.path, self._container)
@@ -106,7 +106,7 @@ class VideoReader:
             raise self._unreadable()
         self._first = first
         # In microseconds. A clock may start anywhere, as in transport streams, where it also wraps
-        # and then starts below 0. If only sounds lie below 0, players skip those.
+        # and then starts below 0. If only sounds start below 0, players skip them.
         self.start = Fraction(self._container.start_time or 0, 10**6)
         if self.start < 0 and (first.time is None or first.time >= 0):
             self.start = Fraction(0)
@@ -159,12 +159,12 @@ class VideoReader:
         self._container.close()
 
     def frames(self, start: int = 0) -> Iterator[np.ndarray]:
-        """The frames from number ``start`` on, (H, W, 3) float32 RGB in [0, 1]; once."""
+        """The frames from number ``start`` on, (H, W, 3) float32 RGB in [0, 1]; to be read once."""
         frames: deque[av.VideoFrame] = deque()
         times: list[int] = []  # of these frames, a heap
         coming = itertools.chain([self._first], self._decoded)
         for number in itertools.count():
-            # AVI stores no times; with B-frames, FFmpeg's come in another order.
+            # AVI stores no times; with B-frames, those that FFmpeg guesses are out of order.
             for frame in itertools.islice(coming, MAX_SWAPPED + 1 - len(frames)):
                 frames.append(frame)
                 heapq.heappush(times, self._time(frame))
@@ -179,12 +179,12 @@ class VideoReader:
                 yield self._rgb(frame)
 
     def problems(self) -> list[str]:
-        """After the last frame: what was missing in the file, in sentences."""
+        """After the last frame: what the file lacks, in sentences."""
         ending = self._completeness.problem(
             len(self.times), self._stream.frames, self.picture.rate, self.start
         )
         problems = [ending] if ending else []
-        # Where a file ends early, its last frame is rarely whole.
+        # The last frame of a file that ends early is rarely whole.
         if self._num_damaged > len(problems):
             places = "one place" if self._num_damaged == 1 else f"{self._num_damaged} places"
             problems.append(
@@ -207,9 +207,9 @@ class VideoReader:
                     yield frame
 
     def _packets(self) -> Iterator[av.Packet]:
-        """The packets of the frames, then an empty one, which makes the decoder give its last ones.
+        """The packets of the frames, and at the end an empty one that flushes the decoder.
 
-        Those of the other streams say how far the file goes.
+        Those of the other streams only show how far the file goes.
         """
         try:
             for packet in self._container.demux():
@@ -231,9 +231,9 @@ class VideoReader:
         return self._clock.time(given, frame.duration or self.last_duration)
 
     def _end(self) -> None:
-        """Settle what only the last frame decides."""
+        """Complete ``last_duration`` and ``notes`` after the last frame."""
         base, length = self.picture.time_base, self._stream.duration
-        # MP4 stores how far apart frames are decoded; with B-frames that belongs to other frames.
+        # MP4 stores the time between decodings; with B-frames, that is the time of other frames.
         if self._completeness.is_mp4 and length and self.times:
             end = (self._stream.start_time or 0) + length
             left = end - round(self.start / base) + self._clock.shift - self.times[-1]
@@ -266,7 +266,7 @@ class VideoReader:
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """What makes a frame upright: swap its axes, then mirror left and right, then up and down.
+    """How to make a frame upright: swap its axes, then mirror it left-right, then up-down.
 
     The file's display matrix takes (x, y) to (a x + c y, b x + d y); its angles are quarter turns.
     """

@@ -34,7 +34,7 @@ def restore_video(
 ) -> list[str]:
     """Restore a video frame by frame, from where a killed run stopped.
 
-    notify: gets sentences about what is changed or left out.
+    notify: receives sentences about what is changed or left out.
 
     Returns the problems, in sentences. Raises DiskFullError.
     """
@@ -78,7 +78,7 @@ def _restore_frames(
     is_temporal: bool,
     notify: Callable[[str], None],
 ) -> None:
-    """Restore the frames that are not finished; the next is read and the last kept meanwhile."""
+    """Restore the unfinished frames; meanwhile the next is read and the previous one stored."""
     num_kept = unfinished.num_finished
     if num_kept:
         kept = plural(num_kept, "frame")
@@ -98,13 +98,13 @@ def _restore_frames(
 
 
 def _stamp(path: Path) -> str:
-    """A file's size and time of change, which differ for another one."""
+    """A file's size and modification time, by which a changed file is noticed."""
     stat = path.stat()
     return f"{stat.st_size} bytes, changed {stat.st_mtime_ns}"
 
 
 def _digest(network: nn.Module) -> str:
-    """A sum over a network's configuration and weights, wherever they were read from."""
+    """A digest of a network's configuration and weights, whichever file they came from."""
     digest = hashlib.sha256(repr((type(network), getattr(network, "config", None))).encode())
     for name, value in network.state_dict().items():
         array = np.ascontiguousarray(value.detach().float().cpu().numpy())

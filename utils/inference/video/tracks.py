@@ -1,4 +1,4 @@
-"""What an MP4 result takes over from its source beside the pictures: sounds, subtitles, tags.
+"""What an MP4 result takes over from its source besides the pictures: sounds, subtitles, tags.
 
 Sounds and subtitles are copied where MP4 can hold them; other sounds become AAC. Everything that is
 not kept is reported.
@@ -19,15 +19,15 @@ import av
 from utils.inference.video.clocks import Clock
 from utils.inference.video.containers import open_video, packets_until_damage, picture_stream
 
-# Number of channels -> their positions, in the commonest case.
+# Number of channels -> their most common positions.
 LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-# For sounds that MP4 cannot hold: bits per second, and the only sampling rates (Hz) that AAC has.
+# For sounds that MP4 cannot hold: bits per second, and the sampling rates (Hz) that AAC knows.
 AAC_BITS = 192_000
 AAC_RATES = (
     *(7350, 8000, 11025, 12000, 16000, 22050, 24000),
     *(32000, 44100, 48000, 64000, 88200, 96000),
 )
-# Tags that describe the source's file rather than its content.
+# Tags that describe the file of the source rather than its content.
 FILE_TAGS = re.compile(
     "major_brand|minor_version|compatible_brands|encoder|software|duration|handler_name|vendor_id|bps"
     "|number_of_(frames|bytes)|_statistics_.*|(creation_time|language)(-.*)?|rotate|alpha_mode",
@@ -39,9 +39,9 @@ DISCARD_ALL = 48
 
 @dataclass
 class Track:
-    """A sound or subtitle of the result; one that is encoded anew has a resampler.
+    """A sound or subtitle of the result; one that is re-encoded has a resampler.
 
-    num_packets: that were written so far; num_damaged: that could not be decoded.
+    num_packets: written so far; num_damaged: packets that could not be decoded.
     """
 
     stream: Any  # PyAV's streams of all kinds
@@ -66,12 +66,13 @@ class Track:
 
 
 def find_tracks(source: Path, start: Fraction, notes: list[str]) -> dict[int, bool]:
-    """The sounds and subtitles that MP4 takes: index in the source -> whether it is encoded anew.
+    """The sounds and subtitles that MP4 takes: index in the source -> whether it is re-encoded.
 
     start: seconds at which the clock of ``source`` starts.
-    notes: gets sentences about what is changed or left out.
+    notes: receives sentences about what is changed or left out.
 
-    Each is first written to nowhere: if FFmpeg cannot copy or decode it, the pictures survive.
+    Each is first written to a file that keeps nothing, so that a track which FFmpeg cannot copy or
+    decode does not cost the pictures.
     """
     found: dict[int, bool] = {}
     left_out: list[str] = []
@@ -132,7 +133,7 @@ def add_tracks(
             tracks[index] = Track(container.add_stream_from_template(stream))
         if stream.type == "audio":
             layout = stream.layout.name
-            if layout.endswith("channels"):  # AVI and others say only how many
+            if layout.endswith("channels"):  # AVI and others state only their number
                 layout = LAYOUTS.get(stream.channels, layout)
                 stream.codec_context.layout = layout
             tracks[index].stream.layout = layout
@@ -145,7 +146,7 @@ def add_tracks(
 def track_packets(
     original: av.container.InputContainer, tracks: Mapping[int, Track], start: Fraction
 ) -> Iterator[av.Packet]:
-    """The packets of the sounds and subtitles, copied or encoded anew."""
+    """The packets of the sounds and subtitles, copied or re-encoded."""
     if not tracks:
         return
 
@@ -178,14 +179,14 @@ def track_packets(
 
 
 def kept_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Without the time code: FFmpeg makes a track of it, which fails where clocks are fine."""
+    """All but the time code: FFmpeg makes a track of it, which fails with fine-grained clocks."""
     return {name: text for name, text in tags.items() if name.lower() != "timecode"}
 
 
 def is_quicktime(tags: Mapping[str, str]) -> bool:
-    """Whether tags have the names of QuickTime's metadata, as those of phones and cameras.
+    """Whether tags are named as in QuickTime's metadata, as phones and cameras do.
 
-    An MP4 file holds either these, with names of any kind, or the fixed ones of iTunes.
+    An MP4 file holds either these, with arbitrary names, or those of iTunes, which are fixed.
     """
     return any(name.lower().startswith("com.") for name in tags)
 
@@ -195,7 +196,7 @@ def copy_chapters(
     container: av.container.OutputContainer,
     start: Fraction,
 ) -> None:
-    """Give the result the source's chapters; ``start`` is where the source's clock starts."""
+    """Copy the chapters; ``start`` is the second at which the source's clock starts."""
     chapters = original.chapters()
     for chapter in chapters:
         shift = round(start / cast(Fraction, chapter["time_base"]))
@@ -206,7 +207,7 @@ def copy_chapters(
 
 
 def lost_tags(source: Path, result: Path, found: Mapping[int, bool]) -> list[str]:
-    """What the result does not say any more of chapters and tags, in sentences."""
+    """Which chapters and tags of the source the result lacks, in sentences."""
     lost = []
     with open_video(source) as original, open_video(result) as written:
         before, after = original.chapters(), written.chapters()
@@ -236,7 +237,7 @@ def _title(chapter: Any) -> str:
 
 
 def _same_tag(name: str, text: str, kept: Mapping[str, str]) -> bool:
-    """Whether a tag is kept; MP4 stores places (ISO 6709) with four decimals."""
+    """Whether a tag is kept; MP4 stores locations (ISO 6709) with four decimals."""
     there = kept.get(name.lower())
     if name.lower().partition("-")[0] == "location" and there:
         given, stored = (re.findall(r"[+-][\d.]+", place) for place in (text, there))
@@ -247,7 +248,7 @@ def _same_tag(name: str, text: str, kept: Mapping[str, str]) -> bool:
 
 
 def _rehearsed(source: Path, index: int, is_encoded: bool, start: Fraction) -> Track | None:
-    """A track as it was after all of it was written; None where it cannot be."""
+    """A track after all of it was written to nowhere; None if FFmpeg cannot write it."""
     try:
         with (
             open_video(source) as original,

@@ -1,8 +1,8 @@
-"""What a killed run leaves of a video, so that the next run continues where it stopped.
+"""The finished frames of a video, kept so that the next run continues where a killed one stopped.
 
-Beside the result, a hidden folder holds what is finished: encoded pieces of PIECE frames and, until
-the next piece is full, single frames as they are stored. A piece is named after its first and last
-frame. When all frames are there, the pieces are joined and the folder is removed.
+A hidden folder next to the result holds encoded pieces of PIECE frames and, until the next piece is
+full, single frames in their stored form. A piece is named after its first and last frame. When all
+frames are finished, the pieces are joined and the folder is removed.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from utils.inference.video.reader import Picture
 from utils.inference.video.yuv import from_rgb
 from utils.wording import plural
 
-PIECE = 96  # frames; as they are stored, they take 300 MB at 1920 x 1080
-SHOWN = 24  # characters of a setting that a sentence shows
+PIECE = 96  # frames; before they are encoded, they take 300 MB at 1920 x 1080
+SHOWN = 24  # characters; longer values of settings are not shown in sentences
 
 
 class UnfinishedVideo:
     """The finished frames of a video that is being restored; a context manager.
 
-    Inside, no other process can work on the same result; entering raises UserError where one does.
+    Inside, no other process can work on the same result; entering raises UserError if one does.
 
     target: the result.
-    settings: name -> value of everything that decides the pixels of the result, besides
-        ``options``. Frames of a run with other settings are removed, which ``notify`` reports.
-    times: of the source's frames, in units of ``picture.time_base``; may grow meanwhile, as long as
-        the time of a frame is there before the frame is appended.
+    settings: name -> value of everything besides ``options`` that decides the pixels of the result.
+        Frames of a run with other settings are removed, which ``notify`` reports.
+    times: of the source's frames, in units of ``picture.time_base``. The list may grow, but a frame
+        is appended only after its time.
 
-    num_finished: frames that are there, from this run or an earlier one.
+    num_finished: frames finished by this run or an earlier one.
 
-    Raises UserError where the codec cannot encode frames so small.
+    Raises UserError if the frames are too small for the codec.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class UnfinishedVideo:
         self.num_encoded = self.num_finished = 0
 
     def __enter__(self) -> UnfinishedVideo:
-        while not self._lock.is_held:  # another one may just have finished and removed the file
+        while not self._lock.is_held:  # another process may just have finished and removed the file
             self._lock.release()
             if not self._lock.acquire():
                 raise UserError(
@@ -98,7 +98,7 @@ class UnfinishedVideo:
         self._unlock()
 
     def _unlock(self) -> None:
-        # Removed before it is released: who opens it in between finds that it is not there.
+        # Removed before it is released, so that a process that opens it meanwhile finds it gone.
         if self._lock.is_held:
             self._lock.path.unlink()
         self._lock.release()
@@ -120,7 +120,7 @@ class UnfinishedVideo:
             self.num_encoded = self.num_finished = 0
 
     def append(self, frame: np.ndarray) -> None:
-        """Keep the next restored frame, (H, W, 3) float32 RGB in [0, 1]."""
+        """Store the next restored frame, (H, W, 3) float32 RGB in [0, 1]."""
         if not self.num_finished:
             write_text(self._settings_file, json.dumps(self.settings))
         planes = from_rgb(frame, self.picture.layout)
@@ -133,7 +133,7 @@ class UnfinishedVideo:
     def finish(self, source: Path, start: Fraction, last_duration: int) -> list[str]:
         """Write the video with the tracks of ``source``; returns what ``join`` has to report.
 
-        Raises UserError without a frame, and where the disk refuses the video.
+        Raises UserError if there is no frame or the disk is full.
         """
         if self.num_finished > self.num_encoded:
             self._encode_piece()
@@ -145,7 +145,7 @@ class UnfinishedVideo:
         return notes
 
     def remove(self) -> None:
-        """Remove all that is kept."""
+        """Remove everything that is kept."""
         try:
             # First, so that a run that is killed here leaves nothing that another would continue.
             self._settings_file.unlink(missing_ok=True)
@@ -169,7 +169,7 @@ class UnfinishedVideo:
             file.unlink()
 
     def _planes(self, stored: np.ndarray) -> list[np.ndarray]:
-        """The planes of one frame, from all its values in a row."""
+        """The planes of one frame, from the flat array of its values."""
         layout, width, height = self.picture.layout, self.picture.width, self.picture.height
         colours = (-(-height // layout.down), -(-width // layout.across))
         shapes = [(height, width), colours, colours]
@@ -188,7 +188,7 @@ class UnfinishedVideo:
         return self.folder / "settings.json"
 
     def _kept_settings(self) -> dict[str, str] | None:
-        """Those of the run that left the folder; None where it is being removed already."""
+        """The settings of the run that left the folder; None if it was being removed."""
         try:
             return json.loads(self._settings_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -201,7 +201,7 @@ def _last(piece: Path) -> int:
 
 
 def _differences(kept: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """In words, which settings differ; values are shown where they are short."""
+    """Which settings differ, in words; short values are shown."""
     parts = []
     for name in sorted(kept.keys() | now.keys()):
         before, after = kept.get(name, "none"), now.get(name, "none")

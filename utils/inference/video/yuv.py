@@ -1,7 +1,7 @@
 """Video frames between their stored form, Y'CbCr in 8 to 16 bits, and RGB in [0, 1].
 
-FFmpeg's own converter is off by up to one level in some cases (full range, 16 bits), so this is the
-standards' formula in float32:
+FFmpeg's converter is off by up to one level in some cases (full range, 16 bits), so this file uses
+the formula of the standards in float32:
 
     Y' = kr R' + (1 - kr - kb) G' + kb B'
     Cb = (B' - Y') / (2 - 2 kb),  Cr = (R' - Y') / (2 - 2 kr)
