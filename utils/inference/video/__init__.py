@@ -35,7 +35,7 @@ class VideoOptions:
 
     codec: one of CODECS.
     crf: constant rate factor of the encoder, 0 (large files) to 51.
-    temporal: whether residual flicker is removed from static areas.
+    temporal: whether residual flicker is removed.
     """
 
     codec: str = "h264"
