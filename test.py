@@ -116,6 +116,8 @@ def restore_files(args: argparse.Namespace, options: RestoringOptions, processes
     """What --input asks for; each process restores its share."""
     args.weights = args.weights[0] if args.weights else None
     plan = plan_files(args.input, args.output, suffix=args.suffix, recursive=args.recursive)
+    if args.temporal and not any(job.is_video for job in plan.jobs):
+        raise UserError("--temporal is for videos, and the inputs hold only images.")
     if processes.is_main:
         say(*plan.notes)
     jobs = [replace(job, half=args.half) for job in plan.jobs]

@@ -721,6 +721,7 @@ def decoded(path: Path) -> np.ndarray:
         (["--input", "full", "--strength", "1.5"], "0 to 1"),
         (["--input", "full", "--precision", "fp16", "--device", "cpu"], "fp16 is for GPUs"),
         (["--input", "full", "--output", "full/a.png"], "a folder or more than one input; name"),
+        (["--input", "full", "--temporal"], "--temporal is for videos"),
     ],
 )
 def test_mistakes_are_sentences(

@@ -173,7 +173,9 @@ def parse_arguments(
 
     videos = parser.add_argument_group("videos")
     videos.add_argument(
-        "--temporal", action="store_true", help="remove residual flicker from static areas"
+        "--temporal",
+        action="store_true",
+        help="remove residual flicker from static areas, also while the camera moves",
     )
     videos.add_argument("--video-codec", choices=CODECS, default="h264", help="default: h264")
     videos.add_argument(
