@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import platform
 import shutil
@@ -11,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import av
 import numpy as np
@@ -19,6 +17,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+import test as script
 from models import build_model, load_weights
 from models.published import to_published
 from tests.helpers import ROOT, as_ordinary_user, run_script, smooth_image
@@ -26,22 +25,12 @@ from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 from utils.inference.arguments import parse_arguments, restoring_options
-from utils.inference.console import Problems
 from utils.inference.photos import read_photo
-from utils.inference.plan import RestoringJob
 from utils.inference.restorer import Restorer
 
 OPTIONS = {"width": 4, "num_blocks": 1}
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """test.py; a plain import would find Python's own package of that name in some settings."""
-    spec = importlib.util.spec_from_file_location("restoring_script", ROOT / "test.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+Run = Callable[..., int]
+Capsys = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +43,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(script: ModuleType, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run(weights: Path) -> Run:
     """``run(*arguments)`` runs test.py with small weights in this process: its exit status."""
 
     def call(*arguments: object) -> int:
         given = ["--weights", weights] if "--weights" not in arguments else []
-        monkeypatch.setattr(sys, "argv", ["test.py", *map(str, [*given, *arguments])])
-        return script.main()
+        return script.main([str(argument) for argument in (*given, *arguments)])
 
     return call
 
@@ -73,13 +61,20 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+def write_images(folder: Path, *names: object) -> None:
+    """Small images; a number also is the seed of what its image shows."""
+    for name in names:
+        seed = name if isinstance(name, int) else 1
+        images.write_png(folder / f"{name}.png", smooth_image(seed, 8, 8))
+
+
 def write_image(path: Path, image: np.ndarray) -> Path:
     images.write_png(path.parent / "new.png", image)  # OpenCV and we look at the content alone
     return (path.parent / "new.png").rename(path)
 
 
 def test_a_folder_becomes_a_folder_of_the_same_images(
-    run: Callable[..., int], weights: Path, tmp_path: Path
+    run: Run, weights: Path, tmp_path: Path
 ) -> None:
     inputs = {
         "1": smooth_image(1, 40, 70),
@@ -98,7 +93,7 @@ def test_a_folder_becomes_a_folder_of_the_same_images(
         np.testing.assert_array_equal(restored, Restorer(network)(image))
 
 
-def test_options_reach_the_restorer(run: Callable[..., int], weights: Path, tmp_path: Path) -> None:
+def test_options_reach_the_restorer(run: Run, weights: Path, tmp_path: Path) -> None:
     image = smooth_image(1, 150, 170)
     images.write_png(tmp_path / "a.png", image)
     network = load_weights(weights)
@@ -128,10 +123,11 @@ def test_memory_is_given_in_gib() -> None:
 
 
 def test_wrong_options_are_refused_before_the_weights_are_read(
-    script: ModuleType, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 8, 8))
     for option, value, sentence in (
+        ("--tile", 10, "at least 64"),
         ("--strength", 1.5, "The strength is 1.5; it may be 0 to 1"),
         ("--overlap", -1, "may not be negative"),
         ("--precision", "fp16", "fp16 is for GPUs"),
@@ -141,9 +137,7 @@ def test_wrong_options_are_refused_before_the_weights_are_read(
             run(*arguments, "--device", "cpu", option, value)
 
 
-def test_an_authors_checkpoint_gives_the_same_image(
-    run: Callable[..., int], script: ModuleType, tmp_path: Path
-) -> None:
+def test_an_authors_checkpoint_gives_the_same_image(run: Run, tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = build_model("dmsr_s").eval()
     published = {f"module.{name}": value for name, value in to_published(network).items()}
@@ -158,9 +152,7 @@ def test_an_authors_checkpoint_gives_the_same_image(
         run(*arguments, "--output", tmp_path / "out")
 
 
-def test_model_spandrel_reads_files_of_other_projects(
-    run: Callable[..., int], tmp_path: Path
-) -> None:
+def test_model_spandrel_reads_files_of_other_projects(run: Run, tmp_path: Path) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 8, 8))
     torch.save({"epoch": 3}, tmp_path / "theirs.pth.tar")
     arguments = ("--input", tmp_path / "a.png", "--weights", tmp_path / "theirs.pth.tar")
@@ -169,31 +161,22 @@ def test_model_spandrel_reads_files_of_other_projects(
 
 
 def test_without_weights_the_shipped_network_is_taken(
-    script: ModuleType,
-    weights: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     assert script.SHIPPED_WEIGHTS == ROOT / "weights" / "petrichor.safetensors"
     images.write_png(tmp_path / "a.png", smooth_image(1, 64, 64))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["test.py", "--input", "a.png"])
     monkeypatch.setattr(script, "SHIPPED_WEIGHTS", weights)
-    assert script.main() == 0
+    assert script.main(["--input", "a.png"]) == 0
     assert f"network that ships with the project ({weights})" in capsys.readouterr().err
     assert files_in(tmp_path) == ["a.png", "results/a.png"]
     monkeypatch.setattr(script, "SHIPPED_WEIGHTS", tmp_path / "absent.safetensors")
     with pytest.raises(UserError, match=r"absent\.safetensors.*name a file"):
-        script.main()
+        script.main(["--input", "a.png"])
 
 
 def test_precision_is_tried_for_images_by_the_shipped_network_alone(
-    script: ModuleType,
-    weights: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     """The processor's answer is patched: without native bf16 nothing has to be measured."""
     image = smooth_image(1, 64, 64)
@@ -220,11 +203,7 @@ def test_precision_is_tried_for_images_by_the_shipped_network_alone(
 
 
 def test_videos_stay_in_float32_where_photographs_are_restored_in_bf16(
-    script: ModuleType,
-    weights: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     """The processor and its clock are patched: bf16 is native and ten times as fast."""
     image = smooth_image(1, 64, 64)
@@ -256,49 +235,10 @@ def test_videos_stay_in_float32_where_photographs_are_restored_in_bf16(
     np.testing.assert_array_equal(pixels_of(tmp_path / "out" / "a.png"), expected)
 
 
-def test_subfolders_keep_their_structure(run: Callable[..., int], tmp_path: Path) -> None:
-    for name in ("a.png", "sub/a.png", "sub/deeper/b.png", ".hidden/c.png"):
-        images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
-    source, inside = tmp_path / "in", tmp_path / "in" / "results"
-    assert run("--input", source, "--output", tmp_path / "flat") == 0
-    assert files_in(tmp_path / "flat") == ["a.png"]
-    for _ in range(2):  # results inside the input are not inputs of the second run
-        assert run("--input", source, "--output", inside, "--recursive") == 0
-        assert files_in(inside) == ["a.png", "sub/a.png", "sub/deeper/b.png"]
-
-
-def test_files_of_one_stem_do_not_overwrite_each_other(
-    run: Callable[..., int], tmp_path: Path
-) -> None:
-    contents = {
-        "a.png": smooth_image(1, 9, 9),
-        "A.bmp": smooth_image(2, 10, 10),
-        "b.png": smooth_image(3, 11, 11),
-        "b.png.png": smooth_image(4, 12, 12),
-        "b.tif": smooth_image(5, 13, 13),
-        "c.jpg": smooth_image(6, 14, 14),
-    }
-    for name, image in contents.items():
-        write_image(tmp_path / "in" / name, image)
-    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
-    expected = {
-        "a.png.png": 9,
-        "A.bmp.png": 10,
-        "b.png.png": 11,
-        "b.png.png.png": 12,
-        "b.tif.png": 13,
-        "c.png": 14,
-    }
-    assert files_in(tmp_path / "out") == sorted(expected)
-    for name, size in expected.items():
-        assert images.read_rgb(tmp_path / "out" / name).shape == (size, size, 3)
-
-
 def test_unreadable_files_are_named_and_the_rest_is_done(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: Capsys
 ) -> None:
-    for i in (1, 3):
-        images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 8, 8))
+    write_images(tmp_path / "in", 1, 3)
     (tmp_path / "in" / "2.png").write_bytes(b"no image")
     (tmp_path / "in" / "4.mp4").write_bytes(b"no video")
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
@@ -309,22 +249,10 @@ def test_unreadable_files_are_named_and_the_rest_is_done(
     assert "4.mp4 is not a readable video" in printed
 
 
-def test_subfolders_are_found_where_the_output_lies_above(
-    run: Callable[..., int], tmp_path: Path
-) -> None:
-    images.write_png(tmp_path / "all" / "in" / "sub" / "a.png", smooth_image(1, 8, 8))
-    assert run("--input", tmp_path / "all/in", "--output", tmp_path / "all", "--recursive") == 0
-    assert files_in(tmp_path / "all") == ["in/sub/a.png", "sub/a.png"]
-
-
 def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
-    run: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
-    for name in "abc":
-        images.write_png(tmp_path / "in" / f"{name}.png", smooth_image(1, 8, 8))
+    write_images(tmp_path / "in", *"abc")
     (tmp_path / "in" / "0.png").write_bytes(b"no image")
 
     def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
@@ -340,14 +268,10 @@ def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
 
 
 def test_a_full_disk_ends_the_folder(
-    run: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     """The system's answer is patched: no test can fill a disk."""
-    for number in range(6):
-        images.write_png(tmp_path / "in" / f"{number}.png", smooth_image(number, 8, 8))
+    write_images(tmp_path / "in", *range(6))
     (tmp_path / "in" / "0.png").write_bytes(b"no image")
     calls = []
 
@@ -370,10 +294,7 @@ def test_a_full_disk_ends_the_folder(
 
 
 def test_a_size_that_the_format_cannot_hold_is_reported_before_restoring(
-    run: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     images.write_png(tmp_path / "in" / "wide.png", np.zeros((2, 16384), np.uint8))
     images.write_png(tmp_path / "in" / "fits.png", np.zeros((2, 16383), np.uint8))
@@ -392,17 +313,14 @@ def test_a_size_that_the_format_cannot_hold_is_reported_before_restoring(
     assert "wide.webp: 16384 x 2 pixels do not fit into WEBP; take png." in printed
 
 
-def test_a_restoring_error_names_its_file(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_restoring_error_names_its_file(run: Run, tmp_path: Path, capsys: Capsys) -> None:
     torch.manual_seed(0)
     network = build_model("dmsr_s", OPTIONS)
     for parameter in network.parameters():
         torch.nn.init.constant_(parameter, torch.nan)
     weights = Weights("dmsr_s", OPTIONS, network.state_dict(), {})
     write_weights(tmp_path / "nan.safetensors", weights)
-    for name in "ab":
-        images.write_png(tmp_path / "in" / f"{name}.png", smooth_image(1, 8, 8))
+    write_images(tmp_path / "in", *"ab")
     arguments = ("--weights", tmp_path / "nan.safetensors", "--input", tmp_path / "in")
     assert run(*arguments, "--output", tmp_path / "out") == 1
     printed = capsys.readouterr().err.splitlines()
@@ -412,7 +330,7 @@ def test_a_restoring_error_names_its_file(
 
 
 @pytest.mark.parametrize("half", ["left", "right"])
-def test_half_of_each_image(run: Callable[..., int], tmp_path: Path, half: str) -> None:
+def test_half_of_each_image(run: Run, tmp_path: Path, half: str) -> None:
     """An odd width gives its middle column to the right half."""
     image = smooth_image(1, 40, 131)
     images.write_png(tmp_path / "a.png", image)
@@ -424,10 +342,9 @@ def test_half_of_each_image(run: Callable[..., int], tmp_path: Path, half: str) 
 
 @pytest.mark.parametrize("options", [(), ("--skip-existing",)])
 def test_what_stands_in_the_way_of_results_is_a_sentence_before_anything_is_computed(
-    run: Callable[..., int], tmp_path: Path, options: tuple[str, ...]
+    run: Run, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    for name in ("a.png", "b.png", "sub/c.png"):
-        images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
+    write_images(tmp_path / "in", "a", "b", "sub/c")
     (tmp_path / "out" / "b.png").mkdir(parents=True)
     (tmp_path / "file").write_bytes(b"kept")
     (tmp_path / "other").mkdir()
@@ -448,7 +365,7 @@ def test_what_stands_in_the_way_of_results_is_a_sentence_before_anything_is_comp
     assert (tmp_path / "file").read_bytes() == b"kept"
 
 
-def test_the_output_may_end_in_capitals(run: Callable[..., int], tmp_path: Path) -> None:
+def test_the_output_may_end_in_capitals(run: Run, tmp_path: Path) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 40, 60))
     video = write_video(tmp_path / "v.MOV", 2)
     for name in ("X.JPG", "X.TIF", "X.WEBP", "X.PNG"):
@@ -462,7 +379,7 @@ def test_the_output_may_end_in_capitals(run: Callable[..., int], tmp_path: Path)
 
 
 def test_one_photo_in_another_format_with_what_belongs_to_it(
-    run: Callable[..., int], weights: Path, tmp_path: Path
+    run: Run, weights: Path, tmp_path: Path
 ) -> None:
     image = smooth_image(1, 70, 80)
     details = Image.Exif()
@@ -482,25 +399,11 @@ def test_one_photo_in_another_format_with_what_belongs_to_it(
             assert written.getexif()[ExifTags.Base.Make] == "Maker"
 
 
-def test_several_inputs_at_once(run: Callable[..., int], tmp_path: Path) -> None:
-    for name in ("a.png", "b.png", "in/c.png"):
-        images.write_png(tmp_path / name, smooth_image(1, 8, 8))
-    inputs = [tmp_path / name for name in ("a.png", "b.png", "in")]
-    assert run("--input", *inputs, "--output", tmp_path / "out") == 0
-    assert files_in(tmp_path / "out") == ["a.png", "b.png", "in/c.png"]
-
-
 def test_problems_are_reported_when_they_happen_and_again_after_ctrl_c(
-    script: ModuleType,
-    run: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
-    (tmp_path / "in").mkdir()
+    write_images(tmp_path / "in", 2, 3)
     (tmp_path / "in" / "1.png").write_bytes(b"no image")
-    for i in (2, 3):
-        images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 8, 8))
     calls = []
 
     def interrupted(self: Restorer, image: np.ndarray) -> np.ndarray:
@@ -516,10 +419,11 @@ def test_problems_are_reported_when_they_happen_and_again_after_ctrl_c(
     printed = capsys.readouterr().err
     assert "1 of 3 could not be restored" in printed and "1.png is not a readable image" in printed
     assert files_in(tmp_path / "out") == ["2.png"]
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out" / "2.png"), smooth_image(2, 8, 8))
 
 
-def test_left_overs_of_killed_runs_are_removed(run: Callable[..., int], tmp_path: Path) -> None:
-    images.write_png(tmp_path / "in" / "a.png", smooth_image(1, 8, 8))
+def test_left_overs_of_killed_runs_are_removed(run: Run, tmp_path: Path) -> None:
+    write_images(tmp_path / "in", "a")
     (tmp_path / "out").mkdir()
     for name in (
         ".partial-a-0b_x3c4d.png",
@@ -539,7 +443,7 @@ def test_left_overs_of_killed_runs_are_removed(run: Callable[..., int], tmp_path
 
 @pytest.mark.parametrize("closed", ["small.safetensors", "in/a.png", "in", "out"])
 def test_missing_rights_are_a_sentence(weights: Path, tmp_path: Path, closed: str) -> None:
-    images.write_png(tmp_path / "in" / "a.png", smooth_image(1, 8, 8))
+    write_images(tmp_path / "in", "a")
     (tmp_path / "out").mkdir()
     shutil.copy(weights, tmp_path / "small.safetensors")
     (tmp_path / closed).chmod(0o555 if closed == "out" else 0)
@@ -554,7 +458,7 @@ def test_missing_rights_are_a_sentence(weights: Path, tmp_path: Path, closed: st
     assert "Permission denied" in done.stderr and str(tmp_path / closed) in done.stderr
 
 
-def test_long_names_do_no_harm(run: Callable[..., int], tmp_path: Path) -> None:
+def test_long_names_do_no_harm(run: Run, tmp_path: Path) -> None:
     name = "n" * 250 + ".png"
     images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
@@ -562,7 +466,7 @@ def test_long_names_do_no_harm(run: Callable[..., int], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_networks_restore_the_same(run: Callable[..., int], tmp_path: Path) -> None:
+def test_compiled_networks_restore_the_same(run: Run, tmp_path: Path) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 64, 64))
     arguments = ("--input", tmp_path / "a.png", "--output")
     assert run(*arguments, tmp_path / "plain") == 0
@@ -571,11 +475,8 @@ def test_compiled_networks_restore_the_same(run: Callable[..., int], tmp_path: P
     assert np.abs(plain.astype(int) - compiled).max() <= 1
 
 
-def test_existing_results_are_skipped_on_request(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for i in (1, 2):
-        images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 8, 8))
+def test_existing_results_are_skipped_on_request(run: Run, tmp_path: Path, capsys: Capsys) -> None:
+    write_images(tmp_path / "in", 1, 2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "1.png").write_bytes(b"kept")
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out")
@@ -593,7 +494,7 @@ def test_existing_results_are_skipped_on_request(
     [("a.jpg", ["a.jpg.png", "a.png.png"]), ("A.png", ["A.png.png", "a.png.2.png"])],
 )
 def test_skipping_goes_by_the_name_of_the_result(
-    run: Callable[..., int], tmp_path: Path, other: str, results: list[str]
+    run: Run, tmp_path: Path, other: str, results: list[str]
 ) -> None:
     """a.jpg beside a.png, A.png beside a.png: the result of one is not that of the other."""
     for name in ("a.png", other):
@@ -610,25 +511,6 @@ def test_skipping_goes_by_the_name_of_the_result(
     assert [(tmp_path / "out" / name).read_bytes() for name in results] == [b"done"] * 2
 
 
-def test_an_interruption_leaves_whole_files_only(script: ModuleType, tmp_path: Path) -> None:
-    jobs = []
-    for i in range(4):
-        images.write_png(tmp_path / "in" / f"{i}.png", smooth_image(i, 300, 300))
-        jobs.append(RestoringJob(tmp_path / "in" / f"{i}.png", tmp_path / "out" / f"{i}.png"))
-
-    def restore(image: np.ndarray) -> np.ndarray:
-        if (image == smooth_image(2, 300, 300)).all():
-            raise KeyboardInterrupt
-        return image
-
-    with pytest.raises(KeyboardInterrupt):
-        script.restore_images(jobs, restore, Problems())
-    assert files_in(tmp_path / "out") == ["0.png", "1.png"]
-    for i in range(2):
-        restored = images.read_rgb(tmp_path / "out" / f"{i}.png")
-        np.testing.assert_array_equal(restored, smooth_image(i, 300, 300))
-
-
 def write_video(path: Path, count: int) -> Path:
     """A gray video in H.264 of 10 frames a second, 80 x 64."""
     with av.open(str(path), "w") as container:
@@ -641,7 +523,7 @@ def write_video(path: Path, count: int) -> Path:
     return path
 
 
-def test_a_video_becomes_a_video(run: Callable[..., int], tmp_path: Path) -> None:
+def test_a_video_becomes_a_video(run: Run, tmp_path: Path) -> None:
     source = write_video(tmp_path / "rain.mkv", 4)
     for options in ((), ("--temporal", "--crf", "20", "--video-codec", "hevc")):
         assert run("--input", source, "--output", tmp_path / "out", *options) == 0
@@ -652,7 +534,7 @@ def test_a_video_becomes_a_video(run: Callable[..., int], tmp_path: Path) -> Non
 
 
 def test_a_video_that_ends_early_is_restored_up_to_there(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: Capsys
 ) -> None:
     source = write_video(tmp_path / "rain.mkv", 6)
     source.write_bytes(source.read_bytes()[:-1])
@@ -664,12 +546,7 @@ def test_a_video_that_ends_early_is_restored_up_to_there(
 
 @pytest.mark.parametrize("temporal", [False, True])
 def test_an_interrupted_video_goes_on_where_it_was(
-    script: ModuleType,
-    run: Callable[..., int],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    temporal: bool,
+    run: Run, tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch, temporal: bool
 ) -> None:
     source = write_video(tmp_path / "rain.mp4", 9)
     options = ["--temporal"] if temporal else []
@@ -716,20 +593,12 @@ def decoded(path: Path) -> np.ndarray:
         (["--input", "empty", "--recursive"], "holds neither images nor videos"),
         (["--input", "full", "--output", "full"], "is the input folder"),
         (["--input", "full/a.png", "--output", "full"], "would replace an input"),
-        (["--input", "full", "--tile", "10"], "at least 64"),
-        (["--input", "full", "--tile", "windows"], "auto, whole, released"),
-        (["--input", "full", "--strength", "1.5"], "0 to 1"),
-        (["--input", "full", "--precision", "fp16", "--device", "cpu"], "fp16 is for GPUs"),
         (["--input", "full", "--output", "full/a.png"], "a folder or more than one input; name"),
         (["--input", "full", "--temporal"], "--temporal is for videos"),
     ],
 )
 def test_mistakes_are_sentences(
-    run: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    sentence: str,
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty" / "sub").mkdir(parents=True)
@@ -760,7 +629,7 @@ def test_mistakes_are_sentences(
     ],
 )
 def test_impossible_arguments_end_with_status_2(
-    run: Callable[..., int], tmp_path: Path, arguments: list[str]
+    run: Run, tmp_path: Path, arguments: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ending:
         run("--input", tmp_path, "--output", tmp_path / "out", *arguments)

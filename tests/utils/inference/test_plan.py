@@ -75,6 +75,29 @@ def test_several_inputs_share_the_output(tmp_path: Path) -> None:
     }
 
 
+def test_subfolders_keep_their_structure_and_results_are_no_inputs(tmp_path: Path) -> None:
+    source, above = tmp_path / "all" / "in", tmp_path / "all"
+    touch(source, "a.png", "sub/a.png", "sub/deeper/b.png", ".hidden/c.png", "out/sub/a.png")
+    below = {"a.png": "a.png", "sub/a.png": "sub/a.png", "sub/deeper/b.png": "sub/deeper/b.png"}
+    assert names([source], source / "out", source) == {"a.png": "out/a.png"}
+    assert names([source], source / "out", source, recursive=True) == {
+        name: f"out/{target}" for name, target in below.items()
+    }
+    assert names([source], above, above, recursive=True) == {
+        **{f"in/{name}": target for name, target in below.items()},
+        "in/out/sub/a.png": "out/sub/a.png",
+    }
+
+
+def test_files_of_one_stem_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    expected = {"a.png": "a.png.png", "A.bmp": "A.bmp.png", "b.png": "b.png.png",
+                "b.png.png": "b.png.png.png", "b.tif": "b.tif.png", "c.jpg": "c.png"}  # fmt: skip
+    touch(tmp_path / "in", *expected)
+    assert names([tmp_path / "in"], tmp_path / "out", tmp_path) == {
+        f"in/{name}": f"out/{target}" for name, target in expected.items()
+    }
+
+
 def test_results_that_keep_a_suffix_are_reported(tmp_path: Path) -> None:
     touch(tmp_path / "in", "1.jpg", "1.png", "2.png")
     plan = plan_files([tmp_path / "in"], tmp_path / "out", suffix=".jpg")
