@@ -43,7 +43,7 @@ from utils.evaluation.figure import (
 from utils.evaluation.folders import single_jobs
 from utils.evaluation.formats import number_text
 from utils.evaluation.quality import PSNR, SSIM
-from utils.evaluation.scoring import NIQE, ImageResult, JobResult, read_8bit
+from utils.evaluation.scoring import NIQE, ImageResult, JobResult, read_side
 from utils.images import read_bytes, write_png
 from utils.metrics import PROTOCOLS, score
 from utils.wording import size_text
@@ -236,13 +236,7 @@ def read_image(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None]:
     for path in filter(None, dict.fromkeys((image.restored, image.clean))):
         if damage := image_damage(read_bytes(path)):
             print(f"warning: {path} is damaged: {damage}", file=sys.stderr)
-    restored = read_8bit(image.restored)
-    clean = read_8bit(image.clean) if image.clean else None
-    if image.rainy_half and clean is not None:
-        if image.restored == image.clean:
-            restored = image.rainy_part(restored)
-        clean = image.clean_part(clean)
-    return restored, clean
+    return read_side(image, "restored"), read_side(image, "clean") if image.clean else None
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

@@ -52,11 +52,14 @@ from utils.evaluation.scoring import (
     ClipResult,
     ImageResult,
     JobResult,
+    Side,
     available_cores,
     comparable,
+    decode_pair,
     is_identical,
     one_opencv_thread,
-    read_pair,
+    read_contents,
+    side_digest,
 )
 from utils.images import list_images, to_uint8
 from utils.inference.video import is_video
@@ -305,7 +308,8 @@ def _unpack(clip: ClipResult, known: CachedScore, width: int) -> None:
     rows = [known.scores[at : at + width] for at in range(0, len(known.scores), width)]
     if not clip.frames:
         clip.times = [row[0] for row in rows]
-        sides = [_frame_files(path, len(rows)) for path in (clip.restored, clip.clean)]
+        paths = filter(None, (clip.restored, clip.clean))
+        sides = [_frame_files(path, len(rows)) for path in paths]
         clip.frames = [
             ImageResult(f"{clip.stem}/{_time_text(time)}", *files)
             for time, *files in zip(clip.times, *sides, strict=True)
@@ -318,16 +322,13 @@ def _unpack(clip: ClipResult, known: CachedScore, width: int) -> None:
 
 def _digests(clip: ClipResult) -> list[str]:
     """A name for the content of each side: of its frames in order, or of the video."""
+    sides: tuple[Side, ...] = ("restored", "clean") if clip.clean else ("restored",)
     paired = [frame for frame in clip.frames if not frame.problem]
     if clip.frames:
-        sides = [[(f.restored, f.rainy_half) for f in paired], [(f.clean, "") for f in paired]]
+        parts = [[side_digest(frame, side) for frame in paired] for side in sides]
     else:
-        paths = filter(None, (clip.restored, clip.clean))
-        sides = [[(file, "") for file in _frame_files(path, 1)] for path in paths]
-    return [
-        digest("".join(file_digest(path) + half for path, half in side if path).encode())
-        for side in sides
-    ]
+        parts = [list(map(file_digest, _frame_files(clip.path(side), 1))) for side in sides]
+    return [digest("".join(names).encode()) for names in parts]
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -345,7 +346,7 @@ def _read_frames(clip: ClipResult, bar: tqdm) -> Iterator[Read]:
         read: Read = frame, None, ()
         if not frame.problem:
             try:
-                restored, clean, remarks = read_pair(frame)
+                restored, clean, remarks = decode_pair(frame, read_contents(frame))
                 read = frame, (restored, clean), remarks
             except UserError as error:
                 frame.problem = str(error)
@@ -396,7 +397,8 @@ class _Side:
 
 def _read_file(path: Path) -> _SideFrame:
     try:
-        pixels, _, remarks = read_pair(ImageResult(path.stem, path))
+        frame = ImageResult(path.stem, path)
+        pixels, _, remarks = decode_pair(frame, read_contents(frame))
         return _SideFrame(path, None, pixels, remarks=remarks)
     except UserError as error:
         return _SideFrame(path, None, None, str(error))
@@ -471,9 +473,9 @@ def _add_frame(clip: ClipResult, one: _SideFrame | None, other: _SideFrame | Non
     return frame, images, [remark for side in sides for remark in side.remarks]
 
 
-def _frame_files(path: Path | None, count: int) -> Sequence[Path | None]:
+def _frame_files(path: Path, count: int) -> list[Path]:
     """The file of each frame of a side: one of a folder, or the same video ``count`` times."""
-    return list_images(path) if path and path.is_dir() else [path] * count
+    return list_images(path) if path.is_dir() else [path] * count
 
 
 def _time_text(seconds: float) -> str:

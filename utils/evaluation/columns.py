@@ -114,7 +114,7 @@ def make_columns(
         elif key == "mse":
             columns.scorers.append(SquaredErrorScorer())
         elif key in OF_FOLDERS:
-            columns.set_scorers.append(FolderScorer(key))
+            columns.set_scorers.append(FolderScorer(key, cache))
         else:
             scorer = PyiqaScorer(key)
             if not has_clean and scorer.needs_clean:

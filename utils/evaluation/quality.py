@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
+from utils.evaluation.score_cache import CachedScore, ScoreCache, cache_key, digest
 from utils.images import write_png
 from utils.wording import did_you_mean, size_text
 
@@ -173,8 +174,9 @@ class PyiqaScorer:
 class FolderScorer:
     """One of ``OF_FOLDERS``: a distance from the clean images, or a figure of the results alone."""
 
-    def __init__(self, key: str, **options: object) -> None:
-        """As ``PyiqaScorer``."""
+    def __init__(self, key: str, cache: ScoreCache, **options: object) -> None:
+        """As ``PyiqaScorer``; ``cache`` keeps the figures of folders of the same content."""
+        self._cache = cache
         self.metrics: tuple[Metric, ...] = (metric_of(key),)
         self.needs_clean = key != "inception_score"
         self.model = load_metric(key, **options)
@@ -185,19 +187,26 @@ class FolderScorer:
 
     def score(self, result: JobResult) -> tuple[float, ...]:
         """As ``SetScorer.score``; halves of files count as the images that they are."""
-        from utils.evaluation.scoring import decoded_pair
+        from utils.evaluation.scoring import Side, read_side, side_digest
 
-        if len(result.scored) < 2:
+        images = result.scored
+        if len(images) < 2:
             raise UserError(f"{self.metrics[0].name} needs at least two images")
-        with TemporaryDirectory() as name:
-            folders = [Path(name) / side for side in ("restored", "clean")]
-            for number, image in enumerate(result.scored):
-                for folder, pixels in zip(folders, decoded_pair(image), strict=True):
-                    if pixels is not None:
-                        write_png(folder / f"{number:06}.png", as_rgb(pixels))
-            arguments = [str(folder) for folder in folders[: 1 + self.needs_clean]]
-            value = self.model(*arguments, num_workers=0, verbose=False)
-        return (float(value[0] if isinstance(value, tuple) else value),)
+        sides: tuple[Side, ...] = ("restored", "clean") if self.needs_clean else ("restored",)
+        content = [digest("".join(side_digest(i, s) for i in images).encode()) for s in sides]
+        key = cache_key(self.name, content)
+        known = self._cache.get(key)
+        if known is None:
+            with TemporaryDirectory() as name:
+                folders = [Path(name) / side for side in sides]
+                for number, image in enumerate(images):
+                    for folder, side in zip(folders, sides, strict=True):
+                        path = folder / f"{number:06}.png"
+                        write_png(path, as_rgb(read_side(image, side)))
+                value = self.model(*map(str, folders), num_workers=0, verbose=False)
+            known = CachedScore((float(value[0] if isinstance(value, tuple) else value),))
+            self._cache.put(key, known)
+        return known.scores
 
 
 def metric_of(key: str) -> Metric:

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from utils.errors import UserError
 from utils.evaluation.formats import finite, first_problem
 from utils.evaluation.pages import render
-from utils.evaluation.scoring import ClipResult, ImageResult, JobResult, read_8bit
+from utils.evaluation.scoring import ClipResult, ImageResult, JobResult, Side, read_side
 from utils.evaluation.table import Table, left_out
 from utils.wording import plural
 
@@ -138,15 +138,15 @@ def _boxes(stems: list[str], boxes: dict[str, list[list[Any]]]) -> list[list[lis
     return [boxes.get(stem, []) for stem in stems] if any(boxes.values()) else None
 
 
-def _link(image: ImageResult, side: str, folder: Path, embed: bool) -> Link:
+def _link(image: ImageResult, side: Side, folder: Path, embed: bool) -> Link:
     """The link to one side of an image, relative to the page, or the image itself as a data URL.
 
     For a clip that of the video and the times of its frames in seconds, or those of all its frames.
     The page's style shows half of a link that ends in #left or #right.
     """
-    path: Path | None = getattr(image, side)
-    if path is None:
+    if not (image.restored if side == "restored" else image.clean):
         return None
+    path = image.path(side)
     if isinstance(image, ClipResult):
         if not image.frames:  # it cannot be read
             return None
@@ -155,13 +155,9 @@ def _link(image: ImageResult, side: str, folder: Path, embed: bool) -> Link:
             return {"frames": [_link(image.frames[at], side, folder, embed) for at in shown]}
         times = [round(image.times[at], 4) for at in shown]
         return {"video": _relative(path, folder), "times": times}
-    half = image.rainy_half
-    if side == "clean":
-        half = {"left": "right", "right": "left"}.get(half, "")
-    elif image.restored != image.clean:
-        half = ""
     if embed:
-        return _data_url(path, half)
+        return _data_url(image, side)
+    half = image.half(side)
     return _relative(path, folder) + (f"#{half}" if half else "")
 
 
@@ -174,15 +170,12 @@ def _relative(path: Path, folder: Path) -> str:
         return path.as_uri()
 
 
-def _data_url(path: Path, half: str) -> str | None:
-    """The image or a half of it as lossless WebP, a third smaller than PNG; None if unreadable."""
+def _data_url(shown: ImageResult, side: Side) -> str | None:
+    """The image as lossless WebP, which is a third smaller than PNG; None if unreadable."""
     try:
-        image = read_8bit(path)
+        image = read_side(shown, side)
     except UserError:
         return None  # named among the problems of the evaluation
-    if half:
-        middle = image.shape[1] // 2
-        image = image[:, :middle] if half == "left" else image[:, middle:]
     stored = image if image.ndim == 2 else image[..., ::-1]
     _, encoded = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, 101])
     return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")

@@ -22,12 +22,20 @@ from tqdm.contrib.concurrent import thread_map
 from utils.damage import jpeg_damage
 from utils.errors import UserError
 from utils.evaluation.quality import PSNR, SSIM, Metric, Scorer, SetScorer
-from utils.evaluation.score_cache import CachedScore, Remark, ScoreCache, cache_key, digest
+from utils.evaluation.score_cache import (
+    CachedScore,
+    Remark,
+    ScoreCache,
+    cache_key,
+    digest,
+    file_digest,
+)
 from utils.images import as_uint8, decode_gray_or_rgb, read_bytes, read_gray_or_rgb
 from utils.metrics import PROTOCOLS, score
 from utils.wording import size_text
 
 NIQE = "niqe"  # the protocol without clean images; the others are in utils.metrics
+Side = Literal["restored", "clean"]
 
 
 @dataclass(frozen=True)
@@ -80,15 +88,18 @@ class ImageResult:
         """Whether its scores leave nothing out."""
         return self.scores is not None
 
-    def rainy_part(self, image: np.ndarray) -> np.ndarray:
-        """The rainy half of a file that holds both images."""
-        middle = image.shape[1] // 2
-        return image[:, :middle] if self.rainy_half == "left" else image[:, middle:]
+    def path(self, side: Side) -> Path:
+        """The file of one side. Raises UserError where there is none."""
+        path = self.restored if side == "restored" else self.clean
+        if path is None:
+            raise UserError(f"{self.stem} has no {side} image")
+        return path
 
-    def clean_part(self, image: np.ndarray) -> np.ndarray:
-        """The clean half of a file that holds both images."""
-        middle = image.shape[1] // 2
-        return image[:, middle:] if self.rainy_half == "left" else image[:, :middle]
+    def half(self, side: Side) -> str:
+        """The half of its file that holds a side, ``left`` or ``right``; "" for all of it."""
+        if self.rainy_half and side == "clean":
+            return "right" if self.rainy_half == "left" else "left"
+        return self.rainy_half if self.clean in (None, self.restored) else ""
 
 
 @dataclass
@@ -258,14 +269,13 @@ def score_image(
     Raises UserError, naming the files, for unreadable files, different sizes and values outside the
     range of an image.
     """
-    paths = [path for path in (image.restored, image.clean) if path is not None]
-    contents = [read_bytes(path) for path in paths]
+    contents = read_contents(image)
     measures: dict[str, Callable[[np.ndarray, np.ndarray | None], tuple[float, ...]]] = {}
     if protocol != NIQE:
         measures[protocol] = partial(_compare, protocol)
     for scorer in scorers:
         measures[scorer.name] = partial(_single_score, scorer)
-    digests = [digest(content) for content in contents]
+    digests = [digest(content) for content in contents.values()]
     variant = {"": "", "right": ", side by side", "left": ", side by side, rainy left"}
     keys = {name: cache_key(name + variant[image.rainy_half], digests) for name in measures}
     found = {name: cache.get(key) for name, key in keys.items()}
@@ -273,9 +283,9 @@ def score_image(
         found = {name: None if known and known.is_cut else known for name, known in found.items()}
     image.reused = None not in found.values()
     if not image.reused:
-        restored, clean = _decode_pair(image, paths, contents)
+        restored, clean, damage = decode_pair(image, contents)
         restored, clean, remarks = comparable(restored, clean, crop)
-        remarks += _damage(paths, contents)
+        remarks += damage
         try:
             for name, measure in measures.items():
                 if found[name] is None:
@@ -301,33 +311,44 @@ def _single_score(
     return (scorer.score(restored, clean),)
 
 
-def decoded_pair(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None]:
-    """The result and the clean image of one image, as uint8, (H, W, 3) RGB or (H, W) each."""
-    restored, clean, _ = read_pair(image)
-    return restored, clean
+def read_contents(image: ImageResult) -> dict[Side, bytes]:
+    """The bytes of the files of an image. Raises UserError for unreadable ones."""
+    sides: tuple[Side, ...] = ("restored", "clean") if image.clean else ("restored",)
+    return {side: read_bytes(image.path(side)) for side in sides}
 
 
-def read_pair(image: ImageResult) -> tuple[np.ndarray, np.ndarray | None, list[Remark]]:
-    """As ``decoded_pair``, with remarks on damaged files that decode all the same."""
-    paths = [path for path in (image.restored, image.clean) if path is not None]
-    contents = [read_bytes(path) for path in paths]
-    return *_decode_pair(image, paths, contents), _damage(paths, contents)
+def decode_pair(
+    image: ImageResult, contents: dict[Side, bytes]
+) -> tuple[np.ndarray, np.ndarray | None, list[Remark]]:
+    """The result and the clean image of ``read_contents``, uint8, (H, W, 3) RGB or (H, W) each.
 
-
-def _decode_pair(
-    image: ImageResult, paths: list[Path], contents: list[bytes]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The result and the clean image as uint8, (H, W, 3) or (H, W) each."""
-    pixels = [
-        as_uint8(decode_gray_or_rgb(path, content), path)
-        for path, content in zip(paths, contents, strict=True)
+    Remarks name JPEG files whose data are damaged and yet decoded.
+    """
+    pixels = {side: read_side(image, side, content) for side, content in contents.items()}
+    remarks = [
+        Remark("damaged", f"{image.path(side).name}: {damage}")
+        for side, content in contents.items()
+        if (damage := jpeg_damage(content))
     ]
-    if image.rainy_half:
-        if image.restored == paths[-1]:
-            pixels[0] = image.rainy_part(pixels[0])
-        if image.clean:
-            pixels[-1] = image.clean_part(pixels[-1])
-    return pixels[0], pixels[1] if image.clean else None
+    return pixels["restored"], pixels.get("clean"), remarks
+
+
+def read_side(image: ImageResult, side: Side, content: bytes | None = None) -> np.ndarray:
+    """One side of an image, uint8, (H, W, 3) RGB or (H, W); ``content`` is that of its file."""
+    path = image.path(side)
+    pixels = as_uint8(decode_gray_or_rgb(path, content or read_bytes(path)), path)
+    return cut_half(pixels, image.half(side))
+
+
+def cut_half(image: np.ndarray, half: str) -> np.ndarray:
+    """The ``left`` or ``right`` half of an image, or with "" all of it."""
+    middle = image.shape[1] // 2
+    return {"": image, "left": image[:, :middle], "right": image[:, middle:]}[half]
+
+
+def side_digest(image: ImageResult, side: Side) -> str:
+    """A name for the content of one side's pixels: that of its file, and the half of it."""
+    return file_digest(image.path(side)) + image.half(side)
 
 
 def comparable(
@@ -347,12 +368,6 @@ def comparable(
         text = f"{sizes[0]} and {sizes[1]} px cut to {size_text(restored)}"
         remarks.append(Remark("cropped", text))
     return restored, clean, remarks
-
-
-def _damage(paths: list[Path], contents: list[bytes]) -> list[Remark]:
-    """Remarks on JPEG files whose data are damaged and yet decoded."""
-    damages = [(path, jpeg_damage(content)) for path, content in zip(paths, contents, strict=True)]
-    return [Remark("damaged", f"{path.name}: {text}") for path, text in damages if text]
 
 
 def is_identical(protocol: str, scores: tuple[float, ...]) -> bool:

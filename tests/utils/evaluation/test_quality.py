@@ -57,6 +57,7 @@ inception.load_pretrained_network = load
 import evaluate, pyiqa
 from pyiqa.utils.img_util import imread2tensor
 from utils.evaluation.quality import FolderScorer
+from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import ImageResult, JobResult
 
 for command in commands:
@@ -65,7 +66,8 @@ input, target = (sorted(Path(pairs, side).iterdir()) for side in ("input", "targ
 a, b = (imread2tensor(str(files[0])).unsqueeze(0) for files in (input, target))
 lpips, piqe, psnr = (pyiqa.create_metric(name, device="cpu") for name in ("lpips", "piqe", "psnr"))
 images = [ImageResult(r.stem, r, c, (0.0,)) for r, c in zip(input, target)]
-fid = FolderScorer("fid")
+cache = ScoreCache(Path(pairs, "scores.jsonl"))
+fid = FolderScorer("fid", cache)
 
 def distance(*folders, **_):
     first, second = ([cv2.imread(str(p)) for p in sorted(Path(f).iterdir())] for f in folders)
@@ -73,10 +75,15 @@ def distance(*folders, **_):
     return float(sum((n + 1) * value for n, value in enumerate(sums)))
 
 fid.model = distance
-print(json.dumps({
+figures = {
     "lpips": float(lpips(a, b)), "piqe": float(piqe(a)), "psnr": float(psnr(a, b)),
     "fid": fid.score(JobResult(None, images)), "fid_name": fid.name,
-}))
+}
+fid.model = None  # the same folders are not compared again, others are
+figures["fid_again"] = fid.score(JobResult(None, images))
+fid.model = distance
+figures["fid_of_two"] = fid.score(JobResult(None, images[:2]))
+print(json.dumps(figures))
 """
 
 
@@ -204,7 +211,9 @@ def test_metrics_of_pyiqa_stand_beside_psnr(tmp_path: Path) -> None:
         cv2.absdiff(*(cv2.imread(str(pairs / side / f"{n}.png")) for side in ("input", "target")))
         for n in (1, 2, 3)
     ]
-    assert expected["fid"] == [sum(n * float(d.sum()) for n, d in enumerate(differences, 1))]
+    sums = [n * float(difference.sum()) for n, difference in enumerate(differences, 1)]
+    assert expected["fid"] == expected["fid_again"] == [sum(sums)]
+    assert expected["fid_of_two"] == [sum(sums[:2])]
     assert re.fullmatch(r"FID of pyiqa [\d.]+, weights \w{8}, over all.*", expected["fid_name"])
 
 

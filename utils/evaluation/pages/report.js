@@ -315,7 +315,6 @@ function changeSides(a, b) {
 }
 
 function start() {
-  makeSortable(byId("scores"));
   if (!sets.some(({ images }) => images.length)) {
     byId("pictures").replaceChildren();
     return;

@@ -39,3 +39,5 @@ function makeSortable(table) {
     });
   });
 }
+
+makeSortable(byId("scores"));

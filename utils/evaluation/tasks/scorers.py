@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.evaluation.quality import Metric
-from utils.evaluation.score_cache import CachedScore, ScoreCache, cache_key, digest
-from utils.evaluation.scoring import ImageResult, JobResult, decoded_pair
+from utils.evaluation.score_cache import CachedScore, ScoreCache, cache_key, file_digest
+from utils.evaluation.scoring import ImageResult, JobResult, Side, read_side, side_digest
 from utils.evaluation.tasks.boxes import Agreement, Boxes, agreement, mean_average_precision
 from utils.evaluation.tasks.labels import LabelSet, labels_beside, read_boxes, read_mask
 from utils.evaluation.tasks.networks import Detector, Segmenter
@@ -128,11 +128,11 @@ class DetectionScorer:
         self._truths.add(f"held to the {labels.format} labels of {result.job.dataset}")
         return [labels.boxes[_stem(image)] for image in images]
 
-    def _detect(self, images: Sequence[ImageResult], side: str) -> list[Boxes]:
+    def _detect(self, images: Sequence[ImageResult], side: Side) -> list[Boxes]:
         """The boxes in all images, from the cache where their content is known."""
         keys, found = [], []
         for image in images:
-            key = cache_key(f"boxes, {self._detector.name}", _digests(image, side))
+            key = cache_key(f"boxes, {self._detector.name}", [side_digest(image, side)])
             known = self._cache.get(key)
             keys.append(key)
             found.append(None if known is None else _unpack(known.scores))
@@ -140,7 +140,7 @@ class DetectionScorer:
         with _bar(len(waiting), f"detecting, {side}") as bar:
             for start in range(0, len(waiting), self._detector.batch):
                 numbers = waiting[start : start + self._detector.batch]
-                pixels = [_pixels(images[number], side) for number in numbers]
+                pixels = [read_side(images[number], side) for number in numbers]
                 for number, boxes in zip(numbers, self._detector(pixels), strict=True):
                     self._cache.put(keys[number], CachedScore(_pack(boxes)))
                     found[number] = boxes
@@ -177,7 +177,7 @@ class SegmentationScorer:
 
     def score(self, result: JobResult, of_clean: bool = False) -> tuple[float, ...]:
         """The metrics of a job's scored images; ``of_clean``: of their clean images instead."""
-        side = "clean" if of_clean else "restored"
+        side: Side = "clean" if of_clean else "restored"
         folder = self._labels or _labels_of(result, masks=True)
         masks = {}
         if folder is not None:
@@ -195,16 +195,16 @@ class SegmentationScorer:
                 bar.update()
         return tuple(100 * value for value in mask_figures(confusion))
 
-    def _confusion(self, image: ImageResult, side: str, mask: Path | None) -> np.ndarray:
+    def _confusion(self, image: ImageResult, side: Side, mask: Path | None) -> np.ndarray:
         """Pixels by true class (rows) and found class, kept by the content of the files."""
-        digests = _digests(image, side)
-        digests += [digest(mask.read_bytes())] if mask else _digests(image, "clean")
+        truth = file_digest(mask) if mask else side_digest(image, "clean")
+        digests = [side_digest(image, side), truth]
         key = cache_key(f"confusion, {self._segmenter.name}", digests)
         count = len(self._segmenter.categories)
         known = self._cache.get(key)
         if known is None:
-            found = self._segmenter(_pixels(image, side))
-            true = read_mask(mask, count) if mask else self._segmenter(_pixels(image, "clean"))
+            found = self._segmenter(read_side(image, side))
+            true = read_mask(mask, count) if mask else self._segmenter(read_side(image, "clean"))
             if true.shape != found.shape:
                 raise UserError(
                     f"{mask or image.clean} has another size than the result {image.restored}"
@@ -241,28 +241,7 @@ def _stem(image: ImageResult) -> str:
 
 
 def _size_of(image: ImageResult) -> Callable[[], tuple[int, int]]:
-    def size() -> tuple[int, int]:
-        height, width = _pixels(image, "restored").shape[:2]
-        return height, width
-
-    return size
-
-
-def _pixels(image: ImageResult, side: str) -> np.ndarray:
-    """The restored or the clean image, uint8 (H, W, 3) or (H, W)."""
-    restored, clean = decoded_pair(image)
-    return restored if side == "restored" or clean is None else clean
-
-
-def _digests(image: ImageResult, side: str) -> list[str]:
-    """Names for the content of one side's pixels: the file, and the half of it."""
-    path = image.restored if side == "restored" else image.clean
-    if path is None:
-        raise UserError(f"{image.stem} has no {side} image")
-    half = ""
-    if image.rainy_half and path == image.clean:
-        half = f"{'rainy' if side == 'restored' else 'clean'}, {image.rainy_half}"
-    return [digest(path.read_bytes()), *([half] if half else [])]
+    return lambda: read_side(image, "restored").shape[:2]
 
 
 def _pack(boxes: Boxes) -> tuple[float, ...]:
