@@ -49,6 +49,7 @@ DATASETS = {
     "GT-RAIN": DatasetFacts("rain13k", 2100),
     "Outdoor-Rain": DatasetFacts("rain13k", 750),
     "DID-Data": DatasetFacts("did", 1200, also="Rain1200"),
+    "DID-MDN": DatasetFacts("did", 1200, also="DID-Data"),  # as its authors' archive is called
     "DDN-Data": DatasetFacts("did", 1400, also="Rain1400"),
     # DID-Data under the name and the protocol of DCSFN's paper
     "Rain1200": DatasetFacts("rgb", 1200, also="DID-Data"),

@@ -490,3 +490,20 @@ def test_real_rain_has_no_flicker(tmp_path: Path) -> None:
     assert [metric.key for metric in result.metrics] == ["light"] and not result.problems
     expected = np.mean([as_shown(frame).mean() for frame in restored])
     assert result.images[0].scores == pytest.approx((expected,))
+
+
+def test_the_page_has_the_frames_of_the_clean_clip(tmp_path: Path) -> None:
+    """In one order for all methods: null for a missing frame, nothing for an extra one."""
+    write_clips(tmp_path, {"street": 4})
+    ours = tmp_path / "results/ours/wet/street"
+    (ours / "0002.png").unlink()
+    write_frame(ours / "0001x.png", panned(0))
+    run(tmp_path, "--clips")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    files = {method["name"]: method["files"][0] for method in data["sets"][0]["methods"]}
+    folder = "../results/ours/wet/street"
+    assert files["ours"] == {"frames": [f"{folder}/0001.png", None, f"{folder}/0003.png",
+                                        f"{folder}/0004.png"]}  # fmt: skip
+    assert len(files["clean"]["frames"]) == len(files["rainy input"]["frames"]) == 4
+    assert data["unit"] == "clip"
