@@ -4,7 +4,7 @@ One folder against its clean images; names decide which pairs belong together:
 
     python evaluate.py --results results/dmsr/Rain100H --target datasets/Rain100H/test
 
-All methods on all data sets (RESULTS/METHOD/SET/ and DATASETS/SET/), beside the papers' rows:
+All methods on all data sets (RESULTS/METHOD/SET/ and DATASETS/SET/), with the papers' rows:
 
     python evaluate.py --benchmark results --datasets datasets
 
@@ -18,14 +18,13 @@ table has their flicker as well; --flow moves the errors that it compares along 
 
     python evaluate.py --results results/ours/clips --target datasets/clips --clips --flow
 
-All runs under a folder beside one another, the last week's too (each run is kept in history/ of its
---output):
+All runs below a folder in one table, earlier ones too (history/ of each --output keeps them):
 
     python evaluate.py --leaderboard evaluation
 
-Everything lands in --output: table.md, table.csv, table.tex (with published.bib), table.json,
-images.csv with every image, statistics.md, and report.html to look at. The exit status is 1 where
-an image could not be scored.
+--output receives table.md, table.csv, table.tex (with published.bib), table.json, images.csv with
+the scores of every image (of clips also frames.csv), statistics.md, and report.html with all
+pictures. The exit status is 1 if an image could not be scored.
 """
 
 from __future__ import annotations
@@ -141,8 +140,8 @@ def check_clip_options(args: argparse.Namespace, clips: bool) -> None:
 def training_leaks(results: Sequence[JobResult], weights: dict[str, dict[str, str]]) -> list[str]:
     """A sentence for each set that shows scenes of a method's training set.
 
-    ``weights`` are those of --facts: their files record the scenes. A file that is not there or not
-    of this project records none.
+    ``weights`` are those of --facts, whose files record the scenes. A missing file and one of
+    another project record none.
     """
     sentences = []
     for result in results:
@@ -168,7 +167,7 @@ def training_leaks(results: Sequence[JobResult], weights: dict[str, dict[str, st
 
 
 def show_leaderboard(root: Path) -> int:
-    """Print and write what earlier runs have left."""
+    """Print and write the table of all runs below a folder."""
     table, num_runs = write_leaderboard(root)
     print(formats.console(table, shutil.get_terminal_size().columns))
     print(f"\n{plural(num_runs, 'run')}; written to {root}/leaderboard.html, .md and .csv")
@@ -189,7 +188,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--target", type=Path, metavar="FOLDER", help="clean images, or a data set")
     parser.add_argument(
-        "--input", type=Path, metavar="FOLDER", help="rainy images, scored as a row of their own"
+        "--input", type=Path, metavar="FOLDER", help="rainy images, which get a row too"
     )
     parser.add_argument(
         "--datasets",

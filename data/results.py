@@ -32,10 +32,10 @@ Named = dict[str, Path]
 
 
 def set_folders(folder: Path, match: str = "") -> tuple[Path | None, Path | None]:
-    """Where the rainy and the clean images of a data set lie, None for a side that is not there.
+    """The folders of the rainy and of the clean images of a data set, None for a missing side.
 
-    Both are ``folder`` itself where they lie in one folder or side by side in one file; a folder of
-    other images or of videos holds rainy ones alone.
+    Both are ``folder`` itself if it holds both, or files with both side by side; other images and
+    videos in it are rainy.
     """
     rainy, clean = side_folders(folder, match)
     if (rainy and clean) or not folder.is_dir():
@@ -104,7 +104,7 @@ def pair_clips(job: ScoringJob, match: str = "", half: str = "auto") -> JobResul
     """Find every clip of a job and its partner; clips and frames without one are problems.
 
     The frames of two folders are paired by name, as ``pair_results`` pairs images; a clip is then
-    a folder, or all frames where they lie in one. A video is paired with a video or a folder by the
+    a folder, or all frames if they share one. A video is paired with a video or a folder by the
     name of the clip, and their frames when they are read.
     """
     if not any(path and holds_videos(path) for path in (job.results, job.clean)):
@@ -135,7 +135,7 @@ def _against_itself(job: ScoringJob) -> str:
 def _named_clips(path: Path, name: str) -> Named:
     """The videos and folders of frames in a folder by name; ``name`` for one that is itself a clip.
 
-    Raises UserError where there are none, and for two clips of one name.
+    Raises UserError without any clip, and for two of one name.
     """
     if path.is_file():
         return {name: path}
@@ -322,7 +322,7 @@ def _first_folder(files: Named) -> Path:
 
 
 def _is_half_as_wide(result: Path | None, clean: Path | None) -> bool:
-    """Whether a file holds two images of a result's size beside each other."""
+    """Whether a file is as large as two results side by side."""
     try:
         sizes = [Image.open(path).size for path in (result, clean) if path]
     except OSError:

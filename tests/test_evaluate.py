@@ -223,7 +223,7 @@ def test_evaluation_needs_neither_networks_nor_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_single_problems_and_remarks_are_told_in_the_singular(tmp_path: Path):
+def test_single_problems_and_remarks_are_reported_in_the_singular(tmp_path: Path):
     pairs = write_pairs(tmp_path / "set", 1, 40, 40)
     shutil.copy(pairs / "target" / "1.png", pairs / "input" / "1.png")
     shutil.copy(pairs / "target" / "1.png", pairs / "input" / "extra.png")
@@ -233,10 +233,10 @@ def test_single_problems_and_remarks_are_told_in_the_singular(tmp_path: Path):
     assert done.returncode == 1  # the extra file
     assert done.stdout.count("1 image (0 kept") == 1 and "INCOMPLETE" not in done.stdout
     lines = done.stderr.splitlines()
-    assert "warning: " in lines[0] and "cannot be told from the clean image" in lines[0]
+    assert "warning: " in lines[0] and "equals the clean image under" in lines[0]
     assert lines[1].startswith("error: extra") and lines[2] == "1 problem" and len(lines) == 3
     row = read_csv(tmp_path / "out" / "images.csv")[0]
-    assert row["psnr"] == "inf" and row["remarks"].startswith("cannot be told")
+    assert row["psnr"] == "inf" and row["remarks"].startswith("equals the clean image")
 
 
 def test_own_rows_and_facts_from_files(tmp_path: Path):

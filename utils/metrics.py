@@ -1,7 +1,7 @@
 """PSNR and SSIM as the field's scoring scripts compute them.
 
-Papers report scores of five protocols that lie up to 3 dB and 0.03 SSIM apart on the same images,
-so a score without its protocol means nothing:
+Papers report scores under five protocols that differ by up to 3 dB and 0.03 SSIM on the same
+images, so a score without its protocol means nothing:
 
 * ``rain13k``: the MATLAB script of MSPFN and MPRNet, also used by DMSR. Y of ``rgb2ycbcr`` on
   uint8, rounded; peak 255.
@@ -65,7 +65,7 @@ def score(restored: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
     """PSNR and SSIM of a restored image against the clean one.
 
     Both are uint8, (H, W, 3) RGB or (H, W) gray. A gray pair is scored on its values as they are;
-    where only one of the two is gray, it stands for three equal channels. Raises UserError for
+    if only one of the two is gray, it counts as three equal channels. Raises UserError for
     different sizes and, in all protocols but ``rgb``, for sides shorter than SSIM's window (after
     the protocol's own cut); ValueError for other arrays and for an unknown protocol.
     """
@@ -148,7 +148,7 @@ def _luma(image: np.ndarray) -> np.ndarray:
 def _rounded_luma(image: np.ndarray) -> np.ndarray:
     """``_luma`` rounded half up, as ``rgb2ycbcr`` stores it for uint8 images.
 
-    194 of all colours lie exactly between two levels. Whole numbers decide them the same way on
+    For 194 colours Y is exactly between two levels. Whole numbers decide them the same way on
     every machine; Octave agrees with it on 190 of them.
     """
     if image.ndim == 2:

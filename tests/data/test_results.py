@@ -205,7 +205,7 @@ def test_sets_of_several_roots_stand_in_one_table(tmp_path: Path) -> None:
         assert f"{data}/{place}" in sentence
     with pytest.raises(UserError, match=r"data set Rain200 in .*\*/test/NAME/target.*Rain200L\?"):
         benchmark_jobs(results, [data], None, set_folders, datasets=["Rain200"])
-    # a set of its own goes before one inside another set
+    # a set beside others goes before one inside another set
     write(data / "Rain100H/target/1.png", images(2)["clean"])
     found = benchmark_jobs(results, [data], None, set_folders, datasets=["Rain100H"])
     assert {job.clean for job in found.jobs} == {data / "Rain100H/target"}

@@ -292,8 +292,9 @@ def _measure(clip: ClipResult, measures: _Measures, crop: bool, queue: _Queue, b
         is_identical(measures.protocol, frame.scores[:2]) for frame in clip.frames if frame.scores
     )
     if num_identical:
-        text = f"{plural(num_identical, 'frame')} cannot be told from the clean clip under "
-        clip.remarks.append(Remark("identical", text + measures.protocol))
+        verb = "equals" if num_identical == 1 else "equal"
+        text = f"{plural(num_identical, 'frame')} {verb} the clean one under {measures.protocol}"
+        clip.remarks.append(Remark("identical", text))
 
 
 def _pack(clip: ClipResult) -> tuple[float, ...]:
@@ -354,7 +355,7 @@ def _read_frames(clip: ClipResult, bar: tqdm) -> Iterator[Read]:
 
 
 class _SideFrame(NamedTuple):
-    """A frame of one side: its file, its time in a video, its pixels or why there are none."""
+    """A frame of one side: its file, its time in a video, its pixels or why they cannot be read."""
 
     path: Path
     seconds: float | None

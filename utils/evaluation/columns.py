@@ -1,4 +1,4 @@
-"""The columns beside PSNR and SSIM that evaluate.py and ``test.py --config`` offer: their options.
+"""The columns besides PSNR and SSIM that evaluate.py and ``test.py --config`` offer: their options.
 
 ``--metrics`` are in quality.py and niqe.py, ``--tasks`` in tasks/.
 """
@@ -67,7 +67,7 @@ class Columns:
 
 def add_column_options(parser: argparse.ArgumentParser) -> None:
     """``--metrics``, ``--tasks`` and what belongs to them, except for ``--device``."""
-    group = parser.add_argument_group("columns beside PSNR and SSIM")
+    group = parser.add_argument_group("columns besides PSNR and SSIM")
     group.add_argument(
         "--metrics",
         nargs="+",
@@ -96,8 +96,8 @@ def make_columns(
 ) -> Columns:
     """What computes the columns that the options ask for.
 
-    ``sets`` holds the folder of each set's images by its name, of the clean ones where there are
-    some. Without clean images NIQE by default. Raises UserError for a metric or task that is not
+    ``sets`` holds the folder of each set's images by its name, of the clean ones if there are
+    any. Without clean images NIQE by default. Raises UserError for a metric or task that is not
     known or needs clean images where there are none, and for missing packages, weights and labels.
     """
     columns = Columns(cache)

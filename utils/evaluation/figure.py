@@ -148,7 +148,7 @@ def draw_figure(
 ) -> Figure:
     """The figure, ``width`` inches wide: each comparison a row of panels, or several rows.
 
-    The methods' names stand below the last comparison, or below every row where there are several.
+    The methods' names are below the last comparison, or below every row if there are several.
     ``own_pixels`` leaves the images as they are, for formats that hold them so; else they are
     resampled to ``dpi``. Raises UserError where so many columns do not fit.
     """

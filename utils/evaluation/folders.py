@@ -20,7 +20,7 @@ RAINY_INPUT = "rainy input"
 
 Entry = TypeVar("Entry")
 
-# Finds the folders of a set's rainy and clean images, None for what is not there.
+# Finds the folders of a set's rainy and clean images, None for a missing side.
 FindFolders = Callable[[Path], tuple[Path | None, Path | None]]
 
 
@@ -51,7 +51,7 @@ def single_jobs(
 def input_job(
     dataset: str, protocol: str, rainy: Path | None, clean: Path | None
 ) -> list[ScoringJob]:
-    """The row of the rainy images themselves, none where they are not there."""
+    """The row of the rainy images themselves, none if they are missing."""
     if not rainy:
         return []
     return [ScoringJob(RAINY_INPUT, dataset, protocol, rainy, clean, is_input=True, rainy=rainy)]
@@ -79,10 +79,10 @@ def benchmark_jobs(
     """All methods on all data sets, each set's rainy images first.
 
     A method is a folder of ``results_root``; ``find_sets`` says what a data set is. ``protocol`` is
-    used for every set; None takes each set's own, that of the papers' rows where those are
-    ``published`` beside it. ``methods`` and ``datasets`` choose some; without a choice, sets for
-    which no method has a folder are left out. Raises UserError where there is nothing to compare or
-    a chosen name does not exist.
+    used for every set; None takes each set's own, that of the papers' rows if those are
+    ``published`` in the same table. ``methods`` and ``datasets`` choose some; without a choice,
+    sets without results are left out. Raises UserError if there is nothing to compare or a chosen
+    name does not exist.
     """
     found = Benchmark()
     side = "input" if protocol == NIQE else "target"
@@ -163,7 +163,7 @@ def find_sets(
 
 
 def splits(folder: Path) -> tuple[Path, ...]:
-    """Where the images of a data set to be tested on may lie, in the order of preference."""
+    """Where the test images of a data set may be, in the order of preference."""
     return folder, folder / "test", folder / "val"
 
 
@@ -179,8 +179,8 @@ def _searched(roots: Sequence[Path], name: str, side: str) -> str:
 def method_name(results: Path, dataset: str) -> str:
     """The method in ``results/dmsr/Rain100H/test`` or ``results/dmsr``.
 
-    Its folder is the last but those of the set and its split; results that lie in no folder of a
-    method's own are called "restored".
+    Its folder is the last but those of the set and its split; results without a folder
+    of their method are called "restored".
     """
     parts = path_names(results)
     own = known_name(dataset) or dataset

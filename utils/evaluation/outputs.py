@@ -30,10 +30,10 @@ SHOWN = 10  # problems and remarks per folder; images.csv has all
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What stands in the table and on the page beside the scores.
+    """What the table and the page hold besides the scores.
 
     published: the papers' rows of the same data sets and protocols; ``more_published`` are others.
-    implementations: who computes the metrics beside PSNR and SSIM.
+    implementations: who computes the metrics besides PSNR and SSIM.
     facts: further columns by method; ``weights`` what table.json says of each method's weights.
     notes: further sentences below the table.
     baseline: the method that statistics compare with, None for the best.

@@ -91,7 +91,7 @@ class PublishedScore:
     """Scores of a paper, as texts with the digits that are printed there.
 
     ``scores`` is by the metrics' keys. ``cite`` is the model's key in a file of references;
-    ``note`` tells readers of these figures what they must know, "" for nothing.
+    ``note`` is what readers of these figures must know, "" for nothing.
     """
 
     model: str

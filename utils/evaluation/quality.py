@@ -45,7 +45,7 @@ class Metric(NamedTuple):
 PSNR = Metric("psnr", "PSNR", 2)
 SSIM = Metric("ssim", "SSIM", 4)
 
-# The metrics that papers report beside PSNR and SSIM. LPIPS is that of AlexNet unless its key says
+# The metrics that papers report besides PSNR and SSIM. LPIPS is that of AlexNet unless its key says
 # VGG; MUSIQ and MANIQA are trained on KonIQ-10k. These are pyiqa's defaults.
 PERCEPTUAL = {
     metric.key: metric
@@ -67,7 +67,7 @@ OF_FOLDERS = ("fid", "sfid", "fid_dinov2", "inception_score")
 # Metrics of pyiqa that take more than images, or return more than one figure.
 NOT_OF_IMAGES = ("clipscore", "fgresq_pair", "compare2score")
 
-# Files that pyiqa loads for the metrics above: the key of its own list of addresses, and the
+# Files that pyiqa loads for the metrics above: the key of its list of addresses, and the
 # backbone that torchvision or timm brings.
 _WEIGHTS = {
     "lpips": ("0.1_alex", "AlexNet_Weights"),
@@ -115,7 +115,7 @@ class SquaredErrorScorer:
     name = "MSE of the 8-bit colours (0 to 255)"
 
     def score(self, restored: np.ndarray, clean: np.ndarray | None) -> float:
-        """As ``Scorer.score``; where one image is gray, it stands for three equal channels."""
+        """As ``Scorer.score``; a single gray image counts as three equal channels."""
         assert clean is not None
         if restored.ndim != clean.ndim:
             restored, clean = as_rgb(restored), as_rgb(clean)
@@ -210,7 +210,7 @@ class FolderScorer:
 
 
 def metric_of(key: str) -> Metric:
-    """How a metric of pyiqa is shown. Raises UserError where there is no such metric."""
+    """How a metric of pyiqa is shown. Raises UserError for an unknown one."""
     if key in PERCEPTUAL:
         return PERCEPTUAL[key]
     config = pyiqa_config(key)
@@ -223,7 +223,7 @@ def metric_of(key: str) -> Metric:
 
 
 def pyiqa_config(key: str) -> dict[str, Any]:
-    """What pyiqa itself says of a metric. Raises UserError where there is no such metric."""
+    """pyiqa's own description of a metric. Raises UserError for an unknown one."""
     load_pyiqa()
     from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
@@ -311,7 +311,7 @@ def weight_files(key: str) -> list[tuple[str, Path]]:
 
 
 def _checksum(model: Any) -> str:
-    """Eight digits that tell one set of weights from another, "" without weights."""
+    """Eight digits that identify a set of weights, "" without weights."""
     found = hashlib.sha256()
     state = {name: value for name, value in model.state_dict().items() if value.numel()}
     for name, value in state.items():

@@ -30,7 +30,7 @@ CLEAN = "clean"
 MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers fail beyond that
 PROBLEMS_IN_SIGHT = 12  # further ones are folded
 NAMES_IN_SIGHT = 60  # of missing images, by method and data set
-ERROR_RANGE = 64  # of 255: what the brightest colour of an error map stands for
+ERROR_RANGE = 64  # of 255: the error that an error map shows in its brightest colour
 
 
 # A link to an image, None without one; for a clip its video and times, or the links of its frames.

@@ -42,9 +42,8 @@ Side = Literal["restored", "clean"]
 class ScoringJob:
     """One method's folder of one data set.
 
-    ``clean`` and ``rainy`` are the folders of the set's images, None for what is not there, and the
-    same folder twice where rainy and clean images lie in one. ``is_input`` marks the rainy images
-    themselves, which are a row of every table.
+    ``clean`` and ``rainy`` are the folders of the set's images, None if missing, and the same
+    folder twice if it holds both. ``is_input`` marks the rainy images themselves, which get a row.
     """
 
     method: str
@@ -89,7 +88,7 @@ class ImageResult:
         return self.scores is not None
 
     def path(self, side: Side) -> Path:
-        """The file of one side. Raises UserError where there is none."""
+        """The file of one side. Raises UserError if it is missing."""
         path = self.restored if side == "restored" else self.clean
         if path is None:
             raise UserError(f"{self.stem} has no {side} image")
@@ -155,7 +154,7 @@ class JobResult:
 
     @property
     def num_left_out(self) -> int:
-        """Images that are not scored in full; one at least where the folder could not be used."""
+        """Images that are not scored in full; at least one if the folder could not be used."""
         if self.is_reference:
             return 0
         num_complete = sum(image.is_complete for image in self.images)
@@ -172,7 +171,7 @@ class JobResult:
         return own + of_images + self.set_problems
 
     def mean(self) -> tuple[float, ...] | None:
-        """By ``all_metrics``: means over the scored images; None where there is no image."""
+        """By ``all_metrics``: means over the scored images; None without any."""
         scores = [image.scores for image in self.images if image.scores is not None]
         if self.is_reference:
             scores = [(math.nan,) * len(self.metrics)]
@@ -192,10 +191,10 @@ def score_jobs(
 ) -> list[JobResult]:
     """Score every image of paired jobs, with a progress bar, on ``workers`` cores (default: all).
 
-    PSNR and SSIM where there are clean images, then what ``scorers`` compute for each image and
-    ``set_scorers`` for each folder. Scores that ``cache``
-    holds for files of the same content are reused. ``crop`` cuts images of different sizes to the
-    common one, at the right and the bottom.
+    The scores are PSNR and SSIM if there are clean images, then those of ``scorers`` for each image
+    and of ``set_scorers`` for each folder. Scores that ``cache`` holds for files of the same
+    content are reused. ``crop`` cuts images of different sizes to the common one, at the right and
+    the bottom.
     """
     for result in paired:
         compared = () if result.job.protocol == NIQE else (PSNR, SSIM)
@@ -378,7 +377,7 @@ def is_identical(protocol: str, scores: tuple[float, ...]) -> bool:
 def _identity_remarks(protocol: str, scores: tuple[float, ...]) -> list[Remark]:
     if not is_identical(protocol, scores):
         return []
-    return [Remark("identical", f"cannot be told from the clean image under {protocol}")]
+    return [Remark("identical", f"equals the clean image under {protocol}")]
 
 
 def read_8bit(path: Path) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The table of a paper as data: methods in rows, data sets in columns, ranks, notes.
 
-How it looks as Markdown, CSV and JSON is in ``formats``, as LaTeX in ``latex``.
+formats.py renders it as Markdown, CSV and JSON, latex.py as LaTeX.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TableCell:
 class TableRow:
     """One line: the rainy input, a measured method, or a published one with its source.
 
-    ``cells`` follow the table's columns, None where there is no score; ``ranks`` holds 1 or 2 for
+    ``cells`` follow the table's columns, None without a score; ``ranks`` holds 1 or 2 for
     the best and second best by (column, metric). ``facts`` are texts by the table's
     ``fact_names``; ``cite`` is the model's key in a file of references; ``notes`` are sentences on
     single published figures.
@@ -98,7 +98,7 @@ class Table:
 
     @property
     def headings(self) -> list[str]:
-        """Data sets and, where there are several, the mean over them."""
+        """Data sets and, if there are several, the mean over them."""
         names = [column.dataset for column in self.columns]
         return [*names, MEAN] if len(names) > 1 else names
 
@@ -124,7 +124,7 @@ def build_table(
 ) -> Table:
     """The table of some jobs, with the papers' rows for the same data sets and protocols.
 
-    ``num_unmatched`` counts problems that belong to no job; ``more_published`` are rows beside the
+    ``num_unmatched`` counts problems that belong to no job; ``more_published`` are rows besides the
     papers'; ``method_facts`` are further columns, by method; ``more_notes`` further sentences.
     """
     datasets = list(dict.fromkeys(result.job.dataset for result in results))
@@ -201,7 +201,7 @@ def left_out(table: Table) -> str:
 
 
 def sources(table: Table) -> list[str]:
-    """The sources of the published rows, in order; a row shows the number of its own."""
+    """The sources of the published rows, in order; a row shows the number of its source."""
     return list(dict.fromkeys(row.source for row in table.rows if row.kind == "published"))
 
 
@@ -235,7 +235,7 @@ def _remark_sentences(table: Table) -> list[str]:
         sentences.append(f"In {pairs} the data of a JPEG file are damaged.")
     if count["identical"]:
         results = plural(count["identical"], "result")
-        text = f"{results} cannot be told from the clean image"
+        text = f"{results} equal{'s' if count['identical'] == 1 else ''} the clean image"
         infinite = any(
             cell and any(map(math.isinf, cell.scores)) for row in table.rows for cell in row.cells
         )

@@ -17,7 +17,7 @@ from PIL import Image
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser without a window; the test is skipped where there is none."""
+    """A browser without a window; the test is skipped without one."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     from selenium.webdriver.chrome.service import Service
 

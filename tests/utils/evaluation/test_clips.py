@@ -356,7 +356,7 @@ def test_the_frames_of_videos_are_paired_by_time(
     assert float(row["psnr"]) == pytest.approx(psnr, abs=1e-6)
     assert float(row["flicker"]) == pytest.approx(np.mean(changes), abs=1e-6)
     assert (float(rainy["psnr"]), float(rainy["flicker"])) == (100, 0)
-    assert rainy["remarks"] == "6 frames cannot be told from the clean clip under rgb"
+    assert rainy["remarks"] == "6 frames equal the clean one under rgb"
     times = [r["frame"] for r in rows(tmp_path, "frames") if r["method"] == "ours"]
     assert times == [f"{n / 25:.3f} s" for n in range(7)]
 

@@ -69,7 +69,7 @@ def test_a_run_takes_nothing_from_the_last_weeks(tmp_path: Path):
     ]
     assert [row.ranks.get((0, 0)) for row in table.rows] == [2, None, None, None, 1]
     assert table.rows[-1].cells[0].decimals == (2, 1)
-    assert write_leaderboard(tmp_path)[1] == 4  # its own files are no runs
+    assert write_leaderboard(tmp_path)[1] == 4  # its own files are not runs
 
 
 def test_the_same_scores_have_the_date_and_the_report_of_the_newest_run(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""report.html: what stands in it, and its pictures in a real browser of three sizes."""
+"""report.html: its contents, and its pictures in a real browser of three sizes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from utils.evaluation.table import build_table
 extras = pytest.mark.extras
 
 
-# --- what stands in the page ---------------------------------------------------------------------
+# --- contents of the page ------------------------------------------------------------------------
 
 
 def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path):
@@ -52,24 +52,24 @@ def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path):
     assert "<!--" not in page
 
 
-def test_what_is_missing_stands_in_plain_sight(tmp_path: Path):
+def test_what_is_missing_is_in_plain_sight(tmp_path: Path):
     results = results_in(tmp_path, [str(i) for i in range(1, 31)])
     for image in range(20):
         without(results, 1, image)
     for image in results[2].images[:14]:
-        image.scores, image.problem = None, f"{image.restored} is no image"
+        image.scores, image.problem = None, f"{image.restored} is unreadable"
     path = write_page(tmp_path / "out", results, unmatched=["extra: results/m/nowhere"])
     page = path.read_text(encoding="utf-8")
     above, _, folded = page.partition("<details>")
     assert "INCOMPLETE: 34 images not scored" in above
     names = ", ".join(str(i) for i in range(1, 21))
     assert f"first on wet: 20 images missing in {tmp_path / 'first'}: {names}<" in above
-    assert "second/11.png is no image" in above and "second/12.png is no image" in folded
-    assert "second/12.png is no image" not in above and "extra: results/m/nowhere" in folded
+    assert "second/11.png is unreadable" in above and "second/12.png is unreadable" in folded
+    assert "second/12.png is unreadable" not in above and "extra: results/m/nowhere" in folded
     assert "†: this mean is incomplete" in page
 
 
-def test_what_is_told_of_scored_images_and_methods(tmp_path: Path):
+def test_remarks_and_facts_are_shown(tmp_path: Path):
     results = results_in(tmp_path, ["1", "2"])
     results[1].images[0].remarks.append(Remark("gray", "a <gray> result"))
     results[1].images.append(ImageResult("3", tmp_path / "3.png", problem="extra: 3.png"))

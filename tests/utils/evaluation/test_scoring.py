@@ -306,7 +306,7 @@ def test_an_interrupted_run_keeps_what_it_has_scored(pairs: Path):
     assert [image.reused for image in result.images] == [True, True, False]
 
 
-def test_what_is_scored_all_the_same_is_told(pairs: Path):
+def test_peculiarities_of_scored_images_are_reported(pairs: Path):
     gray = cv2.imread(str(pairs / "input" / "1.png"), cv2.IMREAD_GRAYSCALE)
     cv2.imwrite(str(pairs / "input" / "1.png"), gray)
     clean = (pairs / "target" / "2.png").read_bytes()

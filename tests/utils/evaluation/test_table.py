@@ -149,8 +149,8 @@ def test_an_infinite_mean_is_named_and_not_ranked():
     identical.images[0].remarks.append(Remark("identical", ""))
     table = build_table([identical, result("b", "x", *[(20.0, 0.8)] * 2)], published=False)
     assert ranks(table) == {"copy": {(0, 1): 1}, "b": {(0, 1): 2}}
-    (told,) = (note for note in notes(table) if "infinite" in note)
-    assert told.startswith("1 result cannot be told from the clean image; a mean with an infinite")
+    (sentence,) = (note for note in notes(table) if "infinite" in note)
+    assert sentence.startswith("1 result equals the clean image; a mean with an infinite")
     assert re.search(r"copy +\| +inf \|", formats.markdown(table))
 
 
@@ -254,7 +254,7 @@ def test_a_published_row_needs_all_data_sets_for_a_mean():
 
 
 def test_published_figures_are_those_of_a_second_copy():
-    """Notices later slips; a mistake in the list that both were made from stands in both."""
+    """Notices later slips, but no mistake in the list that both were made from."""
     with open(GOLDEN / "published_results.csv", encoding="utf-8", newline="") as file:
         expected = list(csv.DictReader(file))
     rows = read_published(PUBLISHED_RESULTS)
@@ -275,7 +275,8 @@ def test_every_data_set_has_the_protocol_and_the_number_of_images_of_its_papers(
         "rain13k": {"Test100": 100, "Rain100H": 100, "Rain100L": 100, "Test2800": 2800,
                     "Test1200": 1200, "Rain200H": 200, "Rain200L": 200, "SPA-Data": 1000,
                     "GT-RAIN": 2100, "Outdoor-Rain": 750},
-        "did": {"DID-Data": 1200, "DDN-Data": 1400, "Rain1400": 1400, "Rain12": 12},
+        "did": {"DID-Data": 1200, "DID-MDN": 1200, "DDN-Data": 1400, "Rain1400": 1400,
+                "Rain12": 12},
         "rgb": {"Rain1200": 1200},
         "hq_rain": {"HQ-RAIN": 500, "4K-Rain13k": 500, "UAV-Rain1k": 220, "WeatherBench": 600},
         "raindrop": {"Raindrop-A": 58, "Raindrop-B": 249, "Raindrop": None},
@@ -286,7 +287,7 @@ def test_every_data_set_has_the_protocol_and_the_number_of_images_of_its_papers(
     assert beside_rows == {"Raindrop-A": "rain13k", "Raindrop-B": "rain13k"}
 
 
-def test_a_known_gap_stands_in_the_notes_of_its_table():
+def test_a_known_gap_is_noted_below_its_table():
     (note,) = (
         n
         for n in notes(build_table([result("o", "Rain100H", (30.0, 0.9))], published=True))

@@ -76,7 +76,7 @@ function fillPane(pane, index) {
   pane.caption.replaceChildren(...badge, element("b", { textContent: one.name }), ...scoreTexts(index));
 }
 
-// The files of a pane, of a clip those of its frame; where there is none, a sentence.
+// The files of a pane, of a clip those of its frame; without any, a sentence.
 function showFiles(pane) {
   const one = view.set.methods[pane.index];
   const file = one.files[view.image];
@@ -136,7 +136,7 @@ function preload() {
   }
 }
 
-// --- where the pictures stand --------------------------------------------------------------------
+// --- the place of the pictures -------------------------------------------------------------------
 
 // Width and height of the first loaded picture, taken for all of them; null before.
 function imageSize() {

@@ -80,12 +80,12 @@ class Agreement:
 
     @property
     def recall(self) -> float:
-        """Matched of true; NaN where there is no object."""
+        """Matched of true; NaN without any object."""
         return self.num_matched / self.num_true if self.num_true else float("nan")
 
     @property
     def mean_iou(self) -> float:
-        """Mean IoU of the matched pairs; NaN where there is none."""
+        """Mean IoU of the matched pairs; NaN without any."""
         return self.iou_sum / self.num_matched if self.num_matched else float("nan")
 
 
@@ -127,7 +127,7 @@ def mean_average_precision(truth: Sequence[Boxes], found: Sequence[Boxes]) -> tu
     """COCO's mAP over IoU 0.5 to 0.95, and the one at IoU 0.5, by pycocotools.
 
     ``truth`` and ``found`` hold one element per image, in the same order. Raises UserError where
-    pycocotools is missing or there is no true box at all.
+    pycocotools is missing or no image has a true box.
     """
     try:
         from pycocotools.coco import COCO

@@ -54,7 +54,7 @@ def labels_beside(images: Path, masks: bool = False) -> Path | None:
 def find_labels(dataset: Path, masks: bool = False) -> Path | None:
     """Where a data set keeps its boxes, or its masks: a .json file or one of ``FOLDERS`` in it.
 
-    Raises UserError where there are several, since either could be meant.
+    Raises UserError if there are several, since either could be meant.
     """
     content = scan_folder(dataset)
     found = [path for path in content.files if path.suffix.lower() == ".json"]

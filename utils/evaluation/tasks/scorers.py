@@ -44,8 +44,8 @@ class TaskScorer(Protocol):
 class DetectionScorer:
     """mAP, precision, recall and IoU of one detector in the images of a folder, in percent.
 
-    What is true is, the first that is there, what people have marked (``labels``, else what
-    ``labels_beside`` finds in the data set), or what the detector finds in the clean images.
+    The true boxes are labels (``labels``, else those that ``labels_beside`` finds in the data set);
+    without any, the boxes that the detector finds in the clean images.
     Without either (``truth`` is false), the number of confident detections per image and their mean
     score, which say little.
     """
@@ -160,8 +160,8 @@ class DetectionScorer:
 class SegmentationScorer:
     """Mean IoU and pixel accuracy of one segmenter in the images of a folder, in percent.
 
-    What is true is, the first that is there, masks as PNG, or what the segmenter sees in the clean
-    images. The mean is over the classes that occur in the set, true or found.
+    The true classes are those of masks (PNG); without any, those that the segmenter finds in the
+    clean images. The mean is over the classes that occur in the set, true or found.
     """
 
     def __init__(self, segmenter: Segmenter, cache: ScoreCache, labels: Path | None = None) -> None:
@@ -230,13 +230,13 @@ def mask_figures(confusion: np.ndarray) -> tuple[float, float]:
 
 
 def _labels_of(result: JobResult, masks: bool) -> Path | None:
-    """Boxes or masks beside the images of a data set, where it has some."""
+    """Boxes or masks of a data set, None without any."""
     images = result.job.clean or result.job.rainy
     return labels_beside(images, masks) if images else None
 
 
 def _stem(image: ImageResult) -> str:
-    """What labels are called: as the clean image, or the rainy one where there is none."""
+    """The name of an image's labels: that of the clean image, else of the rainy one."""
     return image.clean.stem if image.clean else image.stem
 
 
