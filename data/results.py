@@ -209,9 +209,9 @@ def _without_clean(job: ScoringJob, results: Named, rainy: Named) -> JobResult:
 
 
 def _by_rainy(job: ScoringJob, results: Named, sides: Sides, match: str) -> JobResult | None:
-    """The results of a set whose rainy images are there: each of them has one.
+    """The results of a set with rainy images, one for each of them.
 
-    None where the rainy names say nothing, and the clean ones have to.
+    None if the rainy names say nothing, and the clean ones have to.
     """
     pairs, problems, _ = pair_sides(sides, match)
     clean: dict[str, Path | None] = {name: pair.clean for name, pair in pairs.items()}

@@ -335,7 +335,7 @@ def test_spreadsheets_and_markdown_take_names_for_text(tmp_path: Path):
 
 
 def test_a_list_of_pairs_is_a_target(tmp_path: Path):
-    """SPA-Data has such a list; the results are called as the rainy images."""
+    """SPA-Data has such a list; the results are named after the rainy images."""
     pairs = write_pairs(tmp_path / "SPA-Data" / "test", 3, 24, 24)
     listed = pairs / "real_test.txt"
     listed.write_text("".join(f"/input/{n}.png target/{4 - n}.png\n" for n in (1, 2, 3)))

@@ -86,7 +86,7 @@ def score(restored: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
             cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
             for image in (restored, clean)
         )
-    # OpenCV copies views such as a reversed BGR image anew in each call.
+    # OpenCV would copy views such as a reversed BGR image in each call.
     return _SCORERS[protocol](np.ascontiguousarray(restored), np.ascontiguousarray(clean))
 
 

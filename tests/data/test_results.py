@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     (without,) = problems(None)
     assert without.endswith(f"has 1 result for {clean / '2.png'}, up to 2 for others")
     lacking = pair_results(ScoringJob("m", "s", "did", folder, clean))
-    assert lacking.num_expected == 6  # two for each of three scenes, five of them are there
+    assert lacking.num_expected == 6  # two for each of three scenes; one of them is missing
     write(folder / "11_1.png", images(1)["good"])
     assert any(p.startswith("extra") and "11_1.png" in p for p in problems(rainy))
     # one result a scene is not all the results of a set with several rainy images a scene
@@ -173,7 +173,7 @@ def test_two_results_for_one_image_are_named(tmp_path: Path) -> None:
 
 
 def test_sets_of_several_roots_stand_in_one_table(tmp_path: Path) -> None:
-    """Rain13K's test sets lie in its own folder, others beside it."""
+    """Rain13K's test sets are inside its folder, other sets beside it."""
     data, results = tmp_path / "datasets", tmp_path / "results"
     places = {
         "Test1200": data / "Rain13K/test/Test1200",
@@ -205,7 +205,7 @@ def test_sets_of_several_roots_stand_in_one_table(tmp_path: Path) -> None:
         assert f"{data}/{place}" in sentence
     with pytest.raises(UserError, match=r"data set Rain200 in .*\*/test/NAME/target.*Rain200L\?"):
         benchmark_jobs(results, [data], None, set_folders, datasets=["Rain200"])
-    # a set beside others goes before one inside another set
+    # a folder of ROOT takes precedence over one inside another set
     write(data / "Rain100H/target/1.png", images(2)["clean"])
     found = benchmark_jobs(results, [data], None, set_folders, datasets=["Rain100H"])
     assert {job.clean for job in found.jobs} == {data / "Rain100H/target"}
@@ -251,7 +251,7 @@ def test_a_method_is_called_as_its_folder(folder: str, dataset: str, name: str) 
 
 @pytest.mark.parametrize("is_rough", [False, True])
 def test_clean_images_with_two_alike_halves_are_no_pairs(tmp_path: Path, is_rough: bool) -> None:
-    """A wall, a sea: nothing but the size of the results tells them from pairs side by side.
+    """A wall, a sea: only the size of the results shows that they are not pairs side by side.
 
     One half may even be as rough as if it were rainy.
     """
@@ -319,7 +319,7 @@ def test_a_folder_of_rainy_photographs_is_no_set_of_pairs(tmp_path: Path) -> Non
 
 
 def test_a_linked_folder_is_called_as_the_link(tmp_path: Path) -> None:
-    """Data sets often lie on another disk."""
+    """Data sets are often on another disk."""
     (tmp_path / "disk" / "set_7" / "target").mkdir(parents=True)
     (tmp_path / "datasets" / "Rain100H").mkdir(parents=True)
     link = tmp_path / "datasets" / "Rain100H" / "target"

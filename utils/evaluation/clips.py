@@ -91,7 +91,7 @@ def flicker_caption(flow: bool) -> str:
 def flicker(now: Images, before: Images, flow: bool = False) -> float:
     """Mean absolute change of the error from one frame to the next, in grey levels.
 
-    NaN where ``flow`` leaves no pixel. Raises UserError for frames of different sizes, and with
+    NaN if ``flow`` leaves no pixel. Raises UserError for frames of different sizes, and with
     ``flow`` for frames below ``MIN_FLOW_SIDE``.
     """
     error, earlier = _error(*now), _error(*before)
@@ -334,7 +334,7 @@ def _digests(clip: ClipResult) -> list[str]:
 
 # --- reading -------------------------------------------------------------------------------------
 
-# A frame, its pixels (None where it has a problem), and remarks on its files.
+# A frame, its pixels (None if it has a problem), and remarks on its files.
 Read = tuple[ImageResult, Images | None, Sequence[Remark]]
 
 

@@ -98,7 +98,7 @@ def make_columns(
 
     ``sets`` holds the folder of each set's images by its name, of the clean ones if there are
     any. Without clean images NIQE by default. Raises UserError for a metric or task that is not
-    known or needs clean images where there are none, and for missing packages, weights and labels.
+    known or needs missing clean images, and for missing packages, weights and labels.
     """
     columns = Columns(cache)
     metrics = args.metrics or ([] if has_clean else ["niqe"])
@@ -125,4 +125,4 @@ def make_columns(
 
 
 def _without_clean(key: str) -> UserError:
-    return UserError(f"{key} compares with clean images, and here are none.")
+    return UserError(f"{key} compares with clean images, which are missing here.")

@@ -150,7 +150,7 @@ def draw_figure(
 
     The methods' names are below the last comparison, or below every row if there are several.
     ``own_pixels`` leaves the images as they are, for formats that hold them so; else they are
-    resampled to ``dpi``. Raises UserError where so many columns do not fit.
+    resampled to ``dpi``. Raises UserError if so many columns do not fit.
     """
     most = max(len(comparison.panels) for comparison in comparisons)
     columns = min(most, columns or MOST_COLUMNS)

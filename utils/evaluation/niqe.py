@@ -38,7 +38,7 @@ class Niqe(PyiqaScorer):
 
         ``parameters`` is a local file of them, the authors' ``niqe_modelparameters.mat`` or
         BasicSR's ``niqe_pris_params.npz``; without it pyiqa uses its own copy, from its cache or
-        downloaded. ``gray`` is one of ``GRAY``. Raises UserError where pyiqa or the parameters are
+        downloaded. ``gray`` is one of ``GRAY``. Raises UserError if pyiqa or the parameters are
         missing.
         """
         self.gray = gray

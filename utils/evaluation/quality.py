@@ -128,7 +128,7 @@ class PyiqaScorer:
     def __init__(self, key: str, **options: object) -> None:
         """Load pyiqa and the metric; ``options`` are pyiqa's own.
 
-        Raises UserError where pyiqa or a file of weights is missing, and for an unknown metric.
+        Raises UserError if pyiqa or a file of weights is missing, and for an unknown metric.
         """
         self.metric = metric_of(key)
         self.needs_clean = key in WITH_CLEAN or pyiqa_config(key).get("metric_mode") == "FR"
@@ -217,7 +217,7 @@ def metric_of(key: str) -> Metric:
     # 0.1234 for figures up to one or without a limit, 12.34 for those up to a hundred
     largest = re.findall(r"[\d.]+", str(config.get("score_range", "")))[-1:]
     decimals = 2 if largest and float(largest[0]) > 1 else 4
-    # PSNR and SSIM are called by the protocol's name already.
+    # PSNR and SSIM are the names of the protocol's metrics.
     own, name = (f"pyiqa_{key}", f"{key} (pyiqa)") if key in ("psnr", "ssim") else (key, key)
     return Metric(own, name, decimals, not config.get("lower_better", False))
 
@@ -239,7 +239,7 @@ def pyiqa_config(key: str) -> dict[str, Any]:
 
 
 def load_pyiqa() -> Callable[..., Any]:
-    """pyiqa's ``create_metric``. Raises UserError where the package is missing."""
+    """pyiqa's ``create_metric``. Raises UserError if the package is missing."""
     try:
         import pyiqa
         import torch
@@ -254,7 +254,7 @@ def load_pyiqa() -> Callable[..., Any]:
 
 
 def load_metric(key: str, **options: object) -> Any:
-    """A metric of pyiqa on the CPU. Raises UserError where its weights are missing."""
+    """A metric of pyiqa on the CPU. Raises UserError if its weights are missing."""
     create = load_pyiqa()
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its notes on every file it opens

@@ -47,7 +47,7 @@ def report_page(
 ) -> str:
     """The page as text, to be written into ``folder``: its links start there.
 
-    ``unmatched`` are problems that belong to no job. Raises UserError where ``embed`` is asked for
+    ``unmatched`` are problems that belong to no job. Raises UserError if ``embed`` is asked for
     too many images.
     """
     num_files = sum(len(result.images) for result in results)

@@ -89,7 +89,7 @@ def digest(content: bytes) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """``digest`` for the content of a file of any size. Raises UserError where it is unreadable."""
+    """``digest`` for the content of a file of any size. Raises UserError if it is unreadable."""
     found = hashlib.sha256()
     try:
         with open(path, "rb") as file:

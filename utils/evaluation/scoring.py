@@ -132,7 +132,7 @@ class JobResult:
     ``unit`` says what they are, images or clips (``ClipResult``). ``problem`` is set where the
     folder itself could not be used; ``num_expected`` counts the images that a complete folder has.
     The scores of its images are those of ``metrics``; ``set_scores`` are those of the folder as a
-    whole, by ``set_metrics``, NaN where one of ``set_problems`` prevented them. ``is_reference``
+    whole, by ``set_metrics``, NaN if one of ``set_problems`` prevented them. ``is_reference``
     marks the clean images themselves, which have set scores alone.
     """
 

@@ -54,7 +54,7 @@ def compare_methods(results: list[JobResult], baseline: str | None = None) -> li
     """The statistics of every data set and metric.
 
     ``baseline`` is the method that others are compared with; None takes the best of each data set
-    and metric. Raises UserError where no method has that name.
+    and metric. Raises UserError if no method has that name.
     """
     names = list(dict.fromkeys(result.job.method for result in results))
     if baseline is not None and baseline not in names:
@@ -94,7 +94,7 @@ def extremes(result: JobResult, count: int) -> tuple[list[ImageResult], list[Ima
 def bootstrap_interval(differences: np.ndarray) -> tuple[float, float] | None:
     """The 95% interval of the mean of paired differences, by bootstrap percentiles.
 
-    None where there are fewer than two, or infinite ones.
+    None for fewer than two, or infinite ones.
     """
     from scipy.stats import bootstrap  # its import takes half a second
 

@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableCell:
-    """Mean scores of one method on one data set, one for each metric; NaN where unknown.
+    """Mean scores of one method on one data set, one for each metric; NaN if unknown.
 
     ``decimals`` says how many decimals of each are shown; an incomplete mean leaves out images.
     """

@@ -399,7 +399,7 @@ def test_a_video_and_a_folder_are_paired_by_position(
 
 
 def test_clips_as_ntu_rain_is_laid_out(tmp_path: Path) -> None:
-    """a1_Rain/00001.jpg and a1_GT/00001.jpg; the results are called as test.py calls them."""
+    """a1_Rain/00001.jpg and a1_GT/00001.jpg; results have the names that test.py gives them."""
     expected = {}
     for clip in ("a1", "b12"):
         pairs = []

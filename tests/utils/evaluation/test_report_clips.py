@@ -117,7 +117,7 @@ def test_clips_play_in_step_and_stop_on_the_same_frame(
         "requestAnimationFrame(count); }; count()"
     )
     wait_until(browser, "starts >= 2")  # it loops
-    click(browser, "[data-mode=all]")  # and goes on in another view
+    click(browser, "[data-mode=all]")  # and continues in another view
     wait_until(browser, "player.playing && document.querySelectorAll('.pane').length === 3")
     assert no_complaints(browser)
 

@@ -122,7 +122,7 @@ def test_the_distribution_has_a_dot_for_each_image(browser: Any, tmp_path: Path)
     path = browser.find_element("css selector", "#plot .row.a .dots").get_attribute("d")
     dots = np.array([part.rstrip("h0").split() for part in path.split("M")[1:]], float)
     assert len(dots) == 38
-    # the dots lie on the line through two ticks
+    # the dots are on the line through two ticks
     ticks = browser.find_elements("css selector", "#plot .tick")
     known = [(float(t.text), float(t.get_attribute("x"))) for t in (ticks[0], ticks[-1])]
     slope = (known[1][1] - known[0][1]) / (known[1][0] - known[0][0])
@@ -180,9 +180,9 @@ def test_a_link_opens_one_image_of_one_pair_of_methods(browser: Any, tmp_path: P
     wait_for_images(browser)
     assert browser.execute_script(state) == left and '[1,1,2,"all",true,' in left
 
-    open_page(browser, path, "#image=3&b=nobody")
+    open_page(browser, path, "#image=3&b=other")
     assert text(browser, "#trouble") == (
-        "The link asks for image 3, b nobody, which this page does not have."
+        "The link asks for image 3, b other, which this page does not have."
     )
     assert colours_at(browser, 0.2, 0.8) == ["rainy input", "first"]
     assert no_complaints(browser)

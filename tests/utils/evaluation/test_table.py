@@ -99,11 +99,11 @@ def test_lower_is_better_for_niqe():
     results = [
         result(m, "wet", (v,), protocol="niqe", metrics=niqe) for m, v in (("a", 4.0), ("b", 3.0))
     ]
-    table = build_table(results, published=True, implementations=["NIQE of somebody"])
+    table = build_table(results, published=True, implementations=["NIQE of a test"])
     assert ranks(table) == {"a": {(0, 0): 2}, "b": {(0, 0): 1}}
     first, second, third = notes(table)
     assert first == "NIQE, lower is better; means over images."
-    assert second == "Without clean images: wet (1 image)." and third == "NIQE of somebody."
+    assert second == "Without clean images: wet (1 image)." and third == "NIQE of a test."
 
 
 def test_metrics_of_both_directions_in_one_table():

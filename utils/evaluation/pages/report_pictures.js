@@ -103,7 +103,7 @@ function showPictures(said = "") {
     byId("panes").replaceChildren(...panes.map(({ figure }) => figure));
   }
   panes.forEach((pane, at) => fillPane(pane, methods[at]));
-  // A lies over B even if both are the same method
+  // A covers B even if both are the same method
   if (mode !== "all") panes.forEach(({ figure }, at) => { figure.className = `pane ${"ba"[at]}`; });
   byId("stage").className = `stage mode-${mode}`;
   byId("stage").classList.toggle("second", view.second);

@@ -18,7 +18,7 @@ function quantile(sorted, share) {
   return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
 }
 
-// Round numbers, about ``count`` of them, that lie within the range.
+// Round numbers, about ``count`` of them, within the range.
 function ticks(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));

@@ -75,7 +75,7 @@ class Agreement:
 
     @property
     def precision(self) -> float:
-        """Matched of found; NaN where nothing was found."""
+        """Matched of found; NaN if nothing was found."""
         return self.num_matched / self.num_found if self.num_found else float("nan")
 
     @property

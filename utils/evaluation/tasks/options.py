@@ -140,7 +140,7 @@ def clean_rows(results: Sequence[JobResult], scorers: Sequence[TaskScorer]) -> l
 
 
 def _of_clean(scorer: TaskScorer, result: JobResult) -> tuple[float, ...]:
-    """The metrics of a job's clean images; NaN where they are not defined, as for its results."""
+    """The metrics of a job's clean images; NaN if they are not defined, as for its results."""
     try:
         return scorer.score(result, of_clean=True)
     except UserError:  # which those report

@@ -68,7 +68,7 @@ class DetectionScorer:
         if not self._has_truth:
             return (
                 f"Objects found with a score of 0.5 or more and their mean score, by "
-                f"{self._detector.name}; weak evidence, as nobody knows the true objects"
+                f"{self._detector.name}; weak evidence, as the true objects are unknown"
             )
         truth = "; ".join([*sorted(self._truths), *self._unknown]) or AGREEMENT
         return (
@@ -79,7 +79,7 @@ class DetectionScorer:
     def score(self, result: JobResult, of_clean: bool = False) -> tuple[float, ...]:
         """The metrics of a job's scored images; ``of_clean``: of their clean images instead.
 
-        Fills in the images' boxes and counts. Raises UserError where the figures are not defined.
+        Fills in the images' boxes and counts. Raises UserError if the figures are not defined.
         """
         images = result.scored
         found = self._detect(images, "clean" if of_clean else "restored")

@@ -90,7 +90,7 @@ def test_map_of_hand_made_boxes() -> None:
 
 
 def test_map_is_that_of_pycocotools_on_many_boxes() -> None:
-    """The same boxes, written as COCO's files and evaluated by pycocotools alone."""
+    """The same boxes, written as COCO's files and evaluated by pycocotools directly."""
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

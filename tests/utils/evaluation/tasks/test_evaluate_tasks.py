@@ -31,9 +31,7 @@ def page_data(folder: Path) -> dict:
     return json.loads(data[1])
 
 
-def test_one_folder_with_both_tasks(
-    weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_folder_with_both_tasks(weights: dict[str, Path], tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "set", 2, 64, 64)
     status = evaluate.main(
         [

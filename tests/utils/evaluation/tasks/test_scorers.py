@@ -253,7 +253,7 @@ def test_nothing_is_detected_twice(folders: Path, seer: SmallSeer, tmp_path: Pat
 
     class Refusing(SmallSeer):
         def __init__(self) -> None:
-            """Learns nothing, as nobody asks it."""
+            """No training: it must not be called."""
 
         def __call__(self, images: list[np.ndarray]) -> list[Boxes]:
             raise AssertionError("it was asked again")
@@ -316,6 +316,6 @@ def test_torchvisions_segmenter_from_a_file(tmp_path: Path) -> None:
 
 def test_missing_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens: no network
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port: no network
     with pytest.raises(UserError, match=r"get it from https://download.pytorch.org/models/ssdlite"):
         Detector("ssdlite320_mobilenet_v3_large", None, torch.device("cpu"), batch=1)
