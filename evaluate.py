@@ -43,9 +43,10 @@ from data.pairs import Pair
 from data.results import are_clips, pair_clips, pair_results, set_folders
 from utils.errors import UserError, run_main
 from utils.evaluation import formats
-from utils.evaluation.clips import flicker_caption, score_clips
+from utils.evaluation.clips import score_clips
 from utils.evaluation.columns import add_column_options, check_column_options, make_columns
 from utils.evaluation.facts import read_facts
+from utils.evaluation.flicker import flicker_caption
 from utils.evaluation.folders import benchmark_jobs, single_jobs
 from utils.evaluation.leaderboard import write_leaderboard
 from utils.evaluation.outputs import TableOptions, write_evaluation

@@ -19,7 +19,8 @@ from data.results import pair_clips
 from tests.helpers import smooth_image
 from tests.utils.inference.video.videos import Kind, write
 from utils.errors import UserError
-from utils.evaluation.clips import flicker, score_clips
+from utils.evaluation.clips import score_clips
+from utils.evaluation.flicker import flicker
 from utils.evaluation.quality import Metric
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import NIQE, ScoringJob
