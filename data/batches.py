@@ -68,7 +68,7 @@ class Prefetcher(Iterator[Batch]):
         self.fetched: Batch | None = None
 
     def fetch(self) -> None:
-        """Load the next micro-batch, unless it is loaded already or there are no more."""
+        """Load the next micro-batch, unless it is loaded already or was the last."""
         if self.fetched is None:
             self.fetched = next(self.micro_batches, None)
 

@@ -1,7 +1,6 @@
-"""The field's data sets: what they are called and how many pairs they have.
+"""The field's data sets: their names and numbers of pairs, from papers and project pages.
 
-Counts are those of the papers and project pages. Protocols and published rows belong to scoring
-(utils/evaluation/published.py), addresses to the README.
+Protocols and published scores are in utils/evaluation/published.py, addresses in the README.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 
 class KnownSet(NamedTuple):
-    """Numbers of pairs of a set's parts, and the rainy half where files hold both images."""
+    """The possible numbers of pairs of a set's parts, and the rainy half of side-by-side files."""
 
     train: tuple[int, ...] = ()
     test: tuple[int, ...] = ()
@@ -20,7 +19,7 @@ class KnownSet(NamedTuple):
 
 
 KNOWN_SETS = {
-    "Rain13K": KnownSet(train=(13_712, 13_711)),  # papers; as it is distributed
+    "Rain13K": KnownSet(train=(13_712, 13_711)),  # in papers; as distributed
     "Test100": KnownSet(test=(100,)),
     "Rain100H": KnownSet(train=(1_800,), test=(100,)),
     "Rain100L": KnownSet(train=(200,), test=(100,)),
@@ -59,14 +58,14 @@ KNOWN_SETS = {
 
 
 def known_set(name: str) -> str:
-    """The known set that a folder is called, as papers spell it; empty where it is none."""
+    """The known set that has the folder's name, as papers spell it, or ""."""
     return _BY_KEY.get(_key(name), "")
 
 
 def sets_of(count: int, folders: Iterable[str]) -> list[tuple[str, str]]:
     """Known sets with a part of ``count`` pairs, and that part: ``("Rain200H", "test")``.
 
-    Sets called as one of ``folders`` come first, in the order of the folders.
+    Sets that have the name of one of ``folders`` come first, in the order of the folders.
     """
     named = list(dict.fromkeys(name for folder in folders if (name := known_set(folder))))
     return [

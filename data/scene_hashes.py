@@ -36,8 +36,8 @@ THUMBNAIL = 4 * SIDE  # height and width of the picture that is hashed
 MOST_BITS = 24  # in which two pictures of one scene may differ
 FEWEST_ONES = SIDE * SIDE // 4  # a plain picture has fewer, and no scene to recognise
 
-CROP = 0.05  # of height and width, taken away at one or both ends
-CROPS = ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1))  # where the rest lies, 0 to 1 in y and x
+CROP = 0.05  # of height and width, cut off at one or both ends
+CROPS = ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1))  # position of what is kept, 0 to 1 in y and x
 VIEWS = 1 + len(CROPS)
 ORIENTATIONS = 8
 
@@ -55,7 +55,7 @@ def scene_hashes(
     """The hashes of the pairs' clean images: (N, 6, 18) uint8, or (N, 48, 18) if ``turned``.
 
     The views are the whole image and five crops; ``turned`` adds the other seven orientations of
-    each, behind the upright views. With ``index``, the hashes are remembered in a file beside that
+    each, after the upright views. With ``index``, the hashes are remembered in a file beside that
     file, by the images' names, sizes and times. Of several processes that start together, one
     computes them and the others wait. Raises UserError for an unreadable image.
     """

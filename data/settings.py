@@ -17,7 +17,7 @@ from utils.set_names import named_folders
 
 @dataclass(frozen=True)
 class Reading:
-    """How folders of pairs are read: the arguments of ``find_pairs`` behind the folder."""
+    """How folders of pairs are read: the arguments of ``find_pairs`` after the folder."""
 
     layout: str
     match: str
@@ -58,7 +58,7 @@ class DataSettings:
     augmentation: Augmentation
     accumulate: int
     batch_sizes: list[tuple[str, int]]
-    """Every batch size of the run, behind the name of its setting."""
+    """Every batch size of the run, after the name of its setting."""
 
 
 def read_settings(cfg: CfgNode, world_size: int = 1) -> DataSettings:
@@ -166,6 +166,6 @@ def check_batches(cfg: CfgNode, world_size: int) -> None:
 
 
 def batch_sizes(cfg: CfgNode) -> list[tuple[str, int]]:
-    """Every batch size of a run, behind the name of its setting."""
+    """Every batch size of a run, after the name of its setting."""
     later = [("AUGMENT.PROGRESSIVE", stage[2]) for stage in cfg.AUGMENT.PROGRESSIVE]
     return [("OPTIM.BATCH_SIZE", cfg.OPTIM.BATCH_SIZE), *later]

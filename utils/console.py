@@ -1,4 +1,4 @@
-"""Printing of long runs, which goes on if the output can no longer be written."""
+"""Printing in long runs, which must not fail if the output can no longer be written."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What a data set's folder holds: which images are rainy, which are clean, what is neither.
 
 ``recognise`` finds the layout of a folder and words the refusal of one that follows none. Each
-layout has a file, which gives ``Sides``: ``two_folders`` (input/ and target/), ``one_folder`` (told
-apart by the names of files), ``halves`` (side by side in one file), ``lists`` (text files). The
+layout has a file, which gives ``Sides``: ``two_folders`` (input/ and target/), ``one_folder``
+(rain-1.png and norain-1.png), ``halves`` (side by side in one file), ``lists`` (text files). The
 words of the field's folder names are in utils/folder_words.py.
 """
 

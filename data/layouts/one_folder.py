@@ -1,4 +1,4 @@
-"""Rainy and clean images in one folder, told apart by their names or as halves of one file."""
+"""Rainy and clean images in one folder, distinguished by their names or as halves of one file."""
 
 from __future__ import annotations
 

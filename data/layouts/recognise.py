@@ -119,7 +119,7 @@ def _recognise(tree: Folder, layout: str, match: str) -> Sides | None:
 
 
 def _refuse_a_side(tree: Folder) -> None:
-    """Raise NoPairsError for a folder whose partner lies beside it."""
+    """Raise NoPairsError for a folder whose partner is beside it."""
     own = tree.side
     if not own.role or tree.holds_set():
         return

@@ -17,8 +17,8 @@ from utils.folder_words import spaced_words
 from utils.images import by_stem
 from utils.wording import composed, plural
 
-# Words of files where one side lies beside the folder of the other, or both lie in one folder.
-# Files without any are rainy.
+# Words of clean files, if one side is beside the folder of the other or both are in one folder.
+# Files without any of these words are rainy.
 CLEAN_WORDS = ("norain", "clean", "gt", "target", "clear")
 
 
@@ -32,7 +32,7 @@ class FolderPair:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether one side lies in the folder that the other side's folder lies in."""
+        """Whether the images of one side are beside the folder of the other side."""
         if self.rainy is None or self.clean is None:
             return False
         rainy, clean = self.rainy.path, self.clean.path
@@ -82,7 +82,7 @@ def find_folder_pairs(tree: Folder, match: str = "") -> list[FolderPair]:
 
 
 def read_folder_pairs(tree: Folder, pairs: Sequence[FolderPair]) -> Sides:
-    """The images of pairs of folders; notes name whatever lies beside them."""
+    """The images of pairs of folders; notes name what is beside them."""
     rainy: dict[str, Path] = {}
     clean: dict[str, Path] = {}
     notes: list[str] = []

@@ -1,7 +1,7 @@
 """Tiny copies of the field's data sets, with the folders and names of their authors' archives.
 
-Only the names are the authors'; the images are made here. A set of which no archive was seen has
-the folders that its users' loaders expect.
+Only the names are the authors'; the images are made here. For archives that were not seen, the
+folders are those that loaders for the set expect.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ HEIGHT, WIDTH = 32, 44  # of one image
 
 @dataclass(frozen=True)
 class Archive:
-    """``pairs`` of rainy and clean files below a folder, of which a user names ``root``.
+    """``pairs`` of rainy and clean files below a folder, in which a user names ``root``.
 
-    A pair of one file lies side by side, ``half`` being its rainy one. ``extras`` are images that
-    belong to no pair, ``texts`` other files.
+    A pair of one file is side by side, with the rainy image in ``half``. ``extras`` are images
+    without a pair, ``texts`` other files.
     """
 
     pairs: list[tuple[str, str]]
@@ -33,7 +33,7 @@ class Archive:
     texts: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
-        """Write the files below ``folder``; the folder that a user names."""
+        """Write the files below ``folder`` and return the folder that a user names."""
         scenes = list(dict.fromkeys(clean for _, clean in self.pairs))
         for number, (rainy, clean) in enumerate(self.pairs):
             scene = smooth_image(scenes.index(clean), HEIGHT, WIDTH)
@@ -213,7 +213,7 @@ ARCHIVES = {
     },
 }  # fmt: skip
 
-# What a user may name of an archive, and why it is not one set of pairs.
+# Folders of an archive that are not one set of pairs, and the reason.
 REFUSED = {
     "WeatherBench": (
         "train",

@@ -1,4 +1,4 @@
-"""Every published set is read as its authors' archive has it, to train and to score."""
+"""Every published set is read from its authors' archive as it is, to train and to score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was checked is remembered, and whatever changed is checked again."""
+"""Checks are remembered, and files that changed are checked again."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def pairs(tmp_path: Path) -> list[Pair]:
 
 
 def touch(path: Path) -> None:
-    """Another time of change, as a program that writes the file again leaves it."""
+    """Change a file's time, as a program does that writes it again."""
     time = path.stat().st_mtime_ns + 10**9
     os.utime(path, ns=(time, time))
 
 
-def test_a_second_check_decodes_what_has_changed_alone(pairs, tmp_path) -> None:
+def test_a_second_check_decodes_only_what_has_changed(pairs, tmp_path) -> None:
     index = tmp_path / "runs" / "checked"
     assert check_pairs(pairs, "first", index=index) == 5
     assert check_pairs(pairs, "second", index=index) == 0
@@ -64,7 +64,7 @@ def test_a_file_that_was_replaced_by_another_size_is_noticed(pairs, tmp_path) ->
         check_pairs(pairs, "second", index=index)
 
 
-def test_a_cut_or_empty_memory_is_no_error(pairs, tmp_path) -> None:
+def test_a_cut_or_empty_index_is_not_an_error(pairs, tmp_path) -> None:
     index = tmp_path / "checked"
     check_pairs(pairs, "first", index=index)
     index.write_bytes(index.read_bytes()[:-11])
@@ -74,14 +74,14 @@ def test_a_cut_or_empty_memory_is_no_error(pairs, tmp_path) -> None:
     assert check_pairs(pairs, "again", index=index) == 0
 
 
-def test_processes_add_to_one_memory(pairs, tmp_path) -> None:
+def test_processes_add_to_one_index(pairs, tmp_path) -> None:
     index = tmp_path / "checked"
     assert [check_pairs(pairs[rank::2], "share", index=index) for rank in (0, 1)] == [3, 2]
     assert check_pairs(pairs, "all", index=index) == 0
 
 
 def test_a_damaged_jpeg_is_refused_by_name(pairs, tmp_path) -> None:
-    """OpenCV decodes it without a word."""
+    """OpenCV decodes it silently."""
     pairs[2].rainy.unlink()
     damaged = write_damaged_jpeg(pairs[2].rainy.with_suffix(".jpg"), smooth_image(3, 72, 88))
     assert cv2.imread(str(damaged)) is not None
@@ -103,7 +103,7 @@ def test_a_damaged_jpeg_is_refused_by_name(pairs, tmp_path) -> None:
 def test_a_validation_image_that_is_too_small_to_score_is_named(
     pairs, tmp_path, protocol: str, is_refused: bool
 ) -> None:
-    """Also after it was found sound for training; rgb scores images of any size."""
+    """Even after it was found sound for training; rgb scores images of any size."""
     for path in (pairs[4].rainy, pairs[4].clean):
         cv2.imwrite(str(path), smooth_image(5, 10, 40))
     index = tmp_path / "checked"
@@ -115,9 +115,7 @@ def test_a_validation_image_that_is_too_small_to_score_is_named(
         assert check_pairs(pairs, "validation", protocol=protocol, index=index) == 5
 
 
-def test_what_was_checked_is_remembered_however_its_folder_is_called(
-    pairs, tmp_path, monkeypatch
-) -> None:
+def test_relative_and_linked_paths_are_remembered_too(pairs, tmp_path, monkeypatch) -> None:
     index = tmp_path / "checked"
     assert check_pairs(pairs, "absolute", index=index) == 5
     monkeypatch.chdir(tmp_path)
@@ -136,8 +134,8 @@ def test_a_photograph_is_not_checked_as_two_halves(pairs, tmp_path) -> None:
         check_pairs([Pair(photo, photo)], "side by side", index=index)
 
 
-def test_who_adds_to_the_memory_waits_for_another_process(pairs, tmp_path) -> None:
-    """Without the lock one of two processes would write over what the other has added."""
+def test_adding_to_the_index_waits_for_another_process(pairs, tmp_path) -> None:
+    """Without the lock, one of two processes would overwrite what the other has added."""
     index = tmp_path / "checked"
     check_pairs(pairs[:2], "first", index=index)
     held, let_go = FORK.Event(), FORK.Event()

@@ -1,4 +1,4 @@
-"""What people's folders and lists look like: links, hidden folders, encodings, other words."""
+"""Folders and lists as people have them: links, hidden folders, encodings, other words."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_decomposed_names_are_equal_to_composed_ones(tmp_path: Path) -> None:
         find_pairs(tmp_path)
 
 
-def test_names_that_are_not_utf_8_pair_and_can_be_said(tmp_path: Path) -> None:
-    """As archives of Windows before Unicode unpack; here in Latin 1."""
+def test_names_that_are_not_utf_8_pair_and_can_be_printed(tmp_path: Path) -> None:
+    """As in archives of old Windows systems; here Latin 1."""
     write_pairs(tmp_path, 2)
     for side in ("input", "target"):
         folder = os.fsencode(tmp_path / side)
@@ -160,7 +160,7 @@ def test_a_list_is_a_target_to_score_against(tmp_path: Path) -> None:
     ]
 
 
-def test_lines_that_repeat_are_said_and_contradictions_refused(tmp_path: Path) -> None:
+def test_repeated_lines_are_noted_and_contradictions_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path, 3, 24, 20)
     listed = tmp_path / "list.txt"
     line = "input/1.png target/1.png\n"
@@ -170,6 +170,10 @@ def test_lines_that_repeat_are_said_and_contradictions_refused(tmp_path: Path) -
     assert found.notes == [f"left out: 1 line of {listed} that repeat an earlier one"]
     listed.write_text(line + "input/1.png target/2.png\n")
     with pytest.raises(UserError, match=r"lists .*input/1\.png with two clean images"):
+        find_pairs(listed)
+    (tmp_path / "target" / "1.jpg").write_bytes((tmp_path / "target" / "1.png").read_bytes())
+    listed.write_text(line + "input/2.png target/1.jpg\n")
+    with pytest.raises(UserError, match=r"lists .*/1\.png and .*/1\.jpg, which have the same name"):
         find_pairs(listed)
     (tmp_path / "other.txt").write_text(line)
     with pytest.raises(UserError, match=r"several lists of pairs; name one: .*list\.txt, .*other"):

@@ -93,7 +93,7 @@ def test_prenets_1254_pairs_are_left(tmp_path: Path) -> None:
     assert leaks_sentence(leaks, 1800, "drop").endswith("they are left out, which leaves 1254")
 
 
-def test_the_nearest_is_that_of_a_plain_loop() -> None:
+def test_the_nearest_equals_that_of_a_plain_loop() -> None:
     rng = np.random.default_rng(3)
     upright = rng.integers(0, 256, (5, 6, BYTES), np.uint8)
     turned = rng.integers(0, 256, (4, 48, BYTES), np.uint8)
@@ -126,7 +126,7 @@ def test_plain_images_have_no_scene(tmp_path: Path) -> None:
     assert overlap(pack_scenes(scene_hashes(pairs)), pairs) == []
 
 
-def test_the_clean_half_is_looked_at(scenes, tmp_path: Path) -> None:
+def test_the_clean_half_is_hashed(scenes, tmp_path: Path) -> None:
     clean, other = scenes["coffee"], cv2.resize(scenes["brick"], scenes["coffee"].shape[::-1])
     write(tmp_path / "sides", {"1.png": np.hstack([clean, other])})
     test = write(tmp_path / "test", {"c.png": clean})
@@ -168,14 +168,14 @@ def test_what_each_policy_says(tmp_path: Path) -> None:
     pair = [Pair(tmp_path / f"{i}.png", tmp_path / f"{i}.png") for i in range(4)]
     leaks = [Leak(pair[0], pair[2], "Test100", 3), Leak(pair[1], pair[3], "Rain100L", 0)]
     assert leaks_sentence([], 9, "refuse") == ""
-    told = (
+    found = (
         "2 training pairs of 9 show a scene of a validation or test set (1 in Test100, 1 in "
         f"Rain100L), such as {pair[0].clean}, which is {pair[2].clean}; "
     )
     assert leaks_sentence(leaks, 9) == (
-        f"{told}scores on these sets are too good. DATA.LEAKS drop leaves them out"
+        f"{found}scores on these sets are too good. DATA.LEAKS drop leaves them out"
     )
-    assert leaks_sentence(leaks, 9, "drop") == f"{told}they are left out, which leaves 7"
+    assert leaks_sentence(leaks, 9, "drop") == f"{found}they are left out, which leaves 7"
     with pytest.raises(UserError, match=r"DATA\.LEAKS drop leaves them out, warn trains on them"):
         leaks_sentence(leaks, 9, "refuse")
 
@@ -201,7 +201,7 @@ def test_the_table_and_the_picture_of_leaks(scenes, tmp_path: Path) -> None:
         np.testing.assert_array_equal(page[top : top + 120, left : left + width], small)
 
 
-def test_weights_remember_the_scenes_of_their_training_set(scenes, tmp_path: Path) -> None:
+def test_weights_record_the_scenes_of_their_training_set(scenes, tmp_path: Path) -> None:
     images = {f"{name}.png": image for name, image in scenes.items()}
     pairs = write(tmp_path / "all", images)
     packed = pack_scenes(scene_hashes(pairs[:3] + pairs[:2]))
@@ -234,7 +234,7 @@ def loaders(settings: list[str], policy: str, *more: str) -> Loaders:
     return build_loaders(load_config(TRAINING, [*settings, *more, "DATA.LEAKS", policy]))
 
 
-def test_training_warns_of_leaks_and_remembers_its_scenes(leaky, tmp_path, capsys) -> None:
+def test_training_warns_of_leaks_and_records_its_scenes(leaky, tmp_path, capsys) -> None:
     found = loaders(leaky, "warn")
     assert [(leak.training.clean.name, leak.dataset) for leak in found.leaks] == [
         ("2.png", "val"),

@@ -16,7 +16,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
-    """An image whose pixels tell where they come from."""
+    """An image whose pixels hold their row and column."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, rows], axis=2).astype(np.uint8)
 
@@ -59,11 +59,11 @@ def test_images_smaller_than_the_patch_are_reflected(size: tuple[int, int]) -> N
     assert piece.shape == (16, 16, 3)
     rows = piece[:, 0, 0].astype(int)
     steps = np.abs(np.diff(rows))
-    # Reflection moves by one row at a time, to and fro; a repeated edge would give a step of 0.
+    # Reflection moves by one row at a time, back and forth; a repeated edge would give a step of 0.
     assert set(steps) == ({1} if size[0] > 1 else {0})
 
 
-def test_the_eight_flips_and_rotations_differ_and_undo_nothing() -> None:
+def test_the_eight_flips_and_rotations_differ() -> None:
     image = coordinates(4, 4)
     turned = [dihedral((image, image), which)[0] for which in range(8)]
     assert np.array_equal(turned[0], image)
@@ -80,7 +80,7 @@ def test_all_eight_are_drawn() -> None:
     assert len(drawn) == 8
 
 
-def test_rotation_brings_in_no_black_unless_asked() -> None:
+def test_rotation_leaves_no_black_corners_by_default() -> None:
     white = np.full((200, 200, 3), 255, np.uint8)
     for seed in range(10):
         turned, _ = crop_rotated((white, white), (64, 64), 30.0, rng(seed))
@@ -90,7 +90,7 @@ def test_rotation_brings_in_no_black_unless_asked() -> None:
     assert min(corners) == 0
 
 
-def test_rotation_turns_around_the_centre_by_the_angle() -> None:
+def test_rotation_is_around_the_centre_by_the_angle() -> None:
     image = np.zeros((201, 201, 3), np.uint8)
     image[100, 100:180] = 255  # a ray to the right
     turned, _ = crop_rotated((image, image), (201 - 64, 201 - 64), 90.0, rng(3))
@@ -98,7 +98,7 @@ def test_rotation_turns_around_the_centre_by_the_angle() -> None:
     assert np.ptp(columns) <= 1 and np.ptp(rows) > 30  # now a column
 
 
-def test_saturation_is_jittered_in_both_images_at_the_given_rate() -> None:
+def test_saturation_changes_in_both_images_at_the_given_rate() -> None:
     image = smooth_image(2, 16, 16)
     how = Augmentation(geometry="none", saturation=(0.8, 1.2), saturation_probability=1 / 3)
     plain = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)
@@ -110,8 +110,8 @@ def test_saturation_is_jittered_in_both_images_at_the_given_rate() -> None:
     assert 70 < changed < 130
 
 
-def test_a_crop_draws_height_and_width_apart_and_shrinks_linearly() -> None:
-    """Held against cv2.resize of every crop there can be, as DCSFN's release cuts and resizes."""
+def test_a_crop_draws_height_and_width_independently_and_shrinks_linearly() -> None:
+    """Compared with cv2.resize of every possible crop, as DCSFN's release cuts and resizes."""
     image = smooth_image(5, 14, 15)
     how = Augmentation(geometry="none", crop=(12, 14))
     possible = {
@@ -136,7 +136,7 @@ def test_a_patch_without_crop_is_not_resized() -> None:
 
 @pytest.mark.parametrize("black_corners", [False, True])
 def test_rotation_goes_both_ways_up_to_its_limit(black_corners: bool) -> None:
-    """The angle is read off the picture: the gradient of a plane turns with it."""
+    """The angle is measured in the picture: the gradient of a plane rotates with it."""
     plane = np.tile((np.arange(160)[None, :, None] - 80) * 1.2 + 128, (160, 1, 3)).astype(np.uint8)
     how = Augmentation(geometry="none", rotation=30.0, black_corners=black_corners)
     angles = []
@@ -160,7 +160,7 @@ def test_hflip_flips_half_of_all_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(("geometry", "share"), [("dihedral", 1 / 8), ("dihedral9", 2 / 9)])
-def test_no_change_is_as_frequent_as_released(geometry: str, share: float) -> None:
+def test_identity_is_drawn_as_often_as_in_the_releases(geometry: str, share: float) -> None:
     image = smooth_image(6, 12, 12)
     plain, how = to_tensor(image), Augmentation(geometry=geometry)
     drawn = [augment((image, image), 12, how, rng(seed))[0] for seed in range(900)]

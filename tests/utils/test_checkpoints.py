@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +42,7 @@ def test_truncated_weights_are_refused_by_name(weights, tmp_path, kept) -> None:
         load_weights(path)
 
 
-def test_foreign_files_are_refused_with_the_way_out(tmp_path) -> None:
+def test_foreign_files_are_refused_with_a_hint(tmp_path) -> None:
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "foreign.pth")
     with pytest.raises(UserError, match=r"not a checkpoint of this project.*--model"):
         load_weights(tmp_path / "foreign.pth")
@@ -73,7 +72,7 @@ def test_a_pickle_that_executes_code_is_refused_and_not_executed(tmp_path, save)
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_checkpoint_replaces_the_one_before_and_keeps_it(tmp_path) -> None:
+def test_a_new_checkpoint_keeps_the_previous_one(tmp_path) -> None:
     latest, previous = tmp_path / "latest.pth", tmp_path / "previous.pth"
     for step in range(3):
         write_checkpoint(latest, {"step": step}, keep=previous)
@@ -82,8 +81,8 @@ def test_a_checkpoint_replaces_the_one_before_and_keeps_it(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.pth", "previous.pth"]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_and_is_one_sentence(tmp_path) -> None:
-    """A limit on the size of files stands for a full disk: the write fails half way."""
+def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before(tmp_path) -> None:
+    """A limit on the size of files stands in for a full disk: the write fails halfway."""
     latest = tmp_path / "latest.pth"
     write_checkpoint(latest, {"step": 1})
     script = f"""
@@ -105,4 +104,3 @@ run_main(lambda: write_checkpoint(Path({str(latest)!r}), state))
     )
     assert read_checkpoint(latest)["step"] == 1
     assert list(tmp_path.iterdir()) == [latest]
-    assert resource.RLIMIT_FSIZE  # the limit above is POSIX's

@@ -1,4 +1,4 @@
-"""Damage inside the data of image files, which decoders fill in without a word."""
+"""Damage inside the data of image files, which decoders fill in silently."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def joined(parts: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def zeroed(encoded: bytes, count: int = 4096) -> bytes:
-    """Zeros in the middle, as after a copy that lost a block."""
+    """Zeros in the middle, as in a copy that lost a block."""
     middle = len(encoded) // 2
     return encoded[:middle] + bytes(count) + encoded[middle + count :]
 
 
 def flipped(encoded: bytes, place: int | None = None) -> bytes:
-    """One bit is another, in the middle unless ``place`` says otherwise."""
+    """Flip one bit, by default in the middle."""
     changed = bytearray(encoded)
     changed[len(encoded) // 2 if place is None else place] ^= 0x10
     return bytes(changed)
@@ -81,7 +81,7 @@ def test_a_png_with_damaged_data_is_refused_by_every_reader(
         for read in READERS:
             with pytest.raises(UserError, match=r"a\.png is not a readable image"):
                 read(path)
-    if depth == 8:  # libpng has lines of its own only about data without a wrong checksum
+    if depth == 8:  # libpng prints lines about data with right checksums only
         assert "CRC error" not in capfd.readouterr().err
 
 
@@ -138,7 +138,7 @@ def tiff(compression: str | None, depth: int = 8, **options: object) -> bytes:
 def test_a_tiff_with_damaged_data_is_refused_by_every_reader(
     tmp_path: Path, compression: str, options: dict, named: str
 ) -> None:
-    """Deflate has a checksum; of the others zeros in the middle make data that do not fit."""
+    """Deflate has a checksum; in the others, zeros in the middle make inconsistent data."""
     whole = tiff(compression, **options)
     path = tmp_path / "a.tif"
     path.write_bytes(whole)
@@ -167,5 +167,5 @@ def test_damaged_jpegs_are_read_and_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoded", [b"", b"BM", b"\xff\xd8", b"II*\0", PNG_BEGINNING, b"no image"])
-def test_files_that_nobody_reads_have_no_damage_of_their_own(encoded: bytes) -> None:
+def test_unreadable_files_have_no_known_damage(encoded: bytes) -> None:
     assert image_damage(encoded) == ""

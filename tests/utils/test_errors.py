@@ -1,4 +1,4 @@
-"""How scripts end: sentences, exit statuses, outputs that nobody reads."""
+"""How scripts end: messages, exit statuses, outputs without a reader."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_mistake_is_its_sentence_and_a_bug_keeps_its_traceback() -> None:
     ["print('much ' * 100_000)", "print('little')", "sys.exit(print('as argparse helps'))"],
     ids=["much", "little", "help"],
 )
-def test_where_nobody_reads_the_output_a_script_ends_without_a_traceback(main: str) -> None:
+def test_a_script_without_a_reader_ends_without_a_traceback(main: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -44,7 +44,7 @@ def test_where_nobody_reads_the_output_a_script_ends_without_a_traceback(main: s
 
 
 @pytest.mark.parametrize("main", ["print('little')", "sys.exit(print('as argparse helps'))"])
-def test_output_that_a_full_disk_does_not_take_is_a_failure(main: str) -> None:
+def test_output_to_a_full_disk_is_a_failure(main: str) -> None:
     with open("/dev/full", "w") as full:
         done = ended(f"run_main(lambda: {main})", stdout=full)
     expected = "error: Cannot write the output: No space left on device.\n"
@@ -58,8 +58,8 @@ def test_a_mistake_that_cannot_be_printed_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_script_runs_where_an_output_is_closed(closed: str) -> None:
-    """``2>&-``, and whoever starts scripts without a console."""
+def test_a_script_runs_with_a_closed_output(closed: str) -> None:
+    """As with ``2>&-``, or if a program without a console starts the script."""
     other = "stderr" if closed == "stdout" else "stdout"
     code = (
         "def main():\n"
@@ -73,8 +73,8 @@ def test_a_script_runs_where_an_output_is_closed(closed: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
-def test_names_that_do_not_fit_the_encoding_are_printed_escaped(encoding: str) -> None:
-    """Under an ASCII locale, and names that are not UTF-8, as of old archives."""
+def test_names_outside_the_encoding_are_printed_escaped(encoding: str) -> None:
+    """In an ASCII locale, and for names that are not UTF-8, as in old archives."""
     code = (
         "import os\n"
         "def main():\n"

@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.files import DiskFullError, FileLock, atomic_write, remove_unfinished, write_text
 
 
-def test_folders_are_made_and_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+def test_folders_are_created_and_files_have_the_usual_mode(tmp_path: Path) -> None:
     write_text(tmp_path / "a" / "b" / "note.txt", "né")
     assert (tmp_path / "a" / "b" / "note.txt").read_text(encoding="utf-8") == "né"
     (tmp_path / "plain").touch()
@@ -26,7 +26,7 @@ def test_folders_are_made_and_the_mode_is_that_of_any_new_file(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])
-def test_an_interrupted_writer_leaves_the_old_file_alone(
+def test_an_interrupted_writer_leaves_the_old_file_as_it_was(
     tmp_path: Path, interruption: type[BaseException]
 ) -> None:
     path = tmp_path / "note.txt"
@@ -67,7 +67,7 @@ def test_left_overs_of_killed_writers_are_removed_and_nothing_else(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
-def test_a_file_system_that_refuses_modes_takes_every_file(tmp_path, monkeypatch) -> None:
+def test_writing_needs_no_change_of_modes(tmp_path, monkeypatch) -> None:
     """As CIFS does; ``os.chmod`` is patched, as a test cannot mount one."""
 
     def refuse(*_: object, **__: object) -> None:
@@ -85,7 +85,7 @@ def in_another_process(function: Callable[[], object]) -> multiprocessing.Proces
     return process
 
 
-def test_a_lock_keeps_others_out_until_its_holder_ends(tmp_path) -> None:
+def test_a_lock_excludes_others_until_its_holder_ends(tmp_path) -> None:
     path, (held, let_go) = tmp_path / "new" / ".lock", [os.pipe() for _ in range(2)]
 
     def hold() -> None:
@@ -101,7 +101,7 @@ def test_a_lock_keeps_others_out_until_its_holder_ends(tmp_path) -> None:
     assert not lock.acquire() and not lock.is_held
     assert re.fullmatch(rf"process {holder.pid} on \S+, since 20[-\d]+ [:\d]+", lock.holder)
     os.write(let_go[1], b"x")
-    with lock:  # waits for the kill, which gives the lock back
+    with lock:  # waits for the kill, which releases the lock
         assert lock.is_held
         path.parent.rename(tmp_path / "old")
         assert not lock.is_held
@@ -111,7 +111,7 @@ def test_a_lock_keeps_others_out_until_its_holder_ends(tmp_path) -> None:
     holder.join()
 
 
-def test_two_that_wait_for_a_lock_take_turns(tmp_path) -> None:
+def test_two_processes_that_wait_for_a_lock_take_turns(tmp_path) -> None:
     path, counter = tmp_path / ".lock", tmp_path / "counter"
     counter.write_text("0")
 
@@ -127,8 +127,8 @@ def test_two_that_wait_for_a_lock_take_turns(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch, capfd, number) -> None:
-    """As network file systems may be; ``fcntl.lockf`` is patched, as a test cannot mount one."""
+def test_a_file_system_without_locks_is_noted_once(tmp_path, monkeypatch, capfd, number) -> None:
+    """Like some network file systems; ``fcntl.lockf`` is patched, as a test cannot mount one."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -142,20 +142,20 @@ def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch, capfd, 
 
 
 def test_a_lock_on_a_full_disk_is_a_sentence(tmp_path) -> None:
-    """/dev/full stands for it: it can be opened, and writing fails."""
+    """/dev/full stands in for it: it can be opened, and writing fails."""
     (tmp_path / ".lock").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"Cannot write .*\.lock: No space left on device\."):
         FileLock(tmp_path / ".lock").acquire()
 
 
-def test_names_that_are_not_utf8_stand_in_texts_escaped(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_written_escaped(tmp_path: Path) -> None:
     name = os.fsdecode(b"rain-\xff.png")
     write_text(tmp_path / "a.md", f"| {name} | \u96e8 |\n")
     assert (tmp_path / "a.md").read_bytes() == "| rain-\\udcff.png | \u96e8 |\n".encode()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_full_disk_is_reported_apart_from_other_errors(
+def test_a_full_disk_is_distinguished_from_other_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The system's answer is patched: no test can fill a disk."""
@@ -164,7 +164,7 @@ def test_a_full_disk_is_reported_apart_from_other_errors(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(UserError, match=rf"Cannot write .*a\.txt: {os.strerror(number)}") as told:
+    with pytest.raises(UserError, match=rf"Cannot write .*a\.txt: {os.strerror(number)}") as caught:
         write_text(tmp_path / "a.txt", "text")
-    assert isinstance(told.value, DiskFullError) == (number != errno.EIO)
+    assert isinstance(caught.value, DiskFullError) == (number != errno.EIO)
     assert not list(tmp_path.iterdir())
