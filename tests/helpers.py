@@ -8,10 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+
+from models import build_model
+from utils.checkpoints import Weights, write_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +48,19 @@ def write_pairs(folder: Path, count: int, height: int = 72, width: int = 88) -> 
         cv2.imwrite(str(folder / "target" / f"{i}.png"), clean)
         cv2.imwrite(str(folder / "input" / f"{i}.png"), streaked(clean, i))
     return folder
+
+
+SMALL_DMSR = {"width": 4, "num_blocks": 1}  # options of dmsr_s
+
+
+def write_random_weights(
+    path: Path, name: str = "dmsr_s", options: Mapping[str, object] = SMALL_DMSR, seed: int = 0
+) -> Path:
+    """A file of weights of a small network."""
+    torch.manual_seed(seed)
+    state = build_model(name, options).state_dict()
+    write_weights(path, Weights(name, dict(options), state, {"epoch": seed}))
+    return path
 
 
 def write_damaged_jpeg(path: Path, image: np.ndarray) -> Path:
@@ -121,7 +139,6 @@ def write_task_networks(folder: Path) -> dict[str, Path]:
 
     They are called as torchvision's own, which looks for them in $TORCH_HOME/hub/checkpoints.
     """
-    import torch
     from torchvision.models import get_model, get_model_weights
 
     torch.manual_seed(4)

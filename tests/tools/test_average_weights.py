@@ -1,4 +1,4 @@
-"""Averaged weights: the numbers, the network that the file names, and what is refused."""
+"""Averaged weights: their values, their network, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import build_model, load_weights
+from models import load_weights
+from tests.helpers import write_random_weights
 from tools.average_weights import main
-from utils.checkpoints import Weights, read_weights, write_weights
+from utils.checkpoints import read_weights
 from utils.errors import UserError
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """Two files of one network with other weights."""
+    """Two files of one network with different weights."""
     paths = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
     for seed, path in enumerate(paths):
-        torch.manual_seed(seed)
-        state = build_model("dcsfn_t").state_dict()
-        write_weights(path, Weights("dcsfn_t", {}, state, {"epoch": seed}))
+        write_random_weights(path, "dcsfn_t", {}, seed)
     return paths
 
 
-def test_every_number_lies_where_the_share_says(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_every_weight_is_the_mean_by_share(files: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "mean.safetensors"
     main([*map(str, files), "--output", str(output), "--share", "0.25"])
     before, after, mean = (read_weights(path).state for path in (*files, output))
     for name, value in mean.items():
         assert torch.allclose(value, 0.75 * before[name] + 0.25 * after[name], atol=1e-6), name
     assert read_weights(output).info["epoch"] == 1
-    load_weights(output)  # names its network
+    load_weights(output)  # the file names its network
 
 
 def test_mistakes_get_one_sentence(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -41,9 +40,7 @@ def test_mistakes_get_one_sentence(files: tuple[Path, Path], tmp_path: Path) -> 
         main([before, after, "--output", after])
     with pytest.raises(UserError, match="from 0 to 1"):
         main([before, after, "--output", new, "--share", "1.5"])
-    other = tmp_path / "other.safetensors"
-    state = build_model("dcsfn_t", {"width": 4}).state_dict()
-    write_weights(other, Weights("dcsfn_t", {"width": 4}, state, {}))
+    other = write_random_weights(tmp_path / "other.safetensors", "dcsfn_t", {"width": 4})
     with pytest.raises(UserError, match="different networks"):
         main([before, str(other), "--output", new])
     assert not Path(new).exists()

@@ -1,4 +1,4 @@
-"""tools/benchmark.py: its counts and arithmetic against sums done by hand, and each subcommand."""
+"""tools/benchmark.py: counts and arithmetic compared with sums by hand, and each subcommand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from models import NETWORKS, SHIPPED_WEIGHTS, build_model, load_weights
 from models.network import DerainingNetwork
-from tests.helpers import write_pairs
+from tests.helpers import SMALL_DMSR as SMALL
+from tests.helpers import write_pairs, write_random_weights
 from tests.reference import FOLDER, golden_weights
 from tools import benchmark
 from tools.benchmarks import data, options, scores, tiles, training
@@ -44,7 +45,6 @@ from tools.benchmarks.releases import (
     machine_kind,
 )
 from tools.benchmarks.timing import Timing, least_seconds
-from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 from utils.images import images_by_stem, read_rgb
 from utils.inference.restorer import Restorer
@@ -54,17 +54,12 @@ Captured = pytest.CaptureFixture[str]
 
 FIRST, SECOND = REFERENCES
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SMALL = {"width": 4, "num_blocks": 1}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small DMSR in a file."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    state = build_model("dmsr_s", SMALL).state_dict()
-    write_weights(path, Weights("dmsr_s", SMALL, state, {}))
-    return path
+    return write_random_weights(tmp_path_factory.mktemp("weights") / "small.safetensors")
 
 
 def on_meta(name: str) -> DerainingNetwork:
@@ -103,7 +98,7 @@ def test_what_has_no_effect_in_a_release_is_left_out_here(name: str) -> None:
     network = on_meta(name)
     assert sum(p.numel() for p in network.parameters()) < RELEASES[name].parameters
     share = count_macs(network, RELEASE_SIZE) / RELEASES[name].macs
-    assert 0.3 < share < 1.0005  # of MSPFN's LSTMs most is without effect; the papers round
+    assert 0.3 < share < 1.0005  # most of MSPFN's LSTMs has no effect; the papers round
 
 
 def test_every_release_that_was_timed_is_a_known_network() -> None:
@@ -407,7 +402,7 @@ def test_the_start_of_a_large_set(capsys: Captured) -> None:
     ]
 
 
-def test_each_way_of_reading_has_a_line(
+def test_each_source_has_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setattr(data, "TURNS", 1)

@@ -10,14 +10,13 @@ import torch
 
 from models import SHIPPED_WEIGHTS, build_model, load_published, load_weights
 from models.published import to_published
-from tests.helpers import run_script
+from tests.helpers import run_script, write_random_weights
 from tools.convert_weights import (
     command_line_options,
     convert_to_project,
     convert_to_published,
     main,
 )
-from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 
 SCRIPT = "tools/convert_weights.py"
@@ -36,15 +35,14 @@ SCRIPT = "tools/convert_weights.py"
 def test_every_width_goes_to_published_names_and_back(
     name: str, options: dict, tmp_path: Path
 ) -> None:
-    network = build_model(name, options)
-    ours, theirs, back = (tmp_path / file for file in ("a.safetensors", "b", "c.safetensors"))
-    write_weights(ours, Weights(name, options, network.state_dict(), {}))
+    ours = write_random_weights(tmp_path / "a.safetensors", name, options)
+    theirs, back = tmp_path / "b", tmp_path / "c.safetensors"
     weights = convert_to_published(ours, theirs)
     settings = command_line_options(weights.options).removeprefix("--options ").split()
     convert_to_project(name, settings, theirs, back)
-    returned = load_weights(back).state_dict()
-    assert returned.keys() == network.state_dict().keys()
-    for key, value in network.state_dict().items():
+    state, returned = (load_weights(path).state_dict() for path in (ours, back))
+    assert returned.keys() == state.keys()
+    for key, value in state.items():
         assert torch.equal(returned[key], value), key
 
 
@@ -56,11 +54,8 @@ def test_the_shipped_network_goes_to_published_names_and_back(tmp_path: Path) ->
 
 
 def test_another_width_than_that_of_the_file_is_refused(tmp_path: Path) -> None:
-    network = build_model("dcsfn_t", {"width": 3})
-    write_weights(
-        tmp_path / "a.safetensors", Weights("dcsfn_t", {"width": 3}, network.state_dict(), {})
-    )
-    convert_to_published(tmp_path / "a.safetensors", tmp_path / "b.pth")
+    ours = write_random_weights(tmp_path / "a.safetensors", "dcsfn_t", {"width": 3})
+    convert_to_published(ours, tmp_path / "b.pth")
     with pytest.raises(UserError, match=r"of another shape .*\(3, 3, 3, 3\) instead of \(8, 3"):
         convert_to_project("dcsfn_t", [], tmp_path / "b.pth", tmp_path / "c.safetensors")
 

@@ -1,4 +1,4 @@
-"""tools/export_onnx.py: the exported network computes what PyTorch does, or nothing is written."""
+"""tools/export_onnx.py: the exported network computes the same as PyTorch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import build_model
 from models.network import DerainingNetwork
+from tests.helpers import write_random_weights
 from tools import export_onnx
-from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 
 OPTIONS: dict[str, dict[str, object]] = {
@@ -29,9 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of small networks by name."""
     folder = tmp_path_factory.mktemp("weights")
     for name, options in OPTIONS.items():
-        torch.manual_seed(0)
-        state = build_model(name, options).state_dict()
-        write_weights(folder / f"{name}.safetensors", Weights(name, options, state, {}))
+        write_random_weights(folder / f"{name}.safetensors", name, options)
     return folder
 
 
@@ -70,7 +67,7 @@ def test_onnxruntime_computes_the_same(
 
 
 class Sorting(DerainingNetwork):
-    """Something that ONNX has no operator for."""
+    """Uses an operation that ONNX does not have."""
 
     def restore(self, rainy: Tensor) -> Tensor:
         return torch.linalg.qr(rainy)[0]

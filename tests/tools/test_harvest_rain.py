@@ -1,4 +1,4 @@
-"""Crops of rain: what is taken is the rain that was drawn, and what is not rain is black."""
+"""Crops of rain: they show the drawn rain, and black where there is something else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def scene() -> np.ndarray:
     return smooth_image(0, HEIGHT, WIDTH) // 3 + 20
 
 
-def test_the_rain_before_a_smooth_scene_is_taken_whole() -> None:
+def test_crops_show_the_rain_in_front_of_a_smooth_scene() -> None:
     layer = rain_of(0)
     found = harvest(to_gray(lay_over(scene(), layer, screen=1.0)))
     assert found is not None and found.angle == 0
@@ -39,12 +39,12 @@ def test_the_rain_before_a_smooth_scene_is_taken_whole() -> None:
     crop = found.layer[top : top + side, left : left + side]
     true = layer[top : top + side, left : left + side]
     assert np.corrcoef(crop.ravel(), true.ravel())[0, 1] > 0.78
-    # the median across the rain stays with the scene, so some of the strength does too
+    # the median across the rain counts as scene, and with it some of the rain's strength
     assert 0.5 < crop.mean() / true.mean() < 1.05
 
 
 @pytest.mark.parametrize("angle", [-15.0, 20.0])
-def test_slanting_rain_is_turned_upright(angle: float) -> None:
+def test_slanting_rain_becomes_vertical(angle: float) -> None:
     found = harvest(to_gray(lay_over(scene(), rain_of(angle))))
     assert found is not None and found.angle == pytest.approx(angle, abs=5)
     assert found.windows
@@ -54,7 +54,7 @@ def test_slanting_rain_is_turned_upright(angle: float) -> None:
         assert across > 1.6 * along
 
 
-def test_dry_photographs_and_level_lines_give_nothing() -> None:
+def test_dry_photographs_and_horizontal_lines_give_no_crops() -> None:
     assert harvest(to_gray(scene())) is None
     lying = np.ascontiguousarray(
         streak_layer(WIDTH, HEIGHT, Rain(spread=0), np.random.default_rng(0)).T

@@ -1,4 +1,4 @@
-"""What the statistics say of layers whose rain is known."""
+"""The statistics of layers whose rain is known."""
 
 from __future__ import annotations
 

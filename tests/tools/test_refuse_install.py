@@ -1,4 +1,4 @@
-"""``pip install .`` is refused with a sentence that says what to do instead."""
+"""``pip install .`` is refused in a sentence that says what to do instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of rain without clean images: drawn rain, of which the truth is known."""
+"""Figures of rain without clean images, on drawn rain, for which the truth is known."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_texture_falls_with_blur_and_colour_with_a_stain() -> None:
     assert compare_photos(clean, bluer, 0)[colour] == pytest.approx(expected, abs=0.1)
 
 
-def test_poles_and_walls_are_the_scene_s() -> None:
+def test_poles_and_walls_belong_to_the_scene() -> None:
     """Upright edges from top to bottom are not streaks, and level ones do not hide any."""
     clean = scene(4)
     mean = HEADINGS.index("mean")

@@ -22,28 +22,26 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 
-from models import build_model, load_weights
-from tests.helpers import ROOT, read_until, smooth_image, start_script
+from models import load_weights
+from tests.helpers import (
+    ROOT,
+    read_until,
+    smooth_image,
+    start_script,
+    write_random_weights,
+)
 from tests.utils.evaluation.browser import chromium, set_screen
 from tools import web_deraining, web_page
 from utils import images
-from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
 from utils.inference.restorer import Restorer
-
-OPTIONS = {"width": 4, "num_blocks": 1}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    network = build_model("dmsr_s", OPTIONS)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    write_weights(path, Weights("dmsr_s", OPTIONS, network.state_dict(), {}))
-    return path
+    return write_random_weights(tmp_path_factory.mktemp("weights") / "small.safetensors")
 
 
 @pytest.fixture
