@@ -62,10 +62,10 @@ def main() -> int:
     not_written = ["DATA.CACHE", ""] if args.dry_run else []  # a dry run writes nothing
     with alike_before_meeting():
         cfg = load_config(args.config, [*args.settings, *not_written])
-    start = Start(args.resume, args.resume_from, args.accept_changed_data, args.dry_run)
     processes = init_distributed(cfg.RUN.BACKEND, cfg.RUN.TIMEOUT)
     if processes.is_main:
         note_other_recipe(cfg, args.config, args.settings)
+    start = Start(args.resume, args.resume_from, args.accept_changed_data, args.dry_run)
     folder = RunFolder(Path(cfg.RUN.FOLDER) / cfg.RUN.NAME)
     explained = explained_failures(processes.world_size > 1, folder.resume_hint)
     with explained, StopSignal(processes.is_main) as stop:

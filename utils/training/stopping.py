@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 
 # EX_TEMPFAIL of BSD's sysexits.h: nothing is wrong, and the same command continues later.
 EXIT_STOPPED = 75
@@ -58,51 +58,6 @@ class _Listener:
         self._reader.close()
 
 
-def _write_answer(number: int, what: str) -> None:
-    # On a line of its own: a progress bar may occupy the current one.
-    start = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""
-    with contextlib.suppress(OSError):  # nobody may read it
-        os.write(2, f"{start}{signal.Signals(number).name}: {what}\n".encode())
-
-
-def _handle(handler: Callable[[int, FrameType | None], None]) -> dict[int, object]:
-    """Install a handler for SIGNALS and return the previous ones. SIGHUP under nohup is left."""
-    numbers = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in numbers}
-
-
-class _Start:
-    """Until a StopSignal takes over, a signal ends the process with a sentence and EXIT_STOPPED."""
-
-    def __init__(self) -> None:
-        self._handlers = _handle(lambda number, frame: None)  # the listener answers
-        self._listener = _Listener(self._end)
-
-    def close(self) -> None:
-        self._listener.close()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    @staticmethod
-    def _end(number: int) -> None:
-        if os.environ.get("RANK", "0") == "0":
-            _write_answer(number, NOTHING_TRAINED)
-        os._exit(EXIT_STOPPED)  # the main thread may be importing or waiting for other processes
-
-
-_start: _Start | None = None
-
-
-def end_at_signals() -> None:
-    """From now on a signal ends this process at once, with a sentence and status EXIT_STOPPED.
-
-    A script calls this in its first line, because importing PyTorch and meeting the other processes
-    take seconds. A StopSignal takes over later.
-    """
-    global _start
-    _start = _Start()
-
-
 class StopSignal:
     """Notes SIGINT, SIGTERM, SIGUSR1 and SIGHUP, so that a run is saved before it ends.
 
@@ -111,13 +66,18 @@ class StopSignal:
     printed on standard error. A second SIGINT raises KeyboardInterrupt: somebody at the keyboard
     will not wait. Other repeated signals come from schedulers, which send several in a row, also
     while the process ends: a process that has received one ignores them all from then on.
+
+    With ``ends_at_once`` a signal ends the process instead, with a sentence and EXIT_STOPPED.
     """
 
-    def __init__(self, is_main: bool) -> None:
+    _early: StopSignal | None = None  # that of ``end_at_signals``
+
+    def __init__(self, is_main: bool, *, ends_at_once: bool = False) -> None:
         self.received: str | None = None
         self._promise: str | None = None
         self._is_interruptible = False
         self._answers = is_main
+        self._ends_at_once = ends_at_once
         self._interrupted_at = math.inf
         # torchrun passes a terminal's Ctrl-C on to processes that already received it; within
         # these seconds it is the same key press.
@@ -142,20 +102,16 @@ class StopSignal:
             self._is_interruptible = False
 
     def __enter__(self) -> StopSignal:
-        global _start
-        if _start:
-            _start.close()
-            _start = None
-        self._handlers = _handle(self._note)
+        early, StopSignal._early = StopSignal._early, None
+        if early:
+            early.__exit__(None)
+        is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # which leaves it ignored
+        numbers = [n for n in SIGNALS if n != signal.SIGHUP or not is_nohup]
+        self._handlers = {number: signal.signal(number, self._note) for number in numbers}
         self._listener = _Listener(self._answer)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         is_deaf = self.received and kind is not KeyboardInterrupt
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_IGN if is_deaf else handler)  # type: ignore[arg-type]
@@ -164,6 +120,8 @@ class StopSignal:
             self._listener.answered.wait(SECONDS_TO_ANSWER)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._ends_at_once:
+            return  # the listener ends the process
         is_repeated = time.monotonic() - self._interrupted_at > self._grace
         if number == signal.SIGINT:
             if is_repeated:
@@ -176,4 +134,20 @@ class StopSignal:
 
     def _answer(self, number: int) -> None:
         if self._answers:
-            _write_answer(number, self._promise or NOTHING_TRAINED)
+            # On a line of its own: a progress bar may occupy the current one.
+            start = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""
+            answer = f"{start}{signal.Signals(number).name}: {self._promise or NOTHING_TRAINED}\n"
+            with contextlib.suppress(OSError):  # nobody may read it
+                os.write(2, answer.encode())
+        if self._ends_at_once:
+            os._exit(EXIT_STOPPED)  # the main thread may be importing or waiting for others
+
+
+def end_at_signals() -> None:
+    """From now on a signal ends this process at once, with a sentence and status EXIT_STOPPED.
+
+    A script calls this in its first line, because importing PyTorch and meeting the other processes
+    take seconds. The next StopSignal takes over.
+    """
+    is_main = os.environ.get("RANK", "0") == "0"
+    StopSignal._early = StopSignal(is_main, ends_at_once=True).__enter__()
