@@ -114,7 +114,7 @@ class StopSignal:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         is_deaf = self.received and kind is not KeyboardInterrupt
         for number, handler in self._handlers.items():
-            signal.signal(number, signal.SIG_IGN if is_deaf else handler)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_IGN if is_deaf else handler)
         self._listener.close()
         if self.received:
             self._listener.answered.wait(SECONDS_TO_ANSWER)
