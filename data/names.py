@@ -65,7 +65,7 @@ def digit_free(name: str) -> str:
 def _groups(names: Sequence[str], partners: Sequence[str]) -> list[Group]:
     """Which names may belong to which partners by their folders.
 
-    If the partners lie in several folders, each folder of names belongs to one of them; names
+    If the partners are in several folders, each folder of names belongs to one of them; names
     outside all folders may belong to any partner, provided that the partners' file names differ.
     """
     by_folder = _by_folder_of(names)

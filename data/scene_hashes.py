@@ -81,21 +81,16 @@ def _remembered(
         whole = len(content) // record.itemsize * record.itemsize
         known = np.frombuffer(content[:whole], record)
     wanted = _stamps(images)
-    order = np.argsort(known["stamp"], kind="stable")
-    at = np.searchsorted(known["stamp"][order], wanted)
-    at[at == len(known)] = 0
-    is_known = known["stamp"][order][at] == wanted if len(known) else np.zeros(len(wanted), bool)
-    rows = np.empty((len(images), views, BYTES), np.uint8)
-    if is_known.any():
-        rows[is_known] = known["rows"][order][at[is_known]]
-    new = np.flatnonzero(~is_known).tolist()
-    if new:
-        rows[new] = _compute([images[i] for i in new], turned, quiet)
+    new = np.flatnonzero(~np.isin(wanted, known["stamp"]))
+    if len(new):
         added = np.empty(len(new), record)
-        added["stamp"], added["rows"] = wanted[new], rows[new]
-        content = np.concatenate([known, added]).tobytes()
+        added["stamp"] = wanted[new]
+        added["rows"] = _compute([images[i] for i in new], turned, quiet)
+        known = np.concatenate([known, added])
+        content = known.tobytes()
         atomic_write(place, lambda temporary: temporary.write_bytes(content))
-    return rows
+    order = np.argsort(known["stamp"])
+    return known["rows"][order[np.searchsorted(known["stamp"], wanted, sorter=order)]]
 
 
 def _stamps(images: Sequence[tuple[Path, str]]) -> np.ndarray:
@@ -106,7 +101,8 @@ def _stamps(images: Sequence[tuple[Path, str]]) -> np.ndarray:
         for stamp, (_, half) in zip(stamps, images, strict=True)
     ]
     # hexadecimal: NumPy cuts off zero bytes
-    return np.array([hashlib.blake2b(line, digest_size=8).hexdigest().encode() for line in lines])
+    digests = [hashlib.blake2b(line, digest_size=8).hexdigest().encode() for line in lines]
+    return np.array(digests, "S16")
 
 
 def _compute(images: Sequence[tuple[Path, str]], turned: bool, quiet: bool) -> Rows:

@@ -110,7 +110,7 @@ class TrainingSets:
 
 @dataclass(frozen=True)
 class Photographs:
-    """The photographs of DATA.SYNTHESIS; each stands for both images of its pair."""
+    """The photographs of DATA.SYNTHESIS; each is both images of its pair."""
 
     folder: str
     photos: list[Path]

@@ -56,5 +56,5 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 
 def _say_last(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody can read it; the status remains
+    with contextlib.suppress(OSError):  # it cannot be shown; the status remains
         print(text, file=sys.stderr, flush=True)

@@ -68,7 +68,7 @@ def remove_unfinished(*paths: Path) -> None:
 
 
 def remove_all_unfinished(folder: Path) -> None:
-    """Remove what killed writers left in ``folder`` and below; nobody may be writing there."""
+    """Remove what killed writers left in ``folder`` and below. No process may be writing there."""
     for temporary in folder.rglob(f"{UNFINISHED}*"):
         temporary.unlink(missing_ok=True)
 

@@ -55,9 +55,9 @@ def read_side(name: str) -> FolderSide:
 
 
 def is_side_only(name: str) -> bool:
-    """Whether a name states a side and nothing else, so that no data set is called by it.
+    """Whether a name states a side and nothing else, so that it is not the name of a data set.
 
-    A folder called "data" may hold several sets, and one called "raindrop" may be the set Raindrop.
+    "data" is not: it may hold several sets. Nor is "raindrop": it may be the set Raindrop.
     """
     side = read_side(name)
     return bool(side.role) and not side.stem and name.casefold() not in ("data", "raindrop")

@@ -30,7 +30,7 @@ def scan_folder(folder: Path) -> FolderContent:
     """What ``folder`` holds. Raises UserError if it or an entry cannot be read."""
     content = FolderContent()
     try:
-        with os.scandir(folder) as entries:  # one call, which tells files from folders as well
+        with os.scandir(folder) as entries:  # one call, which gives the kinds as well
             visible = [entry for entry in entries if not entry.name.startswith(".")]
         for entry in natsorted(visible, key=lambda entry: entry.name, alg=ns.IGNORECASE):
             _kind(content, entry).append(folder / entry.name)

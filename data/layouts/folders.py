@@ -83,7 +83,7 @@ class Folder:
         return depth > 1 and any(child.holds_set(depth - 1) for child in self.folders)
 
     def named(self, *, everything: bool = False) -> dict[str, Path]:
-        """The images by name: the direct ones, or, if there are none, those of the folders below.
+        """The images by name: those directly in the folder, else those of the folders below.
 
         ``everything`` takes both. Raises UserError for two files of one name.
         """
@@ -107,7 +107,7 @@ def side_of(name: str) -> FolderSide:
 def images_by_name(folder: Path) -> dict[str, Path]:
     """The images of ``folder`` by name, in natural order; if it has none, those of its subfolders.
 
-    Raises UserError if there are none, for two files of one name, and for a dead link.
+    Raises UserError for a folder without images, for two files of one name, and for a dead link.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")

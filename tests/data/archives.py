@@ -58,7 +58,7 @@ def _write(path: Path, image: np.ndarray) -> None:
 
 
 def numbered(rainy: str, clean: str, numbers: tuple[int, ...] = (1, 2, 12)) -> list:
-    """Pairs by number; ``{}`` stands for it."""
+    """A pair for each number, which takes the place of ``{}``."""
     return [(rainy.format(i), clean.format(i)) for i in numbers]
 
 

@@ -124,7 +124,7 @@ def test_relative_and_linked_paths_are_remembered_too(pairs, tmp_path, monkeypat
     assert check_pairs(find_pairs(Path("link"))[1], "through a link", index=index) == 0
 
 
-def test_a_photograph_is_not_checked_as_two_halves(pairs, tmp_path) -> None:
+def test_a_photograph_is_not_checked_as_two_halves(tmp_path) -> None:
     """A photograph may have an odd width; an image with both sides of a pair may not."""
     photo, index = tmp_path / "photo.png", tmp_path / "checked"
     cv2.imwrite(str(photo), smooth_image(1, 30, 45))

@@ -231,7 +231,7 @@ def test_two_folders_of_clean_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_names_of_known_sets_are_not_those_of_sides(tmp_path: Path) -> None:
-    """HQ-RAIN, GT-RAIN and Outdoor-Rain beside each other, and another set of words of a side."""
+    """HQ-RAIN, GT-RAIN, Outdoor-Rain, and a set with the words of both sides in its name."""
     for name, split in (("HQ-RAIN", "test"), ("Outdoor-Rain", "."), ("My clean rain", "train")):
         folder = Archive(numbered(f"{split}/input/{{}}.png", f"{split}/target/{{}}.png")).write(
             tmp_path / name
