@@ -1,4 +1,7 @@
-"""Videos for tests, written with PyAV; frames are given as planes, so no colour is converted."""
+"""Videos for tests, written with PyAV, and what an identity network makes of them.
+
+Frames are given as planes, so no colour is converted.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,19 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import av
 import numpy as np
 from av.stream import Disposition
+from torch import Tensor
+
+from models.network import DerainingNetwork
+from utils.inference.restorer import Restorer
+from utils.inference.video import VideoOptions
+from utils.inference.video.restoring import restore_video
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,11 @@ class Kind:
     sound: str | None = None
     options: tuple[tuple[str, str], ...] = (("qp", "0"),)
     container: tuple[tuple[str, str], ...] = ()
+
+
+# The best quality of encoders that have no lossless mode.
+FINE = (("qmin", "1"), ("qmax", "1"))
+LOSSLESS = Kind(".mkv", "ffv1", options=())
 
 
 def scene(count: int, height: int = 96, width: int = 128, bits: int = 8) -> list[list[np.ndarray]]:
@@ -248,3 +263,46 @@ def read(path: Path) -> Content:
         sound = [bytes(packet) for packet in packets]
         sound_times = [packet.pts * packet.time_base for packet in packets]
     return Content(frames, times, sound, sound_times, codecs, tags, aspect, seconds)
+
+
+class Identity(DerainingNetwork):
+    """Its result is its input."""
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        return (rainy,)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A video that went through an identity network, and everything that was reported."""
+
+    source: Path
+    target: Path
+    notes: list[str]
+
+    @cached_property
+    def before(self) -> Content:
+        return read(self.source)
+
+    @cached_property
+    def after(self) -> Content:
+        return read(self.target)
+
+
+def restored(source: Path, codec: str = "h264", target: Path | None = None) -> Restored:
+    """``target`` is out.mp4 beside the source by default."""
+    target = target or source.with_name("out.mp4")
+    notes: list[str] = []
+    restorer = Restorer(Identity(), notify=notes.append)
+    problems = restore_video(source, target, restorer, VideoOptions(codec), notes.append)
+    return Restored(source, target, [*notes, *problems])
+
+
+def assert_alike(
+    frames: Sequence[list[np.ndarray]], others: Sequence[list[np.ndarray]], limit: float = 2
+) -> None:
+    """The planes of each frame differ by less than ``limit`` levels on average."""
+    assert len(frames) == len(others)
+    for planes, other_planes in zip(frames, others, strict=True):
+        for plane, other in zip(planes, other_planes, strict=True):
+            assert np.abs(plane.astype(int) - other).mean() < limit
