@@ -23,7 +23,7 @@ MIN_STEPS = 4
 class Camera:
     """A view that moves over a photograph in a circle, and meanwhile zooms in and out.
 
-    The first view is a crop of the photograph; the next ones lie between its pixels.
+    The first view is a crop of the photograph; the pixels of later ones are between its own.
 
     height, width: of the view, in pixels of the photograph.
     middle: row and column of the upper left corner of a view in the middle of the photograph.

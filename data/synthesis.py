@@ -207,7 +207,7 @@ def read_photo(path: Path) -> np.ndarray:
 def find_layers(folder: Path, skipped: Sequence[str], what: str) -> list[Pair]:
     """The pairs of a folder from which rain layers are taken, except those with a ``skipped`` stem.
 
-    A folder of gray images only holds layers, black where it is dry; each of them stands for both
+    A folder of gray images only holds layers, black where it is dry; each of them serves as both
     images of a pair. ``what`` names the option or setting of ``skipped`` in error messages.
     """
     holds_images = folder.is_dir() and any(is_image(path) for path in folder.iterdir())

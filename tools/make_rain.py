@@ -227,7 +227,7 @@ def write_video(
     path: Path, frames: Iterator[np.ndarray], shot: Shot, size: tuple[int, int]
 ) -> None:
     """Write frames, (H, W, 3) uint8 RGB, as H.264 that loses nothing but by rounding to Y'CbCr."""
-    # FFmpeg is loaded for videos alone.
+    # FFmpeg is loaded only when videos are written.
     from utils.inference.video.colours import LIMITED, Tags
     from utils.inference.video.display import Display
     from utils.inference.video.encoding import write_piece

@@ -1,4 +1,4 @@
-"""What happens to both images of a pair after the rain."""
+"""Processing of both images of a pair after the rain."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def gray_noise(height: int, width: int) -> np.ndarray:
     return np.repeat(values, 3, axis=2)
 
 
-def test_equal_images_stay_equal_and_the_given_ones_untouched() -> None:
-    """What is not rain is the same in both images, whatever the steps: noise and JPEG too."""
+def test_equal_images_stay_equal_and_the_given_ones_are_untouched() -> None:
+    """The steps, noise and JPEG included, do the same to both images."""
     for shape in ((48, 70), (9, 33)):
         image = smooth_image(3, *shape)
         before = image.copy()
@@ -29,7 +29,7 @@ def test_equal_images_stay_equal_and_the_given_ones_untouched() -> None:
         assert changed > 20
 
 
-def test_rain_stays_in_the_rainy_image_alone() -> None:
+def test_rain_stays_in_the_rainy_image() -> None:
     clean = smooth_image(4, 64, 64) // 2
     rainy = clean.copy()
     rainy[:, 30:34] += 90

@@ -1,4 +1,4 @@
-"""The rain model: what a parameter says is what the picture shows."""
+"""The rain model: the picture shows what the parameters say."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_without_rain_the_photograph_is_untouched():
 def test_density_is_the_area_of_the_streaks(width, length):
     rain = plain(density=0.1, width=width, length=length, brightness=0.5)
     layers = [streak_layer(300, 300, rain, generator(seed)) for seed in range(12)]
-    # Streaks have 0.4 to 1 of the brightness, 0.7 on the average.
+    # Streaks have 0.4 to 1 of the brightness, 0.7 on average.
     area = np.mean(layers) / (0.7 * 0.5)
-    # A streak's rounded ends and its crossings with others are worth some per cent.
+    # Rounded ends and crossings change the area by some per cent.
     assert area == pytest.approx(0.1, rel=0.18)
 
 
@@ -165,7 +165,7 @@ def test_veil_pulls_towards_the_airlight():
     black, white = np.zeros((60, 60, 3), np.uint8), np.full((60, 60, 3), 255, np.uint8)
     on_black, on_white = (add_rain(scene, rain, generator()) / 255 for scene in (black, white))
     assert 0.3 * 0.5 * 0.8 - 0.01 <= on_black.min() < on_black.max() <= 0.5 * 0.8 + 0.01
-    # White loses a quarter of what black wins, everywhere.
+    # Everywhere, white loses a quarter of what black gains.
     assert np.abs((1 - on_white) * 4 - on_black).max() < 0.02
 
 
@@ -185,7 +185,7 @@ def test_random_rain_reaches_from_drizzle_to_cloudburst():
         psnr(add_rain(clean, rain, generator(seed)), clean) for seed, rain in enumerate(rains)
     ]
     assert np.percentile(strengths, 5) < 12 and np.percentile(strengths, 95) > 25
-    # No gap: every 3 dB between them are somebody's weather.
+    # No gap: each range of 3 dB in between occurs.
     filled, _ = np.histogram(strengths, bins=np.arange(11, 26, 3))
     assert (filled >= 4).all()
     angles = [rain.angle for rain in rains]

@@ -12,7 +12,7 @@ from tests.data.test_rain import PLAIN, generator, photo, plain, psnr
 
 def test_extract_layer_inverts_the_adding():
     clean = photo(90, 70, high=200)
-    clean[..., 0] = 255  # red tells nothing about the rain
+    clean[..., 0] = 255  # red shows no rain
     layer = np.clip(streak_layer(90, 70, plain(brightness=0.2), generator()), 0, 0.2)
     found = extract_layer(lay_over(clean, layer), clean)
     assert found.shape == (90, 70)
@@ -58,17 +58,17 @@ def test_fading_reaches_the_psnr(wanted):
 
 
 def test_composed_layers_have_no_seams():
-    """Mirror images join: a crop that brightens evenly gives a layer without a single jump."""
+    """Mirror images join: a crop that brightens evenly gives a layer without any jump."""
     ramp = np.outer(np.linspace(0.1, 0.3, 24), np.linspace(0.5, 1, 16)).astype(np.float32)
     steepest = np.abs(np.gradient(ramp)).max()
     for seed in range(12):
         layer = compose_layer([ramp], 90, 70, generator(seed))
-        # up to three crops, up to three times as strong, made smaller at most by half
+        # up to three crops, up to three times as strong, at most halved in size
         assert np.abs(np.diff(layer, axis=0)).max() < 3 * 3 * 2.1 * steepest
         assert np.abs(np.diff(layer, axis=1)).max() < 3 * 3 * 2.1 * steepest
 
 
-def test_streaks_of_composed_layers_stand_upright_on_the_average():
+def test_streaks_of_composed_layers_are_upright_on_average():
     """A crop with one upright line per 8 pixels; most layers change more across than along."""
     crop = np.zeros((64, 64), np.float32)
     crop[:, ::8] = 0.5

@@ -1,4 +1,4 @@
-"""What happens to clean scenes before it rains on them."""
+"""Variations of clean scenes before rain is added."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_dim_scenes_are_dark_or_have_little_contrast() -> None:
 
 
 def test_mist_keeps_the_order_of_gray_levels() -> None:
-    """Where the mist is even, a brighter pixel stays the brighter one."""
+    """In even mist, a brighter pixel stays brighter."""
     scene = np.zeros((4, 4, 3), np.uint8)
     scene[:, 2:] = 200
     for seed in range(30):
@@ -54,7 +54,7 @@ def test_mist_keeps_the_order_of_gray_levels() -> None:
 
 
 def test_bars_are_regular() -> None:
-    """Of the patterns on a black scene many are bright lines at equal distances."""
+    """Many patterns on a black scene are bright lines at equal distances."""
     scene = np.zeros((96, 96, 3), np.uint8)
     regular = 0
     for seed in range(120):
@@ -65,8 +65,8 @@ def test_bars_are_regular() -> None:
     assert regular > 40
 
 
-def test_many_bars_are_bright_and_upright_before_a_dark_room() -> None:
-    """The patterns most like rain: the network that shipped took one direction of them away."""
+def test_many_bars_are_bright_and_upright_in_a_dark_room() -> None:
+    """These look most like rain; a network trained without them removed those of one direction."""
     scene = np.full((96, 96, 3), 200, np.uint8)
     dark = upright = 0
     for seed in range(200):
@@ -80,11 +80,11 @@ def test_many_bars_are_bright_and_upright_before_a_dark_room() -> None:
         column = min(column, 96 - column)
         upright += bright and column >= row * np.tan(np.radians(60))
     assert 30 <= dark <= 90
-    assert upright > 0.42 * dark  # a third, were every direction as likely
+    assert upright > 0.42 * dark  # a third if all directions were equally likely
 
 
-def test_fur_has_the_colours_of_the_place() -> None:
-    """No pattern that depends on the scene brings gray lines into a green one."""
+def test_fur_has_local_colours() -> None:
+    """The strokes of fur on a green scene are green, not gray."""
     green = np.full((64, 64, 3), (20, 160, 20), np.uint8)
     greenish = 0
     for seed in range(80):

@@ -1,4 +1,4 @@
-"""Rain drawn while loading: what a sample depends on, the shares, and what is refused."""
+"""Rain drawn while loading: what a sample depends on, shares, and refusals."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_sample_depends_on_seed_epoch_and_number_alone(photos: Path) -> None:
 
 
 def test_the_same_photograph_never_meets_the_same_rain(photos: Path) -> None:
-    # patches as large as the photograph: the scene is the same every time, the rain is not
+    # patches as large as the photograph: every time the same scene, but other rain
     write_png(photos / "0.png", smooth_image(0, 32, 32) // 2)
     drawn = patches(photos, Mixture())
     samples = [drawn[Draw(number, 0, 32)] for number in range(1, 6)]
@@ -133,8 +133,8 @@ def test_downpours_are_a_share_of_the_synthetic_rain(photos: Path) -> None:
     assert wetness(1) > 0.7 > wetness(0)
 
 
-def test_harvested_rain_is_a_share_of_its_own(photos: Path) -> None:
-    """An even crop brightens an even scene evenly: by far less where the scene is bright."""
+def test_harvested_rain_has_its_share(photos: Path) -> None:
+    """An even crop brightens an even scene evenly."""
     for path in photos.iterdir():
         write_png(path, np.full((60, 60, 3), 51, np.uint8))
     mixture = Mixture(harvested=0.3, dry=0.25, light=0.1, layers=0.35, fixed={"density": 0.3})
@@ -153,8 +153,8 @@ def test_harvested_rain_is_a_share_of_its_own(photos: Path) -> None:
     assert harvested / 240 == pytest.approx(0.3 + 0.35 + 0.1 * 0.35 / 0.45, abs=0.07)
 
 
-def test_all_shares_at_once_are_those_that_were_asked_for(photos: Path) -> None:
-    """Light rain is recognised by its PSNR, layers by being even, dry photographs by both."""
+def test_all_shares_at_once_are_as_configured(photos: Path) -> None:
+    """Light rain is recognised by its PSNR, layers because they are even, dry pairs by both."""
     for path in photos.iterdir():
         write_png(path, np.full((60, 60, 3), (30, 20, 45), np.uint8))
     heavy = {"density": 1.0, "brightness": 0.7, "veil": 0.0, "unevenness": 0.0, "screen": 0.0}
@@ -270,7 +270,7 @@ def test_damaged_photographs_and_layers_are_refused(photos: Path, tmp_path: Path
         load(photos)
 
 
-def test_a_folder_of_gray_images_holds_layers_alone(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_of_gray_images_holds_layers(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (2, 30, 41), dtype=np.uint8)
     for name, gray in zip("ab", values, strict=True):
         write_png(tmp_path / "layers" / f"{name}.png", gray)
@@ -278,7 +278,7 @@ def test_a_folder_of_gray_images_holds_layers_alone(photos: Path, tmp_path: Path
     (layer,) = read_layers(pairs)
     assert layer.dtype == np.float32
     assert np.array_equal(layer, values[1].astype(np.float32) / 255)
-    # a colour image among them: pairs are meant, and there are none
+    # with a colour image among them, the folder is expected to hold pairs
     write_png(tmp_path / "layers" / "c.png", smooth_image(0, 30, 41))
     with pytest.raises(UserError, match="holds no pairs"):
         find_layers(tmp_path / "layers", [], "--skip-layers")
@@ -293,7 +293,7 @@ def test_harvested_crops_are_read_beside_the_layers_of_pairs(photos: Path, tmp_p
     settings += [f"{key}LAYERS", pairs, f"{key}SHARE_LAYERS", 0.2, f"{key}SHARE_DIM", 0.3]
     found = load(photos, *settings)
     assert "3 layers, 2 crops of real rain and drawn rain on 5" in found.description
-    # all that is drawn from decides whether a run can be resumed
+    # a resume compares everything that samples are drawn from
     assert [pair.rainy.stem for pair in found.layer_pairs] == ["1", "2", "3", "x_0", "x_1"]
     drawn = found.train.dataset
     assert isinstance(drawn, SyntheticPatches)

@@ -1,4 +1,4 @@
-"""Making pairs: names, repeatability, the mixture, and what is refused."""
+"""Making pairs and clips: names, repeatability, the mixture, and refusals."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def flat_pairs(folder: Path, strengths: dict[str, int]) -> Path:
-    """Pairs whose rain is the same everywhere: its strength tells which layer was used."""
+    """Pairs whose rain is the same everywhere, so that its strength identifies the layer."""
     for stem, strength in strengths.items():
         clean = np.full((30, 40, 3), 50, np.uint8)
         write_png(folder / "target" / f"{stem}.png", clean)
@@ -70,7 +70,7 @@ def test_pairs_depend_on_seed_stem_and_variant_only(photos, tmp_path):
     other = contents(make(photos, tmp_path / "other", "--seed", "1"))
     assert all(other[f"input/{stem}.png"] != first[f"input/{stem}.png"] for stem in "abcd")
 
-    # One photograph less and more variants: the first variant of the others is what it was.
+    # With fewer photographs and more variants, the first variants are unchanged.
     (photos / "a.png").unlink()
     more = contents(make(photos, tmp_path / "more", "--variants", "2"))
     assert sorted(more) == sorted(
@@ -107,7 +107,7 @@ def test_held_out_photographs_are_chosen_by_name_or_number(photos, tmp_path):
     assert stems(named / "train") == {"a_1", "a_2", "c_1", "c_2"}
     assert stems(named / "val") == {"b", "d"}
 
-    # Another seed makes other rain, never trains on what was held out: the choice is fixed.
+    # Another seed gives other rain, but holds out the same photographs.
     arguments = ("--hold-out", "2", "--val-variants", "2")
     for output in (
         make(photos, tmp_path / "one", *arguments),

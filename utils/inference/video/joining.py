@@ -55,9 +55,8 @@ def join(
             container.metadata.update(kept_tags(original.metadata))
             encoded = first.streams.video[0]
             video = container.add_stream_from_template(encoded)
-            video.codec_context.codec_tag = (
-                encoded.codec_context.codec_tag
-            )  # not part of the template
+            # The template lacks the tag.
+            video.codec_context.codec_tag = encoded.codec_context.codec_tag
             video.time_base = picture.time_base
             video.metadata.update(kept_tags(picture_stream(original).metadata))
             tracks = add_tracks(container, original, found)

@@ -54,7 +54,10 @@ def restore_video(
                 notes = unfinished.finish(source, reader.start, reader.last_duration)
             for sentence in (*reader.notes, *notes):
                 notify(sentence)
-            problems = reader.problems()
+            problems = [
+                f"{sentence} {target} holds the frames that could be read."
+                for sentence in reader.problems()
+            ]
             shown = num_shown_frames(target)
             if shown != num_frames:
                 problems.append(

@@ -159,7 +159,7 @@ def test_joined_recordings_keep_their_whole_duration(kind: Kind, tmp_path: Path)
 def test_a_transport_stream_whose_clock_wraps_keeps_its_frames(
     seconds: float, tmp_path: Path
 ) -> None:
-    """Its clock has 33 bits at 90 kHz and starts anew every 26.5 hours."""
+    """Its clock has 33 bits at 90 kHz and restarts every 26.5 hours."""
     plain = write(tmp_path / "plain", Kind(".ts", sound="aac"), scene(25, 32, 48))
     source = tmp_path / "wraps.ts"
     begin = int(read(plain).times[0] * 90_000)

@@ -1,4 +1,4 @@
-"""A run continues where a killed one stopped, if it is the same one and alone."""
+"""A run continues where a killed one stopped, if its settings are the same and it is alone."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ with VideoReader(source) as reader:
 def run(
     source: Path, target: Path, stop: int = -1, limit: int = 10**9, removals: int = -1
 ) -> tuple[str, list[int]]:
-    """A process of its own that is killed at frame ``stop``, or after so many removals in the end.
+    """A separate process that is killed at frame ``stop``, or after ``removals`` at its end.
 
-    Returns its errors and the frames that it restored.
+    Returns its errors and the numbers of the frames that it restored.
     """
     numbers = [str(number) for number in (stop, limit, removals)]
     command = [sys.executable, "-c", RUN, str(source), str(target), *numbers]
@@ -104,10 +104,10 @@ def test_a_run_that_is_killed_while_it_cleans_up_leaves_nothing_to_continue(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the file size")
 def test_a_full_disk_leaves_the_old_video_and_what_is_finished(tmp_path: Path) -> None:
-    """In processes of their own, with a limit of the size of files."""
+    """In separate processes with a limit on the size of files."""
     rng = np.random.default_rng(0)
     frames = scene(6)
-    for planes in frames:  # noise, so that four encoded frames take more than one as it is stored
+    for planes in frames:  # noise, so that four encoded frames take more than a stored one
         planes[0][:] = rng.integers(60, 200, planes[0].shape)
     source = write(tmp_path / "a", Kind(".mp4"), frames)
     target = tmp_path / "out" / "a.mp4"
@@ -130,7 +130,7 @@ def test_a_run_with_other_settings_begins_anew_and_reports_it_first(tmp_path: Pa
 
         def begin(crf: int = 12, **settings: object) -> UnfinishedVideo:
             def notify(sentence: str) -> None:
-                assert first.folder.is_dir()  # it is said before anything is removed
+                assert first.folder.is_dir()  # it is reported before anything is removed
                 said.append(sentence)
 
             options = VideoOptions(crf=crf)
@@ -187,13 +187,13 @@ from pathlib import Path
 from utils.files import FileLock
 
 lock = FileLock(Path(sys.argv[1]))
-print("has it" if lock.acquire() else f"held by {lock.holder}", flush=True)
+print("acquired" if lock.acquire() else f"held by {lock.holder}", flush=True)
 sys.stdin.read()
 """
 
 
 def hold(lock: Path) -> subprocess.Popen[str]:
-    """A process that takes a lock, or says who has it, and ends with its input."""
+    """A process that takes a lock, or prints its holder, and ends when its input ends."""
     return subprocess.Popen(
         [sys.executable, "-c", HOLD, str(lock)],
         cwd=ROOT,
@@ -215,14 +215,14 @@ def test_two_runs_do_not_mix_their_frames(tmp_path: Path) -> None:
             assert answer.startswith(f"held by process {os.getpid()} on ")
         assert list(target.parent.iterdir()) == []
         with hold(lock) as other:  # the other one is first
-            assert other.stdout.readline() == "has it\n"
+            assert other.stdout.readline() == "acquired\n"
             left = target.parent / ".partial-a-abcdefgh.mp4"
             left.touch()
             with pytest.raises(
                 UserError, match=rf"a\.mp4 is being written by process {other.pid} on"
             ):
                 mine.__enter__()
-            assert left.exists()  # which belongs to the other one
+            assert left.exists()  # it belongs to the other one
             other.communicate("")
         with mine:
             assert not left.exists()

@@ -112,7 +112,7 @@ def write(
 
 
 def merged(target: Path, *sources: Path) -> Path:
-    """A file of the streams of several; those of the later ones speak Norwegian."""
+    """A file with the streams of all sources; those of later sources are tagged as Norwegian."""
     with contextlib.ExitStack() as stack, av.open(str(target), "w") as new:
         packets = []
         for source in sources:
@@ -130,7 +130,7 @@ def merged(target: Path, *sources: Path) -> Path:
 
 
 def with_cover_before_it(path: Path) -> Path:
-    """A copy of an MP4 file whose stream 0 is a cover, as in films from a shop."""
+    """A copy of an MP4 file whose stream 0 is a cover, as in purchased films."""
     target = path.with_name("cover.mp4")
     with av.open(str(path)) as old, av.open(str(target), "w") as new:
         video = new.add_stream_from_template(old.streams.video[0])
@@ -175,7 +175,7 @@ def with_chapters(source: Path, target: Path, chapters: Sequence[tuple[str, int,
 
 
 def with_later_clock(stream: bytes, later: int) -> bytes:
-    """A transport stream whose clock is ``later`` by so many ticks of 90 kHz, modulo 2^33.
+    """A transport stream whose clock is ``later`` ticks of 90 kHz ahead, modulo 2^33.
 
     By ISO 13818-1: the clock itself (PCR) in the adaptation fields, PTS and DTS in the headers.
     """
@@ -202,7 +202,7 @@ def with_later_clock(stream: bytes, later: int) -> bytes:
 
 
 def with_damaged_sound(source: Path, target: Path, sound: Sequence[bytes | None]) -> Path:
-    """A copy with the given packets of sound and no others; None stands for the packet's own."""
+    """A copy with the given packets of sound only; None keeps the original packet."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         tracks = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         parts = iter(sound)
@@ -224,7 +224,7 @@ def with_damaged_sound(source: Path, target: Path, sound: Sequence[bytes | None]
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: planes of all frames, their times in seconds, packets of the sound."""
+    """The content of a file: planes of all frames, their times in seconds, packets of the sound."""
 
     frames: list[list[np.ndarray]]
     times: list[Fraction]
