@@ -273,7 +273,7 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[str, Map
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings; write lines such as 'MODEL:'.")
+        raise UserError(f"{path} contains no settings; write lines such as 'MODEL:'.")
     base = values.pop("BASE", None)
     if base is not None and not isinstance(base, str):
         raise UserError(f"{path}: BASE is {base!r}; it must name a YAML file.")

@@ -26,7 +26,8 @@ decoder.i) is n - 1 residual blocks and one dual-domain block, which concatenate
 Differences from the published code:
 
 * ``FDSM.conv_mid`` is in every checkpoint but never used. It does not exist here.
-* The last convolution of an embedding has no bias here: the instance norm behind it cancels any.
+* The last convolution of an embedding has no bias here, since the instance norm after it would
+  cancel it.
 * The Fourier unit always runs in float32, because FFTs in half precision are missing or limited to
   some sizes. On CUDA it computes what the release computes on a CPU (``inverse_by_axis``).
 * ``dmsr_fast.py`` and ``layers_fast.py`` have faster forms with the same values.

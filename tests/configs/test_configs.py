@@ -135,7 +135,7 @@ def test_files_without_settings_are_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="is not YAML"):
         load_config(tmp_path / "broken.yml")
     (tmp_path / "list.yml").write_text("- 1\n")
-    with pytest.raises(UserError, match="holds no settings"):
+    with pytest.raises(UserError, match="contains no settings"):
         load_config(tmp_path / "list.yml")
 
 

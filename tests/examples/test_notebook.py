@@ -20,7 +20,7 @@ def test_the_notebook_runs_and_shows_what_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    clone = tmp_path / "clone"  # what it writes must not lie in the repository
+    clone = tmp_path / "clone"  # the notebook must not write into the repository
     skipped = shutil.ignore_patterns(".git", ".venv", "tests", "demo", "runs", "__pycache__")
     shutil.copytree(ROOT, clone, ignore=skipped)
     notebook = nbformat.read(clone / "examples" / "petrichor.ipynb", as_version=4)

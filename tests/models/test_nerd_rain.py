@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models import build_model
+from models.fast import reference_ops
 from models.nerd_rain import CAB, MDTA, VARIANTS, LayerNorm, NeRDRain, NeRDRainConfig
 from models.nerd_rain_fast import normalise_compiled, normalise_rows, strips
 from models.published import from_published, to_published
@@ -67,6 +69,16 @@ def test_attention_of_zero_queries_has_finite_gradients() -> None:
         attention.qkv.pixelwise.weight[:8] = 0
     attention(torch.randn(1, 8, 4, 4)).sum().backward()
     assert all(p.grad.isfinite().all() for p in attention.parameters())
+
+
+def test_attention_sees_only_the_direction_of_tiny_queries() -> None:
+    attention, x = MDTA(8, num_heads=2), torch.randn(1, 8, 4, 4)
+    with torch.no_grad():
+        expected = attention(x)
+        attention.qkv.pixelwise.weight[:8] *= 1e-4
+        for form in (nullcontext, reference_ops):
+            with form():
+                torch.testing.assert_close(attention(x), expected, rtol=0, atol=1e-5)
 
 
 def plain_rows(norm: LayerNorm, x: Tensor) -> Tensor:
