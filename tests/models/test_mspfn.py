@@ -11,14 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.terms import Charbonnier, Laplacian
+from models.fast import reference_ops
 from models.mspfn import MSPFN, VARIANTS, Down, MSPFNConfig, Up
 from models.published import from_published, load_published, to_published, write_published
 from models.published.mspfn import MSPFNForm, published_names
 from models.published.tensorflow import read_tensorflow_checkpoint
 from tests.reference import (
     golden_images,
+    golden_network,
     mspfn_batch,
     mspfn_variables,
+    read_arrays,
     read_json,
     run_tensorflow,
 )
@@ -30,6 +33,22 @@ SIZES = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 5), (4, 4), (7, 6), (8, 9), (9, 9),
 
 def nhwc(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_features_equal_the_release(name: str) -> None:
+    network, golden = golden_network(name), read_arrays(f"{name}_forward.npz")
+    rainy, _ = golden_images(name)
+    features: dict[str, Tensor] = {}
+    for key, unit in zip(("y_4", "y_2"), network.cfm.memory, strict=False):
+        unit.lstm.register_forward_hook(lambda *args, key=key: features.update({key: args[2]}))
+    with torch.inference_mode(), reference_ops():  # the fast form skips the hooks
+        memories = network.cfm(2 * rainy - 1)
+        features |= {"rmm_4": memories[0], "unit0_4": network.ffm[0](memories)[0]}
+        rain = 2 * (rainy - network.restore(rainy)).flip(1)
+    for key, value in features.items():
+        torch.testing.assert_close(nhwc(value), golden[key], rtol=0, atol=1e-6)
+    torch.testing.assert_close(nhwc(rain), golden["rain_res"], rtol=0, atol=1e-5)
 
 
 def training_network(name: str) -> MSPFN:

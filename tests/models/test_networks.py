@@ -29,8 +29,6 @@ from tests.reference import (
 )
 from utils.errors import UserError
 
-CLASSES = list(dict.fromkeys(network_class for network_class, _ in NETWORKS.values()))
-
 
 def num_parameters(name: str) -> int:
     with torch.device("meta"):
