@@ -8,8 +8,8 @@
     python test.py --config configs/nerd_rain_rain200h.yml --weights nerd_rain.pth \
         --config configs/nerd_rain_rain200h.yml --weights restormer.pth --model spandrel
 
-Weights are a file of this project, which names its own network, or the authors' checkpoint
-together with --model; --model spandrel reads those of many other networks. Without --weights the
+--weights takes a file of this project, which names its network, or an authors' checkpoint together
+with --model; --model spandrel reads the checkpoints of many other networks. Without --weights the
 network that ships with the project is used. Every image becomes a PNG of the same size, name,
 channels and depth, with its colour profile and EXIF; every video becomes an MP4 with its sound.
 The exit status is 1 if a file could not be restored.
@@ -17,9 +17,9 @@ The exit status is 1 if a file could not be restored.
 With --config, the best weights of each run (or --weights, one for each --config) restore the sets
 of its TEST.SETS into results/METHOD/SET/, and one table of methods and sets is printed and written
 beside the published rows, with a page to look at. --model and --options belong to the --config
-before them: its sets and TEST settings then hold for another network, which is called as its
-weights file. KEY VALUE pairs change settings of all of them. Results that are finished already are
-kept. torchrun shares the images among processes.
+before them: its sets and TEST settings then hold for another network, which is named after its
+weights file. --metrics and --tasks add columns to the table. KEY VALUE pairs at the end change
+settings of all of them. Finished results are kept. torchrun shares the images among processes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = restoring_options(args)  # wrong ones are refused before anything is loaded
     keep_freed_memory()
     args.weights = [local_weights(path) for path in args.weights]
-    processes = init_distributed("gloo")  # whose messages are texts; GPUs may be shared
+    processes = init_distributed("gloo")  # its messages are text, and GPUs may be shared
     if processes.world_size > 1 and options.device.type == "cuda" and options.device.index is None:
         options = replace(options, device=processes.device)
     try:
@@ -81,7 +81,7 @@ def restore_and_score(
     args: argparse.Namespace, options: RestoringOptions, processes: Processes
 ) -> int:
     """What --config asks for."""
-    from utils.inference.benchmark import Method, run_benchmark  # a photograph needs none of it
+    from utils.inference.benchmark import Method, run_benchmark  # photographs need none of it
 
     def make_restorer(network: AnyNetwork, method: Method) -> Restorer:
         prepare_network(network, options.device, compiled=args.compile)
@@ -132,7 +132,7 @@ def restore_files(args: argparse.Namespace, options: RestoringOptions, processes
     prepare_network(network, options.device, compiled=args.compile)
     images = [job for job in jobs if not job.is_video]
     videos = [job for job in jobs if job.is_video]
-    # Photographs by the network that ships may be restored in bf16, videos when asked for.
+    # With the network that ships, photographs may be restored in bf16; videos only on request.
     is_auto = args.precision == AUTO_PRECISION or not (args.precision or args.weights)
     image_options = options
     if is_auto and any(processes.gather(bool(images) or bool(args.precision))):
@@ -177,9 +177,9 @@ def load_network(args: argparse.Namespace) -> AnyNetwork:
 
 
 def prepare_network(network: AnyNetwork, device: torch.device, *, compiled: bool) -> None:
-    """Put a network onto its device; ``compiled`` makes it faster there, after a slow start.
+    """Move a network to its device; ``compiled`` compiles it, which pays off after a slow start.
 
-    Raises UserError where the device has no room and where there is no compiler.
+    Raises UserError if the device has no room and if no compiler is found.
     """
     try:
         network.to(device)
@@ -188,22 +188,22 @@ def prepare_network(network: AnyNetwork, device: torch.device, *, compiled: bool
     if compiled:
         compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++", "cl")
         if not any(map(shutil.which, compilers)):
-            raise UserError("--compile needs a C++ compiler such as g++, and there is none.")
-        # Spectra are computed as before; nothing that a user could change.
+            raise UserError("--compile needs a C++ compiler such as g++; none was found.")
+        # Spectra are not compiled, which users cannot change.
         warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
         network.compile_restoring()
 
 
 def try_precisions(network: AnyNetwork, options: RestoringOptions, processes: Processes) -> str:
-    """The fastest precision, the same for all processes: the first one decides."""
+    """The fastest precision; the first process decides for all."""
     notify = say if processes.is_main else lambda sentence: None
     return processes.gather(fastest_precision(network, options.device, notify))[0]
 
 
 def leave_out_existing(jobs: list[RestoringJob]) -> list[RestoringJob]:
-    """The jobs without those whose result is there."""
+    """The jobs that have no result yet."""
     left = [job for job in jobs if not os.path.isfile(job.target)]
-    say(f"{len(jobs) - len(left)} of {len(jobs)} are there already.")
+    say(f"{len(jobs) - len(left)} of {len(jobs)} exist already and are skipped.")
     return left
 
 
@@ -211,7 +211,7 @@ def restore_videos(
     jobs: list[RestoringJob], restorer: Restorer, problems: Problems, args: argparse.Namespace
 ) -> None:
     """Restore video files one after the other; a file that cannot be restored is a problem."""
-    from utils.inference.video.restoring import restore_video  # FFmpeg is loaded for videos alone
+    from utils.inference.video.restoring import restore_video  # only videos need FFmpeg
 
     options = VideoOptions(args.video_codec, args.crf, args.temporal)
     for job in jobs:

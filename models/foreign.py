@@ -1,8 +1,8 @@
-"""Networks of other projects, so that their rows can stand beside ours: what spandrel recognises.
+"""Networks of other projects, as far as spandrel recognises them, to compare with ours.
 
 spandrel (https://github.com/chaiNNer-org/spandrel) recognises an architecture by the names in its
 state dict; spandrel_extra_arches adds Restormer, MPRNet and others. Both are optional. spandrel's
-own loader would execute TorchScript archives, so it gets nothing but tensors that were read here.
+own loader would execute TorchScript archives, so it is only given tensors that were read here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def load_foreign(path: str | Path, notify: Callable[[str], None] = print) -> For
     """The network in another project's weights file, in eval mode on the CPU.
 
     ``path`` is a .safetensors file or one that ``torch.save`` wrote, under any suffix. ``notify``
-    gets a sentence where something in the file was left out or chosen.
+    gets a sentence if something in the file was left out or chosen.
 
     Raises UserError for a file that is missing, damaged or could execute code, if spandrel is not
     installed or does not recognise the network, and for networks that do not map RGB images to RGB
@@ -80,7 +80,7 @@ def load_foreign(path: str | Path, notify: Callable[[str], None] = print) -> For
         descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(entries)
     except spandrel.UnsupportedModelError as error:
         raise UserError(f"spandrel does not recognise the network in {path}{missing}.") from error
-    # What its architectures raise where names look right but shapes do not.
+    # Raised by its architectures if names look right but shapes do not.
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
             ValueError) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]

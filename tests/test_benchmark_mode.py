@@ -183,7 +183,7 @@ def test_finished_results_are_kept_by_content(capsys: pytest.CaptureFixture[str]
     assert restored() == {"2"}
     assert "1 result of other weights, options or inputs" in capsys.readouterr().err
     rainy.write_bytes(before)
-    results["10"].write_bytes(first["2"])  # somebody's own hand
+    results["10"].write_bytes(first["2"])  # edited by hand
     assert restored() == {"2", "10"}
     assert {name: path.read_bytes() for name, path in results.items()} == first
     write_run("ours", "dmsr_s", seed=1, SETS="datasets/mine", SCORES="scores")
@@ -295,7 +295,7 @@ def test_networks_of_others_stand_beside_ours(capsys: pytest.CaptureFixture[str]
     with torch.inference_mode():
         plain = spandrels(rainy)[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().numpy()
     np.testing.assert_allclose(read_rgb(Path("results/nafnet_small/Rain100H/2.png")), plain, atol=1)
-    # what nobody here can run stands in the same column
+    # rows of papers share the column
     published = [row["method"] for row in read_table()["rows"] if row["kind"] == "published"]
     assert {"DMSR", "MPRNet", "DRSformer"} <= set(published)
 
@@ -421,7 +421,7 @@ def test_the_readmes_commands_with_tasks(monkeypatch: pytest.MonkeyPatch) -> Non
         assert truth in table, command
 
 
-def test_scenes_of_the_training_set_are_told_below_the_table() -> None:
+def test_scenes_of_the_training_set_are_named_below_the_table() -> None:
     for number, seed in ((1, 3), (2, 44), (3, 5)):
         scene = np.random.default_rng(seed).integers(0, 255, (96, 128, 3), np.uint8)
         scene = cv2.GaussianBlur(scene, (0, 0), 4)
@@ -456,7 +456,7 @@ def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture
         ),
         (
             ["--config", "a", "--model", "x", "--model", "y", "--weights", "c"],
-            "--model stands twice for a; it belongs to the --config before it",
+            "--model is given twice for a; it belongs to the --config before it",
         ),
         (["--config", "a", "--options", "width=8"], "name its network by --model"),
         (["--input", "x", "--metrics", "mse"], "--metrics and --tasks score test sets"),
@@ -470,7 +470,7 @@ def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture
         assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
-def test_what_train_py_leaves_is_tested_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_train_py_leaves_is_tested_as_it_is() -> None:
     """Two networks of a user's own, trained on two folders and compared in one go."""
     for split, count in (("train", 2), ("val", 2)):
         write_pairs(Path("datasets") / split, count, 40, 48)

@@ -102,7 +102,7 @@ def test_other_sizes_missing_and_strange_files_are_named(
     (row,) = (row for row in table()["rows"] if row["method"] == "theirs")
     cell = row["scores"]["Rain100L"]
     assert (cell["num_images"], cell["complete"]) == (1, False)
-    # what nobody here can run stands in the same column
+    # rows of papers share the column
     sources = {row["source"] for row in table()["rows"] if row["kind"] == "published"}
     assert "DMSR paper Table 1, trained on Rain13K" in sources
     assert run("--crop") == 1

@@ -53,6 +53,19 @@ def run(weights: Path) -> Run:
     return call
 
 
+@pytest.fixture
+def restored_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Takes the place of networks: images stay as they are, and their shapes are listed here."""
+    shapes: list[tuple[int, ...]] = []
+
+    def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
+        shapes.append(image.shape)
+        return image
+
+    monkeypatch.setattr(Restorer, "__call__", restore)
+    return shapes
+
+
 def pixels_of(path: Path) -> np.ndarray:
     return read_photo(path).pixels
 
@@ -122,9 +135,7 @@ def test_memory_is_given_in_gib() -> None:
     assert restoring_options(parse_arguments("", arguments[:2])).memory is None
 
 
-def test_wrong_options_are_refused_before_the_weights_are_read(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_wrong_options_are_refused_before_the_weights_are_read(run: Run, tmp_path: Path) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 8, 8))
     for option, value, sentence in (
         ("--tile", 10, "at least 64"),
@@ -256,7 +267,7 @@ def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
     (tmp_path / "in" / "0.png").write_bytes(b"no image")
 
     def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
-        (tmp_path / "out" / "a.png").mkdir(parents=True, exist_ok=True)  # somebody else does
+        (tmp_path / "out" / "a.png").mkdir(parents=True, exist_ok=True)  # as another program might
         return image
 
     monkeypatch.setattr(Restorer, "__call__", restore)
@@ -268,46 +279,37 @@ def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_done(
 
 
 def test_a_full_disk_ends_the_folder(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+    run: Run,
+    tmp_path: Path,
+    restored_shapes: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capsys,
 ) -> None:
     """The system's answer is patched: no test can fill a disk."""
     write_images(tmp_path / "in", *range(6))
     (tmp_path / "in" / "0.png").write_bytes(b"no image")
-    calls = []
-
-    def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
-        calls.append(image)
-        return image
 
     def replace(source: Path, target: Path) -> None:
         if Path(target).name == "2.png":
             raise OSError(errno.ENOSPC, "No space left on device")
         os.rename(source, target)
 
-    monkeypatch.setattr(Restorer, "__call__", restore)
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(UserError, match=r"2\.png: No space left on device\. 5 of 6 images are not"):
         run("--input", tmp_path / "in", "--output", tmp_path / "out")
     assert files_in(tmp_path / "out") == ["1.png"]
-    assert len(calls) < 5  # at most those that were waiting to be written
+    assert len(restored_shapes) < 5  # at most those that were waiting to be written
     assert "1 of 6 could not be restored" in capsys.readouterr().err
 
 
 def test_a_size_that_the_format_cannot_hold_is_reported_before_restoring(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+    run: Run, tmp_path: Path, restored_shapes: list[tuple[int, ...]], capsys: Capsys
 ) -> None:
     images.write_png(tmp_path / "in" / "wide.png", np.zeros((2, 16384), np.uint8))
     images.write_png(tmp_path / "in" / "fits.png", np.zeros((2, 16383), np.uint8))
-    calls = []
-
-    def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
-        calls.append(image.shape)
-        return image
-
-    monkeypatch.setattr(Restorer, "__call__", restore)
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--format", "webp")
     assert run(*arguments) == 1
-    assert calls == [(2, 16383)]
+    assert restored_shapes == [(2, 16383)]
     assert files_in(tmp_path / "out") == ["fits.webp"]
     printed = capsys.readouterr().err
     assert "wide.webp: 16384 x 2 pixels do not fit into WEBP; take png." in printed
@@ -670,15 +672,15 @@ Restorer(build_model(sys.argv[1]).eval(), notify=lambda line: None, progress=pro
 def test_emulated_bf16_is_reported(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A photograph took 71 s instead of 3 s on such a processor, and nothing said why."""
+    """A photograph took 71 s instead of 3 s on such a processor, and no message said why."""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     source = write_image(tmp_path / "photo.png", smooth_image(0, 40, 48))
     for precision in ("float32", "bf16"):
         arguments = ("--weights", weights, "--input", source, "--output", tmp_path / precision)
         done = run_script("test.py", *arguments, "--precision", precision, "--device", "cpu")
         assert done.returncode == 0, done.stderr
-        is_told = "(AVX2) emulates bf16; float32 is many times as fast." in done.stderr
-        assert is_told == (precision == "bf16")
+        is_reported = "(AVX2) emulates bf16; float32 is many times as fast." in done.stderr
+        assert is_reported == (precision == "bf16")
 
 
 @pytest.mark.slow

@@ -37,7 +37,9 @@ class OfConfig(argparse.Action):
         place, known = max(len(namespace.config) - 1, 0), getattr(namespace, self.dest)
         if place in known:
             of = f" for {namespace.config[place]}" if namespace.config else ""
-            parser.error(f"{option_string} stands twice{of}; it belongs to the --config before it")
+            parser.error(
+                f"{option_string} is given twice{of}; it belongs to the --config before it"
+            )
         setattr(namespace, self.dest, {**known, place: values})
 
 

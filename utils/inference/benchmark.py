@@ -3,7 +3,7 @@
     settings -> methods (methods.py) -> the rainy images of every set, as training reads them
     -> OUTPUT/METHOD/SET/*.png -> the set's own protocol -> one table beside the published rows
 
-This joins networks, data and scoring, as a script does; test.py alone imports it.
+It joins networks, data and scoring as a script does, so only test.py imports it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from utils.wording import plural
 
 @dataclass(frozen=True)
 class RainySet:
-    """A set to restore: where its two sides lie, and its rainy images by name.
+    """A set to restore: the folders of its two sides, and its rainy images by name.
 
-    ``rainy_folder`` and ``clean_folder`` are as ``set_folders`` gives them. ``rainy_half`` is the
+    ``rainy_folder`` and ``clean_folder`` come from ``set_folders``. ``rainy_half`` is the
     half that is restored of files with both images side by side, else "". ``pairs`` is empty
     without clean images.
     """
@@ -150,8 +150,8 @@ def training_leaks(method: Method, network: AnyNetwork, sets: dict[str, RainySet
 def find_rainy_set(folder: Path, method: Method, *, notify: bool = True) -> RainySet:
     """The images of a set, in ``folder`` itself or in its test/ or val/, in any layout.
 
-    ``notify`` prints what was left out. Raises UserError where there are no images, saying where
-    they were looked for, and where an image has no partner.
+    ``notify`` prints what was left out. Raises UserError if no image is found, naming the folders
+    that were searched, and if an image has no partner.
     """
     for place in splits(folder):
         rainy_folder, clean_folder = set_folders(place)
@@ -175,7 +175,7 @@ def find_rainy_set(folder: Path, method: Method, *, notify: bool = True) -> Rain
 def load_network(method: Method) -> AnyNetwork:
     """The network of a method with its weights: this project's file, the authors' or spandrel's.
 
-    Raises UserError where a file of this project holds another network than the settings.
+    Raises UserError if a file of this project holds another network than the settings.
     """
     if method.model == SPANDREL:
         return load_foreign(method.weights, notify=say)

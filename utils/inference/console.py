@@ -44,8 +44,8 @@ class Problems:
 class TileBar:
     """A bar for the tiles of one image, below that of the images; none for a single tile.
 
-    From the first tile on it says how long the rest will take. Where an image takes longer than
-    HINT_SECONDS, ``hint``, a sentence about what is faster, is printed once.
+    From the first tile on it shows how long the rest will take. If that is more than HINT_SECONDS,
+    ``hint``, a sentence about what is faster, is printed once.
     """
 
     HINT_SECONDS = 60
@@ -84,7 +84,7 @@ TILE_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} tiles{postfix}"
 
 @contextlib.contextmanager
 def library_lines_apart() -> Iterator[None]:
-    """Keeps lines that image libraries print out of the bars, and prints them at the end.
+    """Keep the lines that image libraries print away from the bars; print them at the end.
 
     Those libraries write to the process's standard error past Python. Inside, that is a temporary
     file, while Python's own ``sys.stderr`` still goes to the console.

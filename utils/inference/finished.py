@@ -1,8 +1,8 @@
-"""Which results in a folder are finished, so that an interrupted benchmark goes on where it was.
+"""Which results in a folder are finished, so that an interrupted benchmark continues.
 
 A result is finished if a line of the folder's list says that exactly this content was made from
 this content of the input with these weights and options. Its presence alone does not count: results
-of other weights, of a changed input, or edited by hand are restored anew.
+of other weights, of a changed input, or edited by hand are restored again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LIST_NAME = ".finished.jsonl"
 class FinishedResults:
     """The list of finished results in one folder, by one method.
 
-    Several processes may add to it: the system appends a line at once. An unfinished line is passed
-    over.
+    Several processes may add to it, since one system call appends a line. Incomplete lines are
+    skipped.
     """
 
     def __init__(self, folder: Path, fingerprint: str, inputs: dict[Path, str]) -> None:
@@ -63,10 +63,10 @@ class FinishedResults:
     def add(self, job: RestoringJob) -> None:
         """Record that the result of one of the ``unfinished`` jobs is on the disk.
 
-        Raises UserError where the list cannot be written.
+        Raises UserError if the list cannot be written.
         """
         entry = [self._name(job), self._made_from[job.target], _digest(job.target)]
-        line = "\n" + json.dumps(entry)  # ends a line that a killed process left unfinished
+        line = "\n" + json.dumps(entry)  # ends a line that a killed process left incomplete
         try:
             with open(self.path, "ab", buffering=0) as file:
                 file.write(line.encode())
@@ -78,7 +78,7 @@ class FinishedResults:
 
 
 def _parse(line: bytes) -> tuple[str, str, str] | None:
-    """Name and both digests of a line, None where a killed process left it unfinished."""
+    """Name and both digests of a line, None for one that a killed process left incomplete."""
     try:
         name, how, content = json.loads(line)
         return name, how, content
@@ -87,7 +87,7 @@ def _parse(line: bytes) -> tuple[str, str, str] | None:
 
 
 def _digest(path: Path) -> str:
-    """The SHA-256 of a file, "" where it cannot be read."""
+    """The SHA-256 of a file, "" if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:

@@ -25,7 +25,7 @@ class Method:
 
     ``model`` and ``model_options`` are the network of the settings. Results go to
     ``output``/SET/, the table and the page to ``scores``; ``sets`` holds the folder of each set by
-    its name. ``protocol`` is "" where each set has its own; ``match`` and ``rainy_half`` are
+    its name. ``protocol`` is "" if each set has its own; ``match`` and ``rainy_half`` are
     DATA.MATCH and DATA.RAINY_HALF.
     """
 
@@ -56,9 +56,9 @@ def read_methods(
     """The methods of some files of settings, in their order.
 
     ``weights`` belong to the files in the same order; without any, each method has the best
-    weights of its run. Raises UserError where a file's weights are missing, where it names no set,
-    where two methods would write into one folder or mean two different sets by one name, and where
-    only some score without clean images.
+    weights of its run. Raises UserError if weights are missing, if a file names no set, if two
+    methods would write into one folder or mean different sets by one name, and if only some of them
+    score without clean images.
     """
     if weights and len(weights) != len(paths):
         raise UserError(
@@ -72,8 +72,8 @@ def read_methods(
     protocols = dict.fromkeys(method.protocol or "each set's own" for method in methods)
     if NIQE in protocols and len(protocols) > 1:
         raise UserError(
-            f"TEST.PROTOCOL is {' and '.join(protocols)}; scores without clean images, by {NIQE}, "
-            "have a table of their own."
+            f"TEST.PROTOCOL is {' and '.join(protocols)}; {NIQE}, which scores without clean "
+            "images, needs a separate table."
         )
     folders: dict[Path, Path] = {}
     sets: dict[str, tuple[Path, str]] = {}

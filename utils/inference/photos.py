@@ -61,8 +61,8 @@ PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "P
 Image.MAX_IMAGE_PIXELS = None
 # Pillow's log would repeat our sentences.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# Larger sizes are those of a damaged header; decoding them would take all memory. Deflate, the one
-# compression of TIFFs that tifffile decodes by itself, makes plain colours 1032 times smaller.
+# Larger sizes come from a damaged header; decoding them would take all memory. Deflate, the only
+# compression that tifffile decodes without help, shrinks plain colours by a factor of 1032.
 MAX_DEFLATE = 1100
 ALWAYS_PLAUSIBLE = 100_000_000  # pixels
 MAX_PIXELS_PER_BYTE = 10_000
@@ -144,7 +144,7 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
             elif layout:
                 exif.load(encoded)
         turned = exif_orientation(exif) > 4
-        # The decoders turn TIFFs upright themselves, and Pillow forgets the block meanwhile.
+        # The decoders turn TIFFs upright themselves, after which Pillow forgets the block.
         orientation = 1 if layout else exif_orientation(exif)
         exif_block = kept_exif(exif)
         dpi = tiff_dpi(exif) if layout else header and header.info.get("dpi")
@@ -166,7 +166,7 @@ def _read_other(path: Path, encoded: bytes) -> Photo:
 
 
 def _open(encoded: bytes) -> Image.Image | None:
-    """Pillow's view of a file before its pixels are decoded; None if it does not know the kind."""
+    """Pillow's view of a file before its pixels are decoded; None for an unknown format."""
     try:
         return Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS)
     except DECODER_ERRORS:
@@ -174,7 +174,7 @@ def _open(encoded: bytes) -> Image.Image | None:
 
 
 def _loads(header: Image.Image) -> bool:
-    """Whether Pillow decodes a file; asked before ``getexif`` hides that it does not."""
+    """Whether Pillow decodes a file; called before ``getexif``, which hides a failure."""
     try:
         header.load()
     except DECODER_ERRORS:
@@ -192,7 +192,7 @@ def _check_size(path: Path, header: Image.Image, encoded: bytes) -> None:
 
 
 def _is_deep(header: Image.Image, encoded: bytes, layout: TiffLayout | None) -> bool:
-    """Whether a file is not for Pillow, which drops bits above 8 and mixes up raw YCbCr."""
+    """Whether Pillow misreads a file: it drops bits above 8 and mixes up raw YCbCr."""
     if header.format == "PNG":
         return encoded[24] == 16
     if layout:
@@ -309,7 +309,7 @@ def _decode_8_bit(header: Image.Image) -> tuple[np.ndarray, bytes | None]:
 
 
 def _is_heif(encoded: bytes) -> bool:
-    """Whether a file is of AVIF's family, but not AVIF."""
+    """Whether a file is HEIF: AVIF's container without AVIF's brands."""
     length = int.from_bytes(encoded[:4], "big")
     brands = encoded[8:length]
     return encoded[4:8] == b"ftyp" and b"avif" not in brands and b"avis" not in brands

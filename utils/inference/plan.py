@@ -1,4 +1,4 @@
-"""Which files are restored and where their results go: settled before the first computation."""
+"""Which files are restored and where their results go: decided before the first computation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VIDEO_SUFFIX = ".mp4"
 class RestoringJob:
     """One image or video, and the file of its result, whose suffix says in which format.
 
-    ``half``: "left" or "right" where only that half of an image is to be restored.
+    ``half``: "left" or "right" if only that half of an image is to be restored.
     """
 
     source: Path
@@ -39,7 +39,7 @@ class RestoringJob:
 class Plan:
     """The files in their order, and sentences for the user.
 
-    problems: what cannot be restored: folders that cannot be read, links that lead nowhere.
+    problems: what cannot be restored: folders that cannot be read, broken links.
     notes: results whose names are not just those of their inputs.
     """
 
@@ -53,10 +53,10 @@ def plan_files(
 ) -> Plan:
     """What to restore and where to; images get ``suffix``.
 
-    ``output`` is a folder, or the file of the result where there is one input and the suffix is one
-    of a result. Several inputs share the folder, where each input that is a folder gets one of its
-    own. Raises UserError where there is nothing to restore, where an input is neither an image nor
-    a video, and where a result would replace an input.
+    ``output`` is a folder or, for one input, the file of its result, if its suffix is one of a
+    result. Several inputs share the folder, in which each input folder gets a subfolder. Raises
+    UserError if there is nothing to restore, if an input is neither an image nor a video, and if a
+    result would replace an input.
     """
     plan = Plan()
     folders: dict[Path, list[Path]] = {}  # of the results -> files whose results go there
@@ -104,7 +104,7 @@ def plan_files(
 
 
 def _is_folder(source: Path) -> bool:
-    """Raises UserError where there is nothing, and for what cannot be looked at or opened."""
+    """Raises UserError for a path that does not exist, cannot be accessed or is a device."""
     try:
         mode = source.stat().st_mode
     except FileNotFoundError as error:
@@ -177,7 +177,7 @@ def _files_below(
 def _target_names(files: list[Path], suffix: str) -> dict[Path, str]:
     """The names of the results that share a folder.
 
-    a.jpg becomes a.png; where the result of another file has that name too, both keep their suffix:
+    a.jpg becomes a.png; if the result of another file has that name too, both keep their suffix:
     a.jpg.png and a.bmp.png. Files of one name from different folders are numbered: a.2.png.
     """
     endings = {path: VIDEO_SUFFIX if _is_video(path) else suffix for path in files}
@@ -197,8 +197,8 @@ def _target_names(files: list[Path], suffix: str) -> dict[Path, str]:
 
 
 def check_output(jobs: Sequence[RestoringJob]) -> None:
-    """Raises UserError where a result cannot be written: a folder in its place, no permission,
-    or too little space, taking the size of the inputs for that of the results.
+    """Raise UserError if a result cannot be written: a folder has its name, permission is missing,
+    or the disk has less room than the inputs take.
     """
     for job in jobs:
         try:

@@ -67,7 +67,7 @@ class Restorer:
             self.options.notify(warning)
         self._memory = MemoryPlan(network, self.device, self.options.memory, self._probe)
         self._largest_batch = MAX_BATCH  # what the device turned out to hold
-        # By what decides them: the frames of a video take the same tiles, reported once.
+        # Kept by what decides them: the frames of a video share their tiles and one report.
         self._grids: dict[tuple[Tile, int | None, tuple[int, ...]], Grid] = {}
 
     @overload
@@ -111,7 +111,7 @@ class Restorer:
             # One context for all tiles, so that the weights are cast once.
             with _evaluating(self.network), self._autocast(), out_of_memory_suppressed():
                 restored = self._restore_tiled(colours, grid)
-            # Only out here does the exception no longer hold the tensors.
+            # Out here the exception no longer holds the tensors.
             if restored is None:
                 self._make_smaller(grid)
         if image.ndim == 2:

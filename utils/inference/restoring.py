@@ -1,4 +1,4 @@
-"""Restoring image files one after the other: the next is read and the last written meanwhile."""
+"""Restoring image files one after the other, while the next is read and the last is written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def restore_images(
     quality: of JPEG and WebP, 1 to 100.
     on_written: called for each result once it is on the disk, in the thread that writes.
 
-    Raises UserError where the disk is full, since the results that remain would not fit either.
+    Raises UserError if the disk is full, since the remaining results would not fit either.
     """
     num_written, is_full = 0, False
 

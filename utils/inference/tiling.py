@@ -26,7 +26,7 @@ MAX_ASPECT = 2  # longer side of a tile over the shorter
 
 
 class Network(Protocol):
-    """What the restorer needs from a network; ``models.network.DerainingNetwork`` has it."""
+    """What the restorer needs from a network; ``models.network.DerainingNetwork`` provides it."""
 
     @property
     def size_multiple(self) -> int: ...

@@ -129,9 +129,7 @@ def test_alpha_never_touches_the_colours(
     np.testing.assert_array_equal(pixels_of(tmp_path / f"a{suffix}"), rgba)
 
 
-def test_damage_outside_of_the_pixels_is_no_reason_to_refuse(
-    tmp_path: Path, rgb: np.ndarray
-) -> None:
+def test_damage_outside_the_pixels_is_not_refused(tmp_path: Path, rgb: np.ndarray) -> None:
     """Text that Pillow finds too long, and an EXIF block of nonsense, in a PNG with alpha."""
     rgba = np.dstack([rgb, rgb[..., 1]])
     texts = PngImagePlugin.PngInfo()
@@ -408,7 +406,7 @@ def test_damaged_jpegs_are_reported(tmp_path: Path) -> None:
     assert read_photo(path).notes == ()
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
-    content[middle : middle + 8] = b"\xff\xd7" * 4  # markers where there is none
+    content[middle : middle + 8] = b"\xff\xd7" * 4  # misplaced markers
     path.write_bytes(content)
     (note,) = read_photo(path).notes
     assert note.startswith(f"{path} is damaged, so a part of the picture may be wrong (")

@@ -75,7 +75,7 @@ def test_several_inputs_share_the_output(tmp_path: Path) -> None:
     }
 
 
-def test_subfolders_keep_their_structure_and_results_are_no_inputs(tmp_path: Path) -> None:
+def test_subfolders_keep_their_structure_and_results_are_not_inputs(tmp_path: Path) -> None:
     source, above = tmp_path / "all" / "in", tmp_path / "all"
     touch(source, "a.png", "sub/a.png", "sub/deeper/b.png", ".hidden/c.png", "out/sub/a.png")
     below = {"a.png": "a.png", "sub/a.png": "sub/a.png", "sub/deeper/b.png": "sub/deeper/b.png"}

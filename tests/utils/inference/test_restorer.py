@@ -245,10 +245,10 @@ def test_out_of_memory_halves_the_tile(tile: int | str) -> None:
     assert max(height * width for height, width in network.sizes[-5:]) <= 200 * 200
     # The next image begins with what turned out to fit.
     network.sizes.clear()
-    num_told = len(messages)
+    num_messages = len(messages)
     restorer(image)
     assert max(height * width for height, width in network.sizes) <= 200 * 200
-    assert len(messages) == num_told
+    assert len(messages) == num_messages
 
 
 @pytest.mark.parametrize("tile", ["whole", 64, "released"])
@@ -425,7 +425,7 @@ def test_what_is_not_an_image_is_refused_in_one_sentence(image: object) -> None:
         lambda image: torch.from_numpy(image).permute(2, 0, 1)[None].requires_grad_(),
     ],
 )
-def test_it_does_not_matter_how_an_image_lies_in_memory(odd: Callable) -> None:
+def test_the_memory_layout_of_an_image_does_not_matter(odd: Callable) -> None:
     image = odd(np.random.default_rng(0).random((70, 90, 3)).astype(np.float32))
     before = np.array(image.detach().numpy() if isinstance(image, torch.Tensor) else image)
     restored = Restorer(Identity(), tile=64)(image)

@@ -1,4 +1,4 @@
-"""Where tiles lie and how they are blended; which grid is the cheapest."""
+"""The places of tiles, how they are blended, and which grid is the cheapest."""
 
 from __future__ import annotations
 
@@ -117,6 +117,6 @@ def test_tiles_from_text(text: str | int, tile: Tile) -> None:
 
 
 @pytest.mark.parametrize("text", ["windows", "", "-64", "128x", "63", "64x63", 0])
-def test_what_is_no_tile_is_refused(text: str | int) -> None:
+def test_other_texts_are_not_tiles(text: str | int) -> None:
     with pytest.raises(UserError, match=r"auto, whole, released, a number|at least 64"):
         Tile.parse(text)
