@@ -19,15 +19,18 @@ def started() -> Iterator[Any]:
 
 
 @pytest.fixture
-def browser(started: Any) -> Any:
-    set_screen(started, 1000, 900)
-    started.get_log("browser")
-    return started
+def browser(started: Any) -> Iterator[Any]:
+    """One window; a test that expects errors in the browser's log reads them itself."""
+    yield from _without_complaints(started, 1000, 900, False)
 
 
 @pytest.fixture(params=SCREENS)
-def any_screen(started: Any, request: pytest.FixtureRequest) -> Any:
-    width, height, touch = SCREENS[request.param]
-    set_screen(started, width, height, touch=touch)
-    started.get_log("browser")
-    return started
+def any_screen(started: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    yield from _without_complaints(started, *SCREENS[request.param])
+
+
+def _without_complaints(browser: Any, width: int, height: int, touch: bool) -> Iterator[Any]:
+    set_screen(browser, width, height, touch=touch)
+    browser.get_log("browser")
+    yield browser
+    assert browser.get_log("browser") == []

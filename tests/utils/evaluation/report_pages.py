@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import cv2
 import numpy as np
 
 from data.results import pair_results
-from tests.utils.evaluation.browser import (
-    pixels,
-)
+from tests.utils.evaluation.browser import open_page, pixels
 from utils.evaluation.report import report_page
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import ImageResult, JobResult, ScoringJob, score_jobs
@@ -45,6 +44,13 @@ def write_page(folder: Path, results: list[JobResult], **options: Any) -> Path:
     return path
 
 
+def open_report(browser: Any, folder: Path, results: list[JobResult], **view: object) -> Path:
+    """Write the page of some results and open it at a view."""
+    page = write_page(folder / "out", results)
+    open_page(browser, page, f"#{urlencode(view)}")
+    return page
+
+
 def without(results: list[JobResult], method: int, image: int) -> None:
     """Take an image away from a method."""
     stem = results[method].images[image].stem
@@ -74,7 +80,3 @@ def press(browser: Any, keys: str) -> None:
     from selenium.webdriver import ActionChains
 
     ActionChains(browser).send_keys(keys).perform()
-
-
-def no_complaints(browser: Any) -> bool:
-    return browser.get_log("browser") == []

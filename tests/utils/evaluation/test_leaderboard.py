@@ -86,18 +86,21 @@ def test_only_the_same_images_under_the_same_protocol_share_a_column(tmp_path: P
     write_run(tmp_path / "a", content(1, {"one": 28.0, "Paper": 30.0}))
     write_run(tmp_path / "b", content(2, {"two": 29.0, "Paper": 30.0}, images=50))
     write_run(tmp_path / "c", content(3, {"three": 27.0}, protocol="did"))
+    write_run(tmp_path / "d", content(4, {"four": 26.0}, unit="clip"))
     table, _ = write_leaderboard(tmp_path)
     assert table.headings[:-1] == [
         "Rain100H (did, 100 images)",
         "Rain100H (rain13k, 50 images)",
+        "Rain100H (rain13k, 100 clips)",
         "Rain100H (rain13k, 100 images)",
     ]
     filled = {row.method: [cell is not None for cell in row.cells] for row in table.rows}
     assert filled == {
-        "one": [False, False, True],
-        "two": [False, True, False],
-        "three": [True, False, False],
-        "Paper": [False, False, True],  # papers score 100 images, under rain13k
+        "one": [False, False, False, True],
+        "two": [False, True, False, False],
+        "three": [True, False, False, False],
+        "four": [False, False, True, False],
+        "Paper": [False, False, False, True],  # papers score 100 images, under rain13k
     }
 
 
