@@ -32,6 +32,14 @@ def smooth_image(seed: int, height: int, width: int) -> np.ndarray:
     )
 
 
+def random_image(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    """Random values over the whole range of a type, 0 to 1 of floats."""
+    values = np.random.default_rng(0).integers(0, 65536, shape)
+    if np.dtype(dtype).kind == "f":
+        return (values / 65535).astype(dtype)
+    return (values // {np.uint8: 257, np.uint16: 1}[dtype]).astype(dtype)
+
+
 def streaked(clean: np.ndarray, seed: int) -> np.ndarray:
     """``clean`` with bright vertical streaks."""
     rng = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
+from tests.helpers import random_image
 from utils.errors import UserError
 from utils.images import read_rgb
 from utils.inference.photo_output import write_photo
@@ -23,15 +24,7 @@ from utils.png import write_chunk
 @pytest.fixture
 def rgb() -> np.ndarray:
     """(6, 10, 3) uint8 with four different corners."""
-    return drawn((6, 10, 3))
-
-
-def drawn(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
-    """Random values over the whole range of a type, 0 to 1 of floats."""
-    values = np.random.default_rng(0).integers(0, 65536, shape)
-    if np.dtype(dtype).kind == "f":
-        return (values / 65535).astype(dtype)
-    return (values // {np.uint8: 257, np.uint16: 1}[dtype]).astype(dtype)
+    return random_image((6, 10, 3))
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -142,7 +135,7 @@ def test_damage_outside_the_pixels_is_not_refused(tmp_path: Path, rgb: np.ndarra
 def test_tiffs_in_which_zero_is_white(tmp_path: Path, dtype: type) -> None:
     """As scanners write them: seen as the picture of which they hold the negative."""
     largest = {np.uint8: 255, np.uint16: 65535, np.float32: 1}[dtype]
-    image = drawn((5, 7), dtype)
+    image = random_image((5, 7), dtype)
     tifffile.imwrite(tmp_path / "a.tif", largest - image, photometric="miniswhite")
     assert pixels_of(tmp_path / "a.tif").dtype == dtype
     np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), image, atol=1e-6)
@@ -183,14 +176,14 @@ def test_tiffs_in_lab(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_gray_of_16_bits_with_alpha_becomes_rgba(tmp_path: Path, compression: str | None) -> None:
-    image = drawn((5, 7, 2), np.uint16)
+    image = random_image((5, 7, 2), np.uint16)
     options = {"extrasamples": ["unassalpha"], "compression": compression}
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack", **options)
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), image[..., [0, 0, 0, 1]])
 
 
 def test_colours_of_16_bits_that_were_multiplied_by_alpha(tmp_path: Path) -> None:
-    rgba = drawn((5, 7, 4), np.uint16)
+    rgba = random_image((5, 7, 4), np.uint16)
     rgba[..., 3] |= 0x8000  # colours of nearly transparent pixels would be lost
     multiplied = rgba.copy()
     multiplied[..., :3] = np.rint(rgba[..., :3] * (rgba[..., 3:] / 65535))
@@ -209,7 +202,7 @@ def test_gray_with_alpha_becomes_rgba(tmp_path: Path, rgb: np.ndarray, suffix: s
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_png_keeps_channels_and_depth(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
-    image = drawn(shape, dtype)
+    image = random_image(shape, dtype)
     write_photo(tmp_path / "a.png", Photo(image))
     read = pixels_of(tmp_path / "a.png")
     assert read.dtype == dtype
@@ -268,7 +261,7 @@ def test_what_tiffs_say_about_themselves_is_carried_over(
     tmp_path: Path, shape: tuple[int, ...], dtype: type, order: str
 ) -> None:
     """Whatever their depth: out of a PNG's block into a TIFF, and out of that into another."""
-    pixels = drawn(shape, dtype)
+    pixels = random_image(shape, dtype)
     data = taken_by_a_camera(1)
     data.endian = order
     profile = P3 if len(shape) == 3 else P3[:16] + b"GRAY" + P3[20:]
@@ -387,7 +380,7 @@ def test_of_several_pages_the_first_is_taken_and_reported(
     tmp_path: Path, suffix: str, dtype: type, word: str
 ) -> None:
     path = tmp_path / f"a{suffix}"
-    pages = drawn((3, 8, 9), dtype)
+    pages = random_image((3, 8, 9), dtype)
     if suffix == ".gif":
         first, *others = map(Image.fromarray, pages)
         first.save(path, save_all=True, append_images=others)
@@ -401,7 +394,7 @@ def test_of_several_pages_the_first_is_taken_and_reported(
 
 def test_damaged_jpegs_are_reported(tmp_path: Path) -> None:
     """Decoders fill in what they cannot make out, as if nothing was wrong."""
-    path, noise = tmp_path / "a.jpg", drawn((64, 64, 3))
+    path, noise = tmp_path / "a.jpg", random_image((64, 64, 3))
     Image.fromarray(noise).save(path, exif=exif(1))
     assert read_photo(path).notes == ()
     content = bytearray(path.read_bytes())
@@ -510,7 +503,7 @@ def test_lossy_formats_come_close_and_quality_counts(
 def test_tiffs_whose_channels_follow_one_another(
     tmp_path: Path, dtype: type, orientation: int
 ) -> None:
-    image = drawn((5, 7, 3), dtype)
+    image = random_image((5, 7, 3), dtype)
     tifffile.imwrite(
         tmp_path / "a.tif",
         np.moveaxis(image, -1, 0).copy(),
@@ -589,7 +582,7 @@ def test_further_images_of_a_phone_are_reported(tmp_path: Path, rgb: np.ndarray)
 
 
 def test_transparency_of_16_bit_gray(tmp_path: Path) -> None:
-    gray = drawn((5, 7), np.uint16)
+    gray = random_image((5, 7), np.uint16)
     gray[1, 2:4] = 0x1234
     (tmp_path / "a.png").write_bytes(png_with(gray, b"tRNS", b"\x12\x34"))
     expected = np.dstack([gray] * 3 + [np.full((5, 7), 65535, np.uint16)])
@@ -611,7 +604,7 @@ def test_channels_besides_colours_and_alpha_are_left_out_and_reported(
     tmp_path: Path, dtype: type, extras: list[str], kept: int
 ) -> None:
     shape = (5, 7, 3 + len(extras))
-    image = drawn(shape, dtype)
+    image = random_image(shape, dtype)
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extrasamples=extras)
     photo = read_photo(tmp_path / "a.tif")
     np.testing.assert_array_equal(photo.pixels, image[..., :kept])
@@ -635,7 +628,7 @@ def test_ycbcr_tiffs_without_compression(tmp_path: Path, orientation: int) -> No
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_half_floats(tmp_path: Path, shape: tuple[int, ...], compression: str | None) -> None:
-    image = drawn(shape, np.float16)
+    image = random_image(shape, np.float16)
     kind = "rgb" if len(shape) == 3 else "minisblack"
     tifffile.imwrite(tmp_path / "a.tif", image, photometric=kind, compression=compression)
     read = pixels_of(tmp_path / "a.tif")
@@ -645,7 +638,7 @@ def test_half_floats(tmp_path: Path, shape: tuple[int, ...], compression: str | 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_tiffs_that_begin_with_a_reduced_page(tmp_path: Path, dtype: type) -> None:
-    image = drawn((12, 20, 3), dtype)
+    image = random_image((12, 20, 3), dtype)
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as file:
         file.write(image[::4, ::4], photometric="rgb", subfiletype=1)
@@ -701,7 +694,7 @@ def test_truncated_photos_are_refused_by_name(
     tmp_path: Path, suffix: str, kept: float, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / f"photo{suffix}"
-    noise = drawn((120, 90, 3))
+    noise = random_image((120, 90, 3))
     if suffix == ".heic":
         heic(path, noise, "RGB")
     else:

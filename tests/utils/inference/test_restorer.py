@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.helpers import smooth_image
+from tests.helpers import random_image, smooth_image
 from utils.errors import UserError
 from utils.inference.options import RestoringOptions
 from utils.inference.restorer import CPU_TILE_PIXELS, Restorer
@@ -58,17 +59,22 @@ class Blur(Identity):
         return F.conv2d(rainy, KERNEL, padding=1, groups=3)
 
 
+GPU_FULL = torch.OutOfMemoryError()
+# PyTorch's allocator for the CPU raises a plain RuntimeError.
+CPU_FULL = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+
 class SmallMemory(Blur):
     """A device that holds no more than ``pixels``."""
 
-    def __init__(self, pixels: int) -> None:
+    def __init__(self, pixels: int, error: Exception = GPU_FULL) -> None:
         super().__init__()
-        self.pixels = pixels
+        self.pixels, self.error = pixels, error
 
     def restore(self, rainy: Tensor) -> Tensor:
         restored = super().restore(rainy)
         if rainy.shape[-2] * rainy.shape[-1] > self.pixels:
-            raise torch.OutOfMemoryError
+            raise self.error
         return restored
 
 
@@ -81,14 +87,7 @@ SIZES = [(1, 1), (1, 9), (7, 3), (64, 64), (65, 200), (130, 97)]
 def test_every_size_and_type_comes_back_unchanged_through_an_identity(
     height: int, width: int, channels: tuple[int, ...], dtype: type
 ) -> None:
-    rng = np.random.default_rng(0)
-    values = rng.integers(0, 65536, (height, width, *channels))
-    image = {
-        np.uint8: (values // 257).astype(np.uint8),
-        np.uint16: values.astype(np.uint16),
-        np.float32: (values / 65535).astype(np.float32),
-        np.float64: values / 65535,
-    }[dtype]
+    image = random_image((height, width, *channels), dtype)
     for tile in ("whole", "auto", "released", 64, "64x96"):
         restored = Restorer(Identity(), tile=tile)(image)
         assert restored.dtype == dtype
@@ -121,7 +120,7 @@ def test_alpha_does_not_reach_the_network() -> None:
 
 
 def test_tiles_of_a_local_network_equal_the_whole_image() -> None:
-    image = np.random.default_rng(1).random((300, 333, 3)).astype(np.float32)
+    image = random_image((300, 333, 3), np.float32)
     whole = Restorer(Blur(), tile="whole")(image)
     tiled = Restorer(Blur(), tile=96, overlap=32)(image)
     # Only a tile's outermost pixel sees its zero padding, and counts next to nothing there.
@@ -153,25 +152,17 @@ def test_no_step_at_the_borders_of_tiles() -> None:
 
 def test_released_windows() -> None:
     """Side by side from the top left; the last ones flush with the edge give what is missing."""
-    image = np.random.default_rng(2).random((300, 200, 3)).astype(np.float32)
+    image = random_image((300, 200, 3), np.float32)
     network = Mean()
     restored = Restorer(network, tile="released")(image)
     assert network.sizes == [(128, 128)] * 6
-    for rows, window_rows in (
-        (slice(0, 128), slice(0, 128)),
-        (slice(128, 256), slice(128, 256)),
-        (slice(256, 300), slice(172, 300)),
-    ):
-        for columns, window_columns in (
-            (slice(0, 128), slice(0, 128)),
-            (slice(128, 200), slice(72, 200)),
-        ):
-            expected = image[window_rows, window_columns].mean((0, 1))
-            np.testing.assert_allclose(
-                restored[rows, columns],
-                np.broadcast_to(expected, restored[rows, columns].shape),
-                atol=1e-5,
-            )
+    # Start and stop in the result, and of the window in the image.
+    rows = ((0, 128, 0, 128), (128, 256, 128, 256), (256, 300, 172, 300))
+    columns = ((0, 128, 0, 128), (128, 200, 72, 200))
+    for (top, bottom, *window_rows), (left, right, *window_columns) in product(rows, columns):
+        part = restored[top:bottom, left:right]
+        mean = image[slice(*window_rows), slice(*window_columns)].mean((0, 1))
+        np.testing.assert_allclose(part, np.broadcast_to(mean, part.shape), atol=1e-5)
     assert [span.start for span in window_spans(256, 128)] == [0, 128]
     assert [(span.start, span.stop) for span in window_spans(100, 128)] == [(0, 128)]
 
@@ -234,10 +225,11 @@ def test_a_device_too_full_for_the_probe_takes_the_smallest_tiles() -> None:
     assert np.abs(restored.astype(int) - Restorer(Blur(), tile="whole")(image)).max() <= 1
 
 
+@pytest.mark.parametrize("error", [GPU_FULL, CPU_FULL])
 @pytest.mark.parametrize("tile", ["whole", "auto", 512])
-def test_out_of_memory_halves_the_tile(tile: int | str) -> None:
+def test_out_of_memory_halves_the_tile(tile: int | str, error: Exception) -> None:
     image = smooth_image(3, 500, 700)
-    network, messages = SmallMemory(200 * 200), []
+    network, messages = SmallMemory(200 * 200, error), []
     restorer = Restorer(network, tile=tile, notify=messages.append)
     expected = Restorer(Blur(), tile="whole")(image)
     assert np.abs(restorer(image).astype(int) - expected).max() <= 1
@@ -266,7 +258,7 @@ class Knight(Identity):
 
 
 def test_ensemble_averages_over_the_eight_symmetries() -> None:
-    image = np.random.default_rng(4).random((64, 80, 3)).astype(np.float32)
+    image = random_image((64, 80, 3), np.float32)
     single, ensemble = Restorer(Knight()), Restorer(Knight(), ensemble=8)
     expected = np.mean(
         [
@@ -426,7 +418,7 @@ def test_what_is_not_an_image_is_refused_in_one_sentence(image: object) -> None:
     ],
 )
 def test_the_memory_layout_of_an_image_does_not_matter(odd: Callable) -> None:
-    image = odd(np.random.default_rng(0).random((70, 90, 3)).astype(np.float32))
+    image = odd(random_image((70, 90, 3), np.float32))
     before = np.array(image.detach().numpy() if isinstance(image, torch.Tensor) else image)
     restored = Restorer(Identity(), tile=64)(image)
     assert restored.shape == image.shape
@@ -451,7 +443,7 @@ def test_values_outside_of_0_to_1_are_reported_and_clipped() -> None:
 
 
 def test_strength_blends_result_and_input() -> None:
-    image = np.random.default_rng(0).random((70, 80, 3))
+    image = random_image((70, 80, 3), np.float64)
     full = Restorer(Blur())(image)
     for strength in (0, 0.3, 1):
         blended = Restorer(Blur(), strength=strength, tile=64)(image)
@@ -471,26 +463,9 @@ def test_results_of_nan_and_infinity_are_refused() -> None:
         Restorer(Broken())(np.zeros((8, 8), np.uint8))
 
 
-def test_a_cpu_without_memory_takes_smaller_tiles() -> None:
-    """PyTorch's allocator for the CPU raises a plain RuntimeError."""
-
-    class SmallCPU(Blur):
-        def restore(self, rainy: Tensor) -> Tensor:
-            if rainy.shape[-2] * rainy.shape[-1] > 200 * 200:
-                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-            return super().restore(rainy)
-
-    image = smooth_image(3, 400, 400)
-    restored = Restorer(SmallCPU(), notify=lambda line: None)(image)
-    difference = restored.astype(int) - Restorer(Blur(), tile="whole")(image)
-    assert np.abs(difference[:-1, :-1]).max() <= 1  # the last ones see another padding
+def test_other_errors_of_a_network_are_not_taken_for_a_full_memory() -> None:
     with pytest.raises(RuntimeError, match="another"):
-
-        class Failing(Identity):
-            def restore(self, rainy: Tensor) -> Tensor:
-                raise RuntimeError("another error")
-
-        Restorer(Failing())(image)
+        Restorer(SmallMemory(0, RuntimeError("another error")))(np.zeros((8, 8), np.uint8))
 
 
 class Normed(nn.Module):
