@@ -106,7 +106,9 @@ def settings_of_model(args: argparse.Namespace, place: int) -> list[str]:
     if place not in args.model:
         return []
     file_name = args.weights[place].name.removesuffix(".tar")
-    settings = ["MODEL.NAME", args.model[place], "TEST.METHOD", Path(file_name).stem]
+    # The empty name drops the MODEL.OPTIONS of a recipe for a network of the same name.
+    settings = ["MODEL.NAME", "", "MODEL.NAME", args.model[place]]
+    settings += ["TEST.METHOD", Path(file_name).stem]
     for key, value in parse_options(args.options.get(place, ())).items():
         settings += [f"MODEL.OPTIONS.{key}", str(value)]
     return settings

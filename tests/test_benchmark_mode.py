@@ -251,9 +251,20 @@ def test_weights_of_another_network_are_refused() -> None:
     torch.save(to_published(network), "theirs.pth")
     assert run("--config", config, "--weights", "theirs.pth", "TEST.METHOD", "theirs") == 0
     assert run("--config", config) == 0
+    # as with --input, --model means the published size, whatever size the recipe trains
+    narrow = {
+        "MODEL": {"NAME": "dmsr_s", "OPTIONS": {"width": 8}},
+        "TEST": {"SETS": "datasets/mine"},
+    }
+    Path("narrow.yml").write_text(json.dumps(narrow))
+    shutil.copy("theirs.pth", "published.pth")
+    assert run("--config", "narrow.yml", "--weights", "published.pth", "--model", "dmsr_s") == 0
     for name in ("2.png", "10.png"):
-        ours, theirs = (Path("results") / m / "mine" / name for m in ("ours", "theirs"))
-        assert ours.read_bytes() == theirs.read_bytes()
+        ours, *theirs = (
+            (Path("results") / method / "mine" / name).read_bytes()
+            for method in ("ours", "theirs", "published")
+        )
+        assert theirs == [ours, ours]
 
 
 @pytest.mark.extras
