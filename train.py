@@ -173,7 +173,7 @@ def forward_backward(run: Run, rainy: Tensor, clean: Tensor) -> dict[str, Tensor
     """A micro-batch's loss and its parts; its gradients are added to the network's."""
     optim, device = run.cfg.OPTIM, run.processes.device
     dtype = PRECISIONS[optim.PRECISION]
-    # A graph casts the weights anew at each replay; nothing may outlive its recording.
+    # A graph casts the weights again at each replay; no cast may outlive its recording.
     is_cached = not optim.CUDA_GRAPH
     with torch.autocast(device.type, dtype, dtype != torch.float32, cache_enabled=is_cached):
         outputs = run.model(rainy)
@@ -205,8 +205,8 @@ def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
     norms = gradient_norms(state.network)
     norm = torch.linalg.vector_norm(torch.stack([*norms.values()]))
     # A signal may reach the processes at different steps; they stop together.
-    sums = join_values(losses, norm, is_stopped=bool(run.stop.received))
-    results = run.processes.mean_tensor(sums)
+    values = join_values(losses, norm, is_stopped=bool(run.stop.received))
+    results = run.processes.mean_tensor(values)
     taken = TakenStep.queue(state.progress, indices, (*losses[0], "grad_norm"), results, norms)
     if optim.CLIP_NORM:
         nn.utils.clip_grads_with_norm_(state.network.parameters(), optim.CLIP_NORM, norm)

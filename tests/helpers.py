@@ -82,7 +82,7 @@ def write_damaged_jpeg(path: Path, image: np.ndarray) -> Path:
 def run_script(
     script: str, *arguments: object, launcher: tuple[str, ...] = (), timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """A script of the repository as a user starts it, from a folder of its own choosing."""
+    """Run a script of the repository as a user starts it."""
     command = [sys.executable, *launcher, str(ROOT / script), *map(str, arguments)]
     return subprocess.run(
         command,
@@ -119,7 +119,7 @@ def start_script(script: str, *arguments: object, timeout: float = 300) -> subpr
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,  # a group of its own, for signals to all of it
+        start_new_session=True,  # a separate process group, which tests can signal as a whole
         # pytest may run with SIGINT ignored, and children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )

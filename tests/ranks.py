@@ -1,4 +1,4 @@
-"""Several training processes as torchrun would start them, without its seconds of start-up."""
+"""Training processes as torchrun would start them, without its seconds of start-up."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class At:
     rank: int | None = None  # None: all of them
     to_loaders: bool = False  # to its loader processes instead
     to_launcher: bool = False  # to the process that started it instead
-    to_group: bool = False  # to a group of its own and its loaders' instead
-    then: tuple[signal.Signals, ...] = ()  # right behind it, and again when training has ended
+    to_group: bool = False  # to a process group of it and its loaders instead
+    then: tuple[signal.Signals, ...] = ()  # right after it, and again when training has ended
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run_ranks(
     hanging: Sequence[int] = (),
     timeout: float = 180,
 ) -> Ended:
-    """``train.py ARGUMENTS`` on ``world_size`` processes; fails where one is left hanging.
+    """``train.py ARGUMENTS`` on ``world_size`` processes; fails if one is left hanging.
 
     Each calls ``prepare`` with its rank before it trains. The ranks ``hanging`` are expected to
     hang: they are killed when the others have ended.
@@ -108,7 +108,7 @@ def _train(
         del os.environ["RANK"]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if at and at.rank in (None, environment["RANK"]):
-        # No stand-ins: the real functions, after the signal.
+        # The real functions, called after the signal.
         Criterion.forward = _after_signal(Criterion.forward, at, at.step)
         train.score = _after_signal(train.score, at, at.image)
     sys.argv = ["train.py", *arguments]

@@ -241,7 +241,7 @@ def test_fp16_steps_without_effect_are_counted_and_null_in_the_log(run_train) ->
 
     more = ["OPTIM.PRECISION", "fp16", "LOSS.TERMS.L1", "1e36"]
     run_train(*more, "--stop-after-epoch")
-    folder = run_train(*more, "--resume")  # which writes the log anew
+    folder = run_train(*more, "--resume")  # which rewrites the log
     text = (folder / "log.jsonl").read_text()
     *_, end = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
     steps = log_of(folder, "step")

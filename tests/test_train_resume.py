@@ -125,7 +125,7 @@ def test_a_run_that_died_before_its_first_checkpoint_can_start_again(
     assert_same_run(straight, run_four(*flags))
 
 
-def test_resume_starts_anew_what_was_killed_before_its_first_checkpoint(
+def test_resume_restarts_what_was_killed_before_its_first_checkpoint(
     run_train, run_forked, tmp_path
 ) -> None:
     """One command for a scheduler: a log of a few steps and nothing else is not a run."""

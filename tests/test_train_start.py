@@ -1,4 +1,4 @@
-"""How a training starts: what its processes must have in common, who is missed, early signals."""
+"""How a training starts: what its processes must have in common, missing ones, early signals."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ DUPLICATE = (
 )
 def test_a_failure_within_a_collective_operation_is_its_own_sentence(error, message) -> None:
     """PyTorch's messages, raised by hand: two GPUs or a cut network are not at hand."""
-    with pytest.raises(UserError, match=message), explained_failures(True, lambda: "Go on."):
+    with pytest.raises(UserError, match=message), explained_failures(True, lambda: "Resume."):
         raise error
     with pytest.raises(type(error)), explained_failures(False, lambda: ""):  # a bug of ours
         raise error
@@ -274,7 +274,7 @@ def test_a_signal_while_a_script_starts_is_a_sentence_and_status_75(name) -> Non
 
 
 def test_train_py_hears_signals_while_pytorch_is_loaded(tmp_path) -> None:
-    """A PyTorch that sends one stands for the seconds that loading the real one takes."""
+    """A stand-in for PyTorch sends one; loading the real one takes seconds."""
     (tmp_path / "torch.py").write_text(
         "import os, signal, threading\nos.kill(os.getpid(), signal.SIGTERM)\n"
         "threading.Event().wait(20)\n"
@@ -289,7 +289,7 @@ def test_train_py_hears_signals_while_pytorch_is_loaded(tmp_path) -> None:
 
 
 def test_nohup_stays_in_force() -> None:
-    """Whoever starts a process with SIGHUP ignored wants it to go on."""
+    """A process that was started with SIGHUP ignored must survive it."""
 
     def train() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -9,22 +9,22 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #
-# A training under SLURM that continues over as many jobs as it takes:
+# A training under SLURM that continues over as many jobs as it needs:
 #   sbatch tools/slurm_train.sh --config configs/dmsr_rain13k.yml RUN.NAME mine
-# OPTIM.BATCH_SIZE must be a multiple of the number of tasks (here 12 of 4). For a recipe with
+# OPTIM.BATCH_SIZE must be a multiple of the number of tasks (here 12 and 4). For a recipe with
 # batches of one image, such as NeRD-Rain's: sbatch --ntasks-per-node=1 --gpus-per-node=1 ...
 #
-# Three minutes before a job's time is over, SLURM sends SIGUSR1; train.py saves and ends with status
-# 75, and the job goes back into the queue. --resume starts the run the first time. srun reports 75;
-# torchrun would turn it into 1, so this script starts one train.py per task itself.
+# Three minutes before a job's time limit SLURM sends SIGUSR1; train.py saves and ends with status
+# 75, and this script requeues the job. --resume starts a run that does not exist yet. srun reports
+# 75, torchrun would report 1: so this script starts one train.py per task itself.
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 1
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# A port of this job's own: two jobs may share a node.
+# One port per job: two jobs may share a node.
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
 
-# srun's status is the tasks' highest. Killing the others when the first one ends would make that
-# 137; they end by themselves, and srun kills what is left two minutes later.
+# srun's status is the highest of its tasks'. Killing the others when the first one ends would make
+# it 137; they end by themselves, and srun kills what is left after two minutes.
 srun --kill-on-bad-exit=0 --wait=120 bash -c '
     export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
     exec python train.py --resume "$@"' train "$@"

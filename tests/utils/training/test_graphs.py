@@ -1,4 +1,4 @@
-"""When a CUDA graph is refused or recorded anew; tests/test_cuda.py tests what it computes."""
+"""When a CUDA graph is refused or recorded again; tests/test_cuda.py tests what it computes."""
 
 from __future__ import annotations
 

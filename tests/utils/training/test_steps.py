@@ -225,6 +225,6 @@ def test_compiling_without_a_compiler_is_a_sentence(run_train, tmp_path, monkeyp
     ],
 )
 def test_what_pytorch_says_of_a_missing_compiler_is_a_sentence(message: str) -> None:
-    refused = pytest.raises(UserError, match=r"OPTIM\.COMPILE needs .* Go on so\.")
-    with refused, explained_failures(False, lambda: "Go on so."):
+    refused = pytest.raises(UserError, match=r"OPTIM\.COMPILE needs .* Resume\.")
+    with refused, explained_failures(False, lambda: "Resume."):
         raise RuntimeError(message)
