@@ -238,12 +238,9 @@ def _resume(
         check_is_unfinished(state, checkpoint, changed)
         for line in changed:
             say(f"changed setting {line}")
-        progress.kept = folder.take_best(
-            checkpoint.parent,
-            progress.best_psnr,
-            progress.kept,
-            state.cfg.CHECKPOINT.KEEP_BEST,
-        )
+        count = state.cfg.CHECKPOINT.KEEP_BEST
+        best, kept = progress.best_psnr, progress.kept
+        progress.kept = folder.take_best(checkpoint.parent, best, kept, count)
         if progress.best_epoch and not folder.best.exists():
             say(
                 f"note: the weights of the best epoch, {progress.best_epoch}, were not found "
