@@ -15,8 +15,8 @@ def parse_arguments(settings_help: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a deraining network.",
         epilog="SIGINT, SIGTERM, SIGUSR1 and SIGHUP save the run and end it with status "
-        f"{EXIT_STOPPED}; the\nsame command with --resume continues it. A mistake ends it with 1.\n\n"
-        f"The settings and their defaults (configs/__init__.py):\n\n{settings_help}",
+        f"{EXIT_STOPPED}; the\nsame command with --resume continues it. A mistake ends it with 1.\n"
+        f"\nThe settings and their defaults (configs/__init__.py):\n\n{settings_help}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
