@@ -108,20 +108,6 @@ def test_loader_processes_draw_what_one_process_draws(photos: Path) -> None:
         assert same(one, other)
 
 
-def test_shares_decide_the_rain(photos: Path) -> None:
-    mixture = Mixture(layers=0.4, dry=0.3, fixed={"density": 0.3, "veil": 0.0, "jpeg_quality": 0})
-    drawn = patches(photos, mixture)
-    dry = flat = 0
-    for index in range(240):
-        rainy, clean, _ = drawn[Draw(1, index, 24)]
-        gain = rainy - clean
-        dry += bool((gain == 0).all())
-        # the only layer has the same strength everywhere
-        flat += bool(gain.min() > 0.05 and np.ptp(gain.numpy()) < 1.5 / 255)
-    assert dry / 240 == pytest.approx(0.3, abs=0.1)
-    assert flat / 240 == pytest.approx(0.4, abs=0.1)
-
-
 def test_downpours_are_a_share_of_the_synthetic_rain(photos: Path) -> None:
     def wetness(share: float) -> float:
         drawn = patches(photos, Mixture(downpours=share, fixed={"veil": 0.0}))

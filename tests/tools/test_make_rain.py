@@ -140,22 +140,6 @@ def test_light_rain_is_light(photos, tmp_path):
         assert 23.8 < 10 * np.log10(255**2 / np.mean(error**2)) < 30.5  # 8-bit rounding
 
 
-def test_shares_are_the_shares_of_the_pairs(photos, tmp_path):
-    layers = flat_pairs(tmp_path / "layers", {"x": 40})
-    output = make(
-        *(photos, tmp_path / "pairs", "--variants", "60", "--layers", str(layers)),
-        *("--share-layers", "0.4", "--share-dry", "0.3", "--density", "0.3"),
-    )
-    dry = flat = 0
-    for path in (output / "input").iterdir():
-        rain = read_rgb(path).astype(int) - read_rgb(output / "target" / path.name)
-        dry += np.ptp(rain) == 0 and rain.max() == 0
-        flat += rain.min() > 0 and np.ptp(rain) <= 1
-    # 240 pairs: three standard deviations are 0.1.
-    assert dry / 240 == pytest.approx(0.3, abs=0.1)
-    assert flat / 240 == pytest.approx(0.4, abs=0.1)
-
-
 def test_skipped_layers_are_not_used(photos, tmp_path):
     layers = flat_pairs(tmp_path / "layers", {"strong": 100, "weak": 20})
     arguments = ("--variants", "4", "--layers", str(layers), "--share-layers", "1")
