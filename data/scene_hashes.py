@@ -81,8 +81,8 @@ def _remembered(
         whole = len(content) // record.itemsize * record.itemsize
         known = np.frombuffer(content[:whole], record)
     wanted = _stamps(images)
-    new = np.flatnonzero(~np.isin(wanted, known["stamp"]))
-    if len(new):
+    new = np.flatnonzero(~np.isin(wanted, known["stamp"])).tolist()
+    if new:
         added = np.empty(len(new), record)
         added["stamp"] = wanted[new]
         added["rows"] = _compute([images[i] for i in new], turned, quiet)
