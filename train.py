@@ -101,7 +101,8 @@ def train(run: Run, is_one_epoch: bool) -> None:
         started = time.perf_counter()
         train_one_epoch(run)
         record: Record = {"kind": "epoch", "epoch": epoch, "step": progress.step, "at": epoch}
-        record["lr"] = run.schedule.rate(epoch, progress.step - 1)  # of the last step
+        # The last step's rate, which a run resumed after that step has not set yet.
+        record["lr"] = run.schedule.set(epoch, progress.step - 1)
         record |= progress.means() | run.state.skipped_steps() | run.pace.recent()
         if is_every(cfg.VALIDATION.EVERY, epoch) or epoch == cfg.OPTIM.EPOCHS:
             record |= validate(run)
@@ -142,7 +143,7 @@ def train_one_epoch(run: Run) -> None:
         while progress.step_in_epoch < steps:
             if is_every(cfg.VALIDATION.EVERY_STEPS, progress.step, progress.validated_step):
                 validate_within_epoch(run, progress.step_in_epoch / steps)
-            lr = run.schedule.set(state.optimizer, progress.epoch, progress.step)
+            lr = run.schedule.set(progress.epoch, progress.step)
             unread.append(train_one_step(run, micro_batches))
             progress.count_step()
             state.ema.update(progress.step)
@@ -199,8 +200,7 @@ def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
         losses.append(run.graphs(compute, rainy.to(memory_format=layout), clean))
     micro_batches.fetch()  # while the device computes
     if run.processes.world_size > 1:
-        with run.processes.alike():
-            check_all_are_trained(state.network)
+        check_all_are_trained(state.network)  # processes may differ in it: each prints its own
     state.scaler.unscale_(state.optimizer)
     norms = gradient_norms(state.network)
     norm = torch.linalg.vector_norm(torch.stack([*norms.values()]))

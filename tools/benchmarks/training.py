@@ -140,7 +140,7 @@ def steps_of(
             run_.state.network.train()
 
             def step() -> None:
-                run_.schedule.set(run_.state.optimizer, 1, 1)
+                run_.schedule.set(1, 1)
                 train.finish_one_step(run_, micro_batches)
                 run_.state.ema.update(1)
 

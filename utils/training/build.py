@@ -89,7 +89,9 @@ def build_run(
     with processes.all_or_none(stop):
         # Remembers which images were found sound; a dry run writes nothing.
         index = None if start.dry_run else Path(cfg.RUN.FOLDER) / ".checked"
-        loaders, criterion, state = _build_parts(cfg, processes, index, checkpoint is not None)
+        loaders, criterion, schedule, state = _build_parts(
+            cfg, processes, index, checkpoint is not None
+        )
     facts = data_facts(state.plan.num_samples, state.files)
     with processes.all_or_none(stop):
         if processes.is_main and not start.dry_run:
@@ -112,7 +114,7 @@ def build_run(
         loaders=loaders,
         model=model,
         criterion=criterion,
-        schedule=Schedule(cfg, state.plan.total_steps),
+        schedule=schedule,
         state=state,
         pace=Pace(state.plan),
         graphs=GraphedCompute(state.network, enabled=cfg.OPTIM.CUDA_GRAPH),
@@ -138,7 +140,7 @@ def note_other_recipe(cfg: CfgNode, config: Path, settings: list[str]) -> None:
 
 def _build_parts(
     cfg: CfgNode, processes: Processes, index: Path | None, is_resumed: bool
-) -> tuple[Loaders, Criterion, TrainingState]:
+) -> tuple[Loaders, Criterion, Schedule, TrainingState]:
     """The parts of a run at its start. Must not contain a collective operation."""
     device = processes.device
     if cfg.OPTIM.PRECISION == "bf16" and processes.is_main and (warning := bf16_warning(device)):
@@ -183,7 +185,9 @@ def _build_parts(
     files = _identify_data(loaders)
     order, scenes = _order_of_samples(loaders), loaders.scenes
     state = TrainingState(cfg, network, ema, optimizer, scaler, plan, files, order, scenes)
-    return loaders, criterion, state
+    # Before a checkpoint is loaded: the base learning rate is this run's, not the saved one.
+    schedule = Schedule(optimizer, cfg.SCHEDULE, cfg.OPTIM.EPOCHS, plan.total_steps)
+    return loaders, criterion, schedule, state
 
 
 def _check_outputs(cfg: CfgNode, criterion: Criterion) -> None:

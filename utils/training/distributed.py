@@ -190,6 +190,10 @@ class Processes:
         """
         if self.is_main:
             print(f"error: {message}", file=sys.stderr, flush=True)
+        self.end_together()
+
+    def end_together(self) -> NoReturn:
+        """End all processes with status 1."""
         self.barrier()
         destroy_distributed()
         sys.exit(1)
@@ -241,12 +245,18 @@ def init_distributed(backend: str = "auto", timeout: float = 10.0) -> Processes:
 
 @contextlib.contextmanager
 def alike_before_meeting() -> Iterator[None]:
-    """``Processes.alike`` for a block that runs before ``init_distributed``."""
+    """``Processes.alike`` for a block that runs before ``init_distributed``.
+
+    The main process prints the message first, since the processes may fail to meet.
+    """
     try:
         yield
-    except UserError:
-        with init_distributed("gloo").alike():
+    except UserError as error:
+        if _number("WORLD_SIZE", 1) == 1:
             raise
+        if _number("RANK", 0) == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        init_distributed("gloo").end_together()
 
 
 def destroy_distributed() -> None:

@@ -1,71 +1,85 @@
-"""The learning rate as a function of the position in a run: SCHEDULES, by SCHEDULE.NAME."""
+"""The learning rate: warm-up and cosine by epoch, multi-step and exponential by step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from warmup_scheduler import GradualWarmupScheduler
 from yacs.config import CfgNode
 
+from utils.errors import UserError
 
-@dataclass(frozen=True)
-class Position:
-    """Where a run is: its epoch (from 1) and its step (from 0), and how many there are."""
-
-    epoch: int
-    step: int
-    num_epochs: int
-    num_steps: int
-
-
-def warmup_cosine(base: float, node: CfgNode, at: Position) -> float:
-    """Rise by epoch to ``base`` in the last warm-up epoch, fall to LR_MIN in the last epoch.
-
-    warmup-scheduler 0.3 in front of PyTorch's cosine, as the releases use them, exceeds ``base``
-    and ends above LR_MIN.
-    """
-    warmup = node.WARMUP_EPOCHS
-    if at.epoch <= warmup:
-        return base * at.epoch / warmup
-    angle = math.pi * (at.epoch - warmup) / (at.num_epochs - warmup)
-    return node.LR_MIN + (base - node.LR_MIN) * (1 + math.cos(angle)) / 2
-
-
-def multi_step(base: float, node: CfgNode, at: Position) -> float:
-    """Multiply by GAMMA one step behind each of MILESTONES, as DCSFN's release does."""
-    milestones = [math.floor(fraction * at.num_steps) for fraction in node.MILESTONES]
-    return base * node.GAMMA ** sum(at.step > milestone for milestone in milestones)
-
-
-def exponential(base: float, node: CfgNode, at: Position) -> float:
-    """Decay by GAMMA per DECAY_STEPS, a little at each step, towards LR_MIN."""
-    return base * node.GAMMA ** (at.step / node.DECAY_STEPS) + node.LR_MIN
-
-
-SCHEDULES: dict[str, Callable[[float, CfgNode, Position], float]] = {
-    "warmup_cosine": warmup_cosine,
-    "multi_step": multi_step,
-    "exponential": exponential,
-}
+SCHEDULES = ("warmup_cosine", "multi_step", "exponential")
 
 
 class Schedule:
-    """The schedule of one run; without state, so a resumed run continues it exactly."""
+    """Sets an optimiser's learning rate before each step, as the SCHEDULE settings say.
 
-    def __init__(self, cfg: CfgNode, num_steps: int) -> None:
-        self._cfg = cfg
-        self._num_steps = num_steps
+    The rate depends on the position alone, not on saved state: a resumed run continues it exactly.
+    ``optimizer`` has the base rate; ``total_steps`` counts the steps of the whole run.
+    """
 
-    def rate(self, epoch: int, step: int) -> float:
-        """The learning rate of ``step`` (from 0, of the whole run) in ``epoch`` (from 1)."""
-        at = Position(epoch, step, self._cfg.OPTIM.EPOCHS, self._num_steps)
-        return SCHEDULES[self._cfg.SCHEDULE.NAME](self._cfg.OPTIM.LR, self._cfg.SCHEDULE, at)
+    def __init__(self, optimizer: Optimizer, node: CfgNode, epochs: int, total_steps: int) -> None:
+        self.optimizer = optimizer
+        self.by_epoch = node.NAME == "warmup_cosine"
+        self.position = 0  # epochs or steps that the scheduler has seen
+        if node.NAME == "warmup_cosine":
+            self.scheduler = _warmup_cosine(optimizer, node, epochs)
+        elif node.NAME == "multi_step":
+            milestones = [math.floor(fraction * total_steps) for fraction in node.MILESTONES]
+            # One step after the milestone, as in DCSFN's release.
+            self.scheduler = LambdaLR(
+                optimizer, lambda step: node.GAMMA ** sum(step > m for m in milestones)
+            )
+        elif node.NAME == "exponential":
+            floor = node.LR_MIN / optimizer.param_groups[0]["lr"]
+            self.scheduler = LambdaLR(
+                optimizer, lambda step: node.GAMMA ** (step / node.DECAY_STEPS) + floor
+            )
+        else:
+            raise UserError(
+                f"SCHEDULE.NAME is {node.NAME!r}; it must be warmup_cosine, multi_step or "
+                "exponential."
+            )
 
-    def set(self, optimizer: Optimizer, epoch: int, step: int) -> float:
-        """Set and return the learning rate of ``step`` in ``epoch``."""
-        rate = self.rate(epoch, step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+    def set(self, epoch: int, step: int) -> float:
+        """Set and return the rate for ``epoch`` (from 1) and ``step`` of the whole run (from 0).
+
+        Positions only grow during a run.
+        """
+        target = epoch if self.by_epoch else step
+        if not self.by_epoch and target > self.position + 1:
+            # After a resume: a LambdaLR can skip the steps in between.
+            self.position = self.scheduler.last_epoch = target - 1
+        with warnings.catch_warnings():
+            # PyTorch expects the rate to be set after the optimiser's step; we set it before.
+            # warmup-scheduler calls get_lr() of the scheduler that follows the warm-up.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            warnings.filterwarnings("ignore", "To get the last learning rate")
+            while self.position < target:
+                self.scheduler.step()
+                self.position += 1
+        return self.optimizer.param_groups[0]["lr"]
+
+
+def _warmup_cosine(optimizer: Optimizer, node: CfgNode, epochs: int) -> LRScheduler:
+    """lr0 * e / W up to epoch e = W, then a cosine that ends at LR_MIN in the last epoch.
+
+    warmup-scheduler with PyTorch's own cosine exceeds lr0 and ends above LR_MIN, because the two
+    multiply their factors; with a cosine in closed form it is exact.
+    """
+    base = optimizer.param_groups[0]["lr"]
+    warmup = node.WARMUP_EPOCHS
+
+    def factor(epoch: int) -> float:
+        cosine = (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) / 2
+        return (node.LR_MIN + (base - node.LR_MIN) * cosine) / base
+
+    if not warmup:
+        return LambdaLR(optimizer, factor)
+    # The scheduler after the warm-up counts from 0 at epoch W + 1.
+    after = LambdaLR(optimizer, lambda count: factor(count + warmup + 1))
+    return GradualWarmupScheduler(optimizer, 1.0, warmup, after)
