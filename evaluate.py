@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = single_jobs(args.results, args.target, args.input, protocol, find_sides)
     clips = are_clips(jobs, args.clips)
     check_clip_options(args, clips)
-    sets = {job.dataset: job.clean or job.rainy or job.results for job in jobs}
+    sets = {job.dataset: job.set_folder for job in jobs}
     columns = make_columns(args, cache, sets, has_clean=not args.no_reference)
     pair = pair_clips if clips else pair_results
     paired = [pair(job, args.match, args.rainy_half) for job in jobs]
@@ -293,7 +293,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         value = getattr(args, option)
         if value is not None and value < 1:
             parser.error(f"--{option} is {value}; it must be at least 1")
-    check_column_options(parser, args)
+    check_column_options(parser, args, niqe_by_default=args.no_reference)
     return args
 
 

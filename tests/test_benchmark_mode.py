@@ -377,6 +377,9 @@ def test_tasks_of_a_set_with_labels_and_nothing_clean() -> None:
     same = [*map(str, tasks[:-2]), "--no-reference", "--output", "again"]
     assert evaluate.main(["--benchmark", "results", "--datasets", "datasets", *same]) == 0
     assert read_table("again")["rows"] == read_table()["rows"]
+    alone = ["--results", "datasets/BDD350/input", "--no-reference", "--output", "alone"]
+    assert evaluate.main([*alone, *map(str, tasks[:-2])]) == 0
+    assert "held to the YOLO labels" in Path("alone/table.md").read_text()
     # labels for some sets alone cannot be one column, nor one file those of two sets
     two = ("TEST.SETS", "[datasets/BDD350, datasets/elsewhere]")
     with pytest.raises(UserError, match="neither clean images nor labels for elsewhere"):
@@ -502,7 +505,7 @@ def test_what_train_py_leaves_is_tested_as_it_is() -> None:
         assert logged["psnr"] == pytest.approx(row["scores"]["val"]["psnr"], abs=1e-3)
 
 
-def run_two(*arguments: object) -> None:
+def run_two(*arguments: object, status: int = 0) -> None:
     """test.py on two processes, told apart by the variables that torchrun sets."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -516,7 +519,7 @@ def run_two(*arguments: object) -> None:
         process.join(60)
         process.kill()  # one that hangs
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [process.exitcode for process in processes] == [status, status]
 
 
 def run_rank(variables: dict[str, object], arguments: tuple[object, ...]) -> None:
@@ -549,3 +552,5 @@ def test_two_processes_give_the_files_of_one() -> None:
     assert sorted(json.loads(line)[0] for line in finished) == [
         "10_1.png", "10_2.png", "2_1.png", "2_2.png",
     ]  # fmt: skip
+    # what the first process alone refuses does not leave the other one waiting
+    run_two("TEST.PROTOCOL", "niqe", "--config", config, "--metrics", "mse", status=1)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:  # imports torchvision, which few tables need
     from utils.evaluation.tasks.scorers import TaskScorer
 
 
+FOR_NIQE = "--niqe-parameters and --niqe-gray belong to --metrics niqe"
+
+
 @dataclass
 class Columns:
     """What computes the columns: of images, of folders, and of folders by what a network sees."""
@@ -73,7 +76,7 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help=f"{', '.join(PERCEPTUAL)}, or any other metric of pyiqa",
+        help=f"further metrics: {', '.join(PERCEPTUAL)}, or any other one of pyiqa",
     )
     group.add_argument("--niqe-parameters", type=Path, metavar="FILE", help="a local .mat file")
     group.add_argument(
@@ -85,8 +88,13 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
     add_task_options(group)
 
 
-def check_column_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_column_options(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, *, niqe_by_default: bool
+) -> None:
     """Refuse what belongs to an option that is not given; drop metrics that are named twice."""
+    by_default = niqe_by_default and not args.metrics
+    if _is_for_niqe(args) and not (by_default or "niqe" in args.metrics):
+        parser.error(FOR_NIQE)
     check_task_options(parser, args)
     args.metrics = list(dict.fromkeys(args.metrics))
 
@@ -102,8 +110,8 @@ def make_columns(
     """
     columns = Columns(cache)
     metrics = args.metrics or ([] if has_clean else ["niqe"])
-    if (args.niqe_parameters or args.niqe_gray != "y") and "niqe" not in metrics:
-        raise UserError("--niqe-parameters and --niqe-gray belong to --metrics niqe.")
+    if _is_for_niqe(args) and "niqe" not in metrics:
+        raise UserError(f"{FOR_NIQE}.")
     for key in metrics:
         if not has_clean and key in WITH_CLEAN:
             raise _without_clean(key)
@@ -122,6 +130,10 @@ def make_columns(
             columns.scorers.append(scorer)
     columns.task_scorers = make_task_scorers(args, cache, sets, has_clean=has_clean)
     return columns
+
+
+def _is_for_niqe(args: argparse.Namespace) -> bool:
+    return args.niqe_parameters is not None or args.niqe_gray != "y"
 
 
 def _without_clean(key: str) -> UserError:

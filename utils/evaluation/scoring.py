@@ -54,6 +54,11 @@ class ScoringJob:
     is_input: bool = False
     rainy: Path | None = None
 
+    @property
+    def set_folder(self) -> Path:
+        """The folder of the set's images: of clean ones, else rainy ones, else the results."""
+        return self.clean or self.rainy or self.results
+
 
 @dataclass
 class ImageResult:

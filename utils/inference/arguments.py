@@ -212,7 +212,7 @@ def parse_arguments(
     if args.model and len(args.weights) != max(len(args.config), 1):
         each = " for each --config" if len(args.config) > 1 else ""
         parser.error(f"--model names the network of other weights; it needs --weights FILE{each}")
-    check_column_options(parser, args)
+    check_column_options(parser, args, niqe_by_default=bool(args.config))
     if args.overlap is not None and args.tile in (WHOLE, RELEASED):
         parser.error(f"--overlap has no meaning with --tile {args.tile.word}")
     if args.format and names_a_file(args.output):

@@ -97,13 +97,20 @@ def run_benchmark(
                 unreadable.add(name)
                 if processes.is_main:
                     problems.add(f"{name} is left out: {error}")
-    columns = None
+    columns, refusal = None, None
     if processes.is_main:  # wrong ones are refused before the restoring
         folders = {name: one.clean_folder or one.rainy_folder for name, one in sets.items()}
-        cache = ScoreCache(methods[0].scores / "score_cache.jsonl")
         threads = torch.get_num_threads()
-        columns = make_columns(cache, folders, has_clean=methods[0].protocol != NIQE)
+        try:
+            cache = ScoreCache(methods[0].scores / "score_cache.jsonl")
+            columns = make_columns(cache, folders, has_clean=methods[0].protocol != NIQE)
+        except UserError as error:
+            refusal = error
         torch.set_num_threads(threads)  # pyiqa left one, for it is given one image per core
+    if any(processes.gather(refusal is not None)):  # or the others would wait for the first one
+        if refusal is not None:
+            raise refusal
+        return 1
     networks = [load_network(method) for method in methods]
     works = plan_work(methods, sets, processes)
     check_output([job for work in works for job in work.jobs])

@@ -59,22 +59,24 @@ class Blur(Identity):
         return F.conv2d(rainy, KERNEL, padding=1, groups=3)
 
 
-GPU_FULL = torch.OutOfMemoryError()
-# PyTorch's allocator for the CPU raises a plain RuntimeError.
-CPU_FULL = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+def cpu_is_full() -> RuntimeError:
+    """What PyTorch's allocator for the CPU raises."""
+    return RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
 
 class SmallMemory(Blur):
     """A device that holds no more than ``pixels``."""
 
-    def __init__(self, pixels: int, error: Exception = GPU_FULL) -> None:
+    def __init__(
+        self, pixels: int, error: Callable[[], Exception] = torch.OutOfMemoryError
+    ) -> None:
         super().__init__()
         self.pixels, self.error = pixels, error
 
     def restore(self, rainy: Tensor) -> Tensor:
         restored = super().restore(rainy)
         if rainy.shape[-2] * rainy.shape[-1] > self.pixels:
-            raise self.error
+            raise self.error()
         return restored
 
 
@@ -225,9 +227,9 @@ def test_a_device_too_full_for_the_probe_takes_the_smallest_tiles() -> None:
     assert np.abs(restored.astype(int) - Restorer(Blur(), tile="whole")(image)).max() <= 1
 
 
-@pytest.mark.parametrize("error", [GPU_FULL, CPU_FULL])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, cpu_is_full])
 @pytest.mark.parametrize("tile", ["whole", "auto", 512])
-def test_out_of_memory_halves_the_tile(tile: int | str, error: Exception) -> None:
+def test_out_of_memory_halves_the_tile(tile: int | str, error: Callable[[], Exception]) -> None:
     image = smooth_image(3, 500, 700)
     network, messages = SmallMemory(200 * 200, error), []
     restorer = Restorer(network, tile=tile, notify=messages.append)
@@ -465,7 +467,7 @@ def test_results_of_nan_and_infinity_are_refused() -> None:
 
 def test_other_errors_of_a_network_are_not_taken_for_a_full_memory() -> None:
     with pytest.raises(RuntimeError, match="another"):
-        Restorer(SmallMemory(0, RuntimeError("another error")))(np.zeros((8, 8), np.uint8))
+        Restorer(SmallMemory(0, lambda: RuntimeError("another")))(np.zeros((8, 8), np.uint8))
 
 
 class Normed(nn.Module):

@@ -107,7 +107,7 @@ class DetectionScorer:
         return tuple(100 * x for x in (*both, total.precision, total.recall, total.mean_iou))
 
     def _truth(self, result: JobResult, images: Sequence[ImageResult]) -> list[Boxes]:
-        folder = self._labels or _labels_of(result, masks=False)
+        folder = self._labels or labels_beside(result.job.set_folder)
         if folder is None:
             self._truths.add(AGREEMENT)
             return [boxes.confident() for boxes in self._detect(images, "clean")]
@@ -178,7 +178,7 @@ class SegmentationScorer:
     def score(self, result: JobResult, of_clean: bool = False) -> tuple[float, ...]:
         """The metrics of a job's scored images; ``of_clean``: of their clean images instead."""
         side: Side = "clean" if of_clean else "restored"
-        folder = self._labels or _labels_of(result, masks=True)
+        folder = self._labels or labels_beside(result.job.set_folder, masks=True)
         masks = {}
         if folder is not None:
             masks = {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".png"}
@@ -227,12 +227,6 @@ def mask_figures(confusion: np.ndarray) -> tuple[float, float]:
     union = confusion.sum(0) + confusion.sum(1) - right
     occurs = union > 0
     return float((right[occurs] / union[occurs]).mean()), float(right.sum() / confusion.sum())
-
-
-def _labels_of(result: JobResult, masks: bool) -> Path | None:
-    """Boxes or masks of a data set, None without any."""
-    images = result.job.clean or result.job.rainy
-    return labels_beside(images, masks) if images else None
 
 
 def _stem(image: ImageResult) -> str:
