@@ -128,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def check_clip_options(args: argparse.Namespace, clips: bool) -> None:
     """Raise UserError for options that clips do not have, or only clips."""
     if args.flow and (args.no_reference or not clips):
-        raise UserError("--flow moves the errors that flicker compares, which only clips have.")
+        raise UserError(
+            "--flow is for flicker, which needs clips (videos, or --clips) and clean ones."
+        )
     of_folders = sorted(set(args.metrics) & set(OF_FOLDERS)) + args.tasks
     if clips and of_folders:
         raise UserError(

@@ -291,7 +291,7 @@ def test_a_clip_of_other_sizes_is_one_problem_or_is_cut(
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     write_clips(tmp_path, {"street": 2})
     for options, said in (
-        (["--flow"], "which only clips have"),
+        (["--flow"], "--flow is for flicker, which needs clips"),
         (["--clips", "--metrics", "fid"], "fid is a figure of whole folders of images"),
         (["--clips", "--tasks", "segmentation"], "segmentation is a figure of whole folders"),
         (["--clips", "--embed"], "--embed puts images into the page"),
@@ -457,6 +457,13 @@ def test_videos_and_images_share_no_table(tmp_path: Path) -> None:
     write_frame(tmp_path / "data/films/target/a/1.png", panned(0))
     assert evaluate.main([*arguments, "--sets", "films"]) == 1
     assert "are clips of one name" in rows(tmp_path)[0]["problem"]
+
+
+def test_videos_are_not_scored_against_themselves(tmp_path: Path) -> None:
+    write_video(tmp_path / "clips/a", lumas(2)[0], range(2))
+    folder = str(tmp_path / "clips")
+    with pytest.raises(UserError, match="would be scored against itself"):
+        evaluate.main(["--results", folder, "--target", folder, "--output", str(tmp_path / "out")])
 
 
 def test_a_damaged_video_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
