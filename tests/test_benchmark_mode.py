@@ -552,5 +552,7 @@ def test_two_processes_give_the_files_of_one() -> None:
     assert sorted(json.loads(line)[0] for line in finished) == [
         "10_1.png", "10_2.png", "2_1.png", "2_2.png",
     ]  # fmt: skip
-    # what the first process alone refuses does not leave the other one waiting
-    run_two("TEST.PROTOCOL", "niqe", "--config", config, "--metrics", "mse", status=1)
+    # what the first process alone refuses ends the other one too, before it restores its share
+    refused = ("TEST.OUTPUT", "refused", "TEST.PROTOCOL", "niqe", "--config", config)
+    run_two(*refused, "--metrics", "mse", status=1)
+    assert not Path("refused").exists()
