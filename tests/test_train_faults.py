@@ -53,7 +53,7 @@ def nothing_left_running(what: str, timeout: float = 40) -> Iterator[None]:
 
 
 def test_a_signal_to_the_whole_group_reaches_no_loader(
-    run_train, run_forked, finished_runs, tmp_path
+    run_train, run_forked, finished_runs
 ) -> None:
     """As job schedulers and torchrun send it: the loaders get it too."""
     at = At(signal.SIGTERM, step=5, to_group=True)

@@ -68,6 +68,31 @@ def test_processes_and_accumulation_take_the_same_steps(
     assert done.output.count("epoch 1/2 loss") == 1  # only one process speaks
 
 
+@pytest.fixture
+def published(settings: list[str], tiny_data: Path) -> list[str]:
+    """One step of the smallest NeRD-Rain on two pairs."""
+    settings += ["MODEL.NAME", "nerd_rain_t", "LOSS.SCALES", "3", "OPTIM.LR", "1e-3"]
+    settings += ["OPTIM.EPOCHS", "1", "DATA.TRAIN", str(tiny_data / "val")]
+    return settings
+
+
+@pytest.mark.usefixtures("published")
+def test_a_published_network_takes_the_same_step(run_train, run_forked, tmp_path) -> None:
+    """With several outputs and 1x1 kernels, of which DistributedDataParallel warns."""
+    one, done = run_train(name="one"), run_forked(2, name="two")
+    assert done.statuses == [0, 0], done.output
+    assert_same_course(one, tmp_path / "two")
+    assert "strides" not in done.output
+
+
+@pytest.mark.usefixtures("published")
+def test_a_loss_that_does_not_reach_all_parameters_is_refused(run_forked) -> None:
+    done = run_forked(2, "LOSS.SCALES", "1")
+    assert done.statuses == [1, 1]
+    assert "error: The loss does not reach " in done.outputs[0]
+    assert "set LOSS.SCALES to" in done.outputs[0]
+
+
 @pytest.mark.parametrize(
     ("at", "images", "status"),
     [

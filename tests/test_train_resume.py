@@ -282,7 +282,8 @@ def test_a_sealed_checkpoint_with_other_contents_is_refused(run_train, one_epoch
         run_train("--resume")
 
 
-def test_resuming_with_another_network_is_refused(run_train, one_epoch) -> None:
+@pytest.mark.usefixtures("one_epoch")
+def test_resuming_with_another_network_is_refused(run_train) -> None:
     with pytest.raises(UserError, match=r"holds tiny \{\}, not tiny \{'width': 8\}"):
         run_train("--resume", "MODEL.OPTIONS.width", "8")
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch.distributed as dist
@@ -17,12 +17,12 @@ import utils.training.build as build
 from configs import load_config
 from tests.helpers import ROOT, write_pairs
 from tests.ranks import FORK, At, run_ranks
-from tests.runs import progress
+from tests.runs import progress, train_here
 from utils.errors import UserError
 from utils.training import same_start
 from utils.training.distributed import init_distributed
 from utils.training.failures import explained_failures
-from utils.training.stopping import StopSignal
+from utils.training.stopping import RunStopped, StopSignal
 
 
 def assert_refused_together(done, message: str) -> None:
@@ -131,6 +131,7 @@ def test_what_ends_one_process_while_it_prepares_ends_the_other(
     done = run_forked(2, prepare=prepare)
     assert done.statuses == statuses, done.output
     assert ("the disk has gone" in done.outputs[1]) == (how == "error")
+    assert "error:" not in done.outputs[0].lower()  # it knows, and has not lost a connection
     assert not (tmp_path / "run").exists()
 
 
@@ -241,6 +242,16 @@ def port(environment: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         yield taken
 
 
+def test_a_mistake_in_the_settings_is_printed_although_nobody_meets(
+    environment, settings, tmp_path, capsys
+) -> None:
+    """WORLD_SIZE names a second process, but no place to meet it is given."""
+    environment.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="MASTER_ADDR and MASTER_PORT"):
+        train_here(tmp_path, "run", *settings, "SCHEDULE.WARMUP_EPOCHS", "2")
+    assert "error: SCHEDULE.WARMUP_EPOCHS is 2" in capsys.readouterr().err
+
+
 def test_a_busy_port_is_a_sentence(port) -> None:
     port.listen()
     with pytest.raises(
@@ -288,6 +299,26 @@ def test_train_py_hears_signals_while_pytorch_is_loaded(tmp_path) -> None:
     assert (done.returncode, done.stderr) == (75, "SIGTERM: nothing is trained yet; ending\n")
 
 
+def status_of_forked(function: Callable[[], None]) -> int | None:
+    process = FORK.Process(target=function)
+    process.start()
+    process.join(20)
+    return process.exitcode
+
+
+def test_a_signal_before_a_block_that_it_may_interrupt_ends_it_at_once() -> None:
+    def train() -> None:
+        with StopSignal(is_main=True) as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                with stop.interruptible():
+                    os._exit(4)
+            except RunStopped:
+                os._exit(3)
+
+    assert status_of_forked(train) == 3
+
+
 def test_nohup_stays_in_force() -> None:
     """A process that was started with SIGHUP ignored must survive it."""
 
@@ -297,7 +328,4 @@ def test_nohup_stays_in_force() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
         os._exit(3 if stop.received is None else 4)
 
-    process = FORK.Process(target=train)
-    process.start()
-    process.join(20)
-    assert process.exitcode == 3
+    assert status_of_forked(train) == 3

@@ -104,8 +104,8 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
     assert all(torch.equal(read.state[name], value) for name, value in state.items())
 
 
-def test_a_full_disk_under_tensorboard_is_a_sentence(tmp_path: Path, monkeypatch) -> None:
-    """The condition is patched: /dev/full stands for the file of events, as a full disk would."""
+def test_a_disk_that_refuses_is_a_sentence(tmp_path: Path) -> None:
+    """A file where TensorBoard's folder should be; /dev/full as the log."""
     (tmp_path / "tensorboard").write_text("")  # a file where the folder should be
     with pytest.raises(UserError, match=r"Cannot write .*tensorboard"):
         RunLog(tmp_path, CFG)
