@@ -75,8 +75,7 @@ def build_loaders(
     # Pairs by their names.
     source = find_source(settings)
     validation = {
-        name: find_set("DATA.VAL", folder, settings.reading)
-        for name, folder in settings.validation.items()
+        name: find_set("DATA.VAL", folder, settings) for name, folder in settings.validation.items()
     }
     num_samples = count_samples(settings, source)
 

@@ -16,15 +16,6 @@ from utils.set_names import named_folders
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How folders of pairs are read: the arguments of ``find_pairs`` after the folder."""
-
-    layout: str
-    match: str
-    half: str
-
-
-@dataclass(frozen=True)
 class SynthesisSettings:
     """Photographs on which rain is drawn, and the folders of rain layers, which may be ""."""
 
@@ -50,7 +41,10 @@ class DataSettings:
     protocol: str
     """The protocol that scores ``validation``."""
     tests: dict[str, str]
-    reading: Reading
+    """As ``validation``."""
+    layout: str
+    match: str
+    half: str
     repeat: int
     cache: Path | None
     num_workers: int
@@ -72,7 +66,9 @@ def read_settings(cfg: CfgNode, world_size: int = 1) -> DataSettings:
         validation=named_folders(data.VAL, "DATA.VAL"),
         protocol=cfg.VALIDATION.PROTOCOL,
         tests=named_folders(cfg.TEST.SETS, "TEST.SETS"),
-        reading=Reading(data.LAYOUT, data.MATCH, data.RAINY_HALF),
+        layout=data.LAYOUT,
+        match=data.MATCH,
+        half=data.RAINY_HALF,
         repeat=data.REPEAT,
         cache=Path(data.CACHE) if data.CACHE else None,
         num_workers=data.WORKERS,

@@ -14,7 +14,7 @@ from data.cache import open_cache
 from data.checked import Check
 from data.datasets import DecodedPairs, Share, TrainingPatches
 from data.pairs import Pair, find_pairs
-from data.settings import DataSettings, Reading, SynthesisSettings
+from data.settings import DataSettings, SynthesisSettings
 from data.synthesis import SyntheticPatches, find_layers, hold_out, layers_of, read_layers
 from data.transforms import Augmentation
 from utils.errors import UserError
@@ -36,18 +36,18 @@ class FoundSet:
         return f"{plural(len(self.pairs), 'pair')} in {self.folder} (layout {self.layout})"
 
 
-def find_set(setting: str, folder: str, reading: Reading) -> FoundSet:
-    """The pairs in a folder of ``setting``, DATA.TRAIN or DATA.VAL.
+def find_set(key: str, folder: str, settings: DataSettings) -> FoundSet:
+    """The pairs in a folder that the setting ``key`` names, DATA.TRAIN or DATA.VAL.
 
     Raises UserError if it is missing, and as ``find_pairs`` does.
     """
     if not Path(folder).exists():
         raise UserError(
-            f"There is no folder {folder} ({setting}); put pairs in {folder}/input and "
-            f"{folder}/target, name another folder with {setting} FOLDER, or run `make demo`, "
+            f"There is no folder {folder} ({key}); put pairs in {folder}/input and "
+            f"{folder}/target, name another folder with {key} FOLDER, or run `make demo`, "
             'which makes some. The README lists known sets under "Data sets".'
         )
-    found = find_pairs(Path(folder), reading.layout, reading.match, reading.half)
+    found = find_pairs(Path(folder), settings.layout, settings.match, settings.half)
     return FoundSet(folder, *found)
 
 
@@ -181,7 +181,7 @@ def find_source(settings: DataSettings) -> TrainingSource:
     if settings.synthesis:
         return _find_photos(settings.synthesis, settings.repeat)
     return TrainingSets(
-        sets=[find_set("DATA.TRAIN", folder, settings.reading) for folder, _ in settings.training],
+        sets=[find_set("DATA.TRAIN", folder, settings) for folder, _ in settings.training],
         visits=[weight * settings.repeat for _, weight in settings.training],
         cache=settings.cache,
     )
