@@ -286,3 +286,21 @@ def test_what_varies_the_strength_stays_in_its_place():
     coarse = [layer.reshape(3, 30, 4, 30).mean(axis=(1, 3)) for layer in (first, last)]
     assert coarse[0].max() > 1.3 * coarse[0].min()
     np.testing.assert_allclose(*coarse, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("draw", "mean", "moment", "following"),
+    [
+        (random_rain, 0.0075489, 18.0163, 11794),
+        (random_downpour, 0.2233498, 715.7671, 483624),
+        (random_fine_rain, 0.2774545, 895.127, 483624),
+        (random_soft_rain, 0.1385153, 449.1388, 483624),
+    ],
+)
+def test_a_seed_gives_the_rain_that_it_has_always_given(draw, mean, moment, following):
+    """Resumed trainings rely on it: figures of version 0.2.0."""
+    rng = generator(11)
+    layer = streak_layer(70, 90, draw(rng), rng).astype(np.float64)
+    assert layer.mean() == pytest.approx(mean, rel=1e-4)
+    assert (layer.ravel() * np.arange(6300)).mean() == pytest.approx(moment, rel=1e-4)
+    assert rng.integers(10**6) == following

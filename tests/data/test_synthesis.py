@@ -318,3 +318,28 @@ def test_mistakes_get_one_sentence(photos: Path, settings: tuple, sentence: str)
 def test_a_dry_mixture_returns_the_photograph() -> None:
     clean = smooth_image(0, 20, 30)
     assert make_rainy(clean, Mixture(dry=1), [], np.random.default_rng(0)) is clean
+
+
+@pytest.mark.parametrize(
+    ("seed", "mean", "moment", "following"),
+    [
+        (0, 36.017, 168332.0, 845480),
+        (1, 23.659, 111409.7, 725875),
+        (3, 0.0, 0.0, 179440),
+        (4, 3.11, 17550.2, 500226),
+        (5, 10.317, 42201.9, 454766),
+        (11, 86.76, 453691.5, 368993),
+    ],
+)
+def test_a_seed_gives_the_mixture_that_it_has_always_given(
+    seed: int, mean: float, moment: float, following: int
+) -> None:
+    """Resumed trainings rely on it: figures of version 0.2.0."""
+    clean = np.random.default_rng(9).integers(0, 200, (50, 60, 3), dtype=np.uint8)
+    layer = np.outer(np.linspace(0.1, 0.4, 40), np.linspace(0, 1, 70)).astype(np.float32)
+    mixture = Mixture(layers=0.3, light=0.2, dry=0.1, downpours=0.3, harvested=0.2, faint=0.3)
+    rng = np.random.default_rng(seed)
+    gain = make_rainy(clean, mixture, [layer], rng, [layer]).astype(float) - clean
+    assert gain.mean() == pytest.approx(mean, abs=0.01)
+    assert (gain.ravel() * np.arange(9000)).mean() == pytest.approx(moment, rel=1e-3)
+    assert rng.integers(10**6) == following
