@@ -24,8 +24,7 @@ All runs below a folder in one table, earlier ones too (history/ of each --outpu
 
 --output receives table.md, table.csv, table.tex (with published.bib), table.json, images.csv with
 the scores of every image (of clips also frames.csv), statistics.md, and report.html with all
-pictures. The exit status is 1 if an image, clip or frame could not be
-scored.
+pictures. The exit status is 1 if an image, clip or frame could not be scored.
 """
 
 from __future__ import annotations

@@ -19,11 +19,20 @@ function makePane() {
     image.addEventListener("load", place);
     image.addEventListener("error", () => {
       if (!image.getAttribute("src")) return;
-      const file = image.src.startsWith("data:") ? "the image" : decodeURI(image.getAttribute("src"));
+      const file = image.src.startsWith("data:") ? "the image" : readable(image.getAttribute("src"));
       say(pane, `Cannot show ${file}: it was moved, or this browser does not know its format (evaluate.py --embed converts it).`);
     });
   }
   return pane;
+}
+
+// A link as people read it; one that is not UTF-8 as it is.
+function readable(link) {
+  try {
+    return decodeURI(link);
+  } catch {
+    return link;
+  }
 }
 
 function say(pane, text) {

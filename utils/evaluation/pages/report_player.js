@@ -65,7 +65,7 @@ function showFilm(pane, image, file) {
 function filmTrouble(pane) {
   const broken = [...pane.films.values()].find(({ video }) => !video.hidden && video.error);
   if (!broken) return "";
-  const file = decodeURI(broken.video.getAttribute("src"));
+  const file = readable(broken.video.getAttribute("src"));
   return `Cannot play ${file}: it was moved, or this browser does not know its format (H.264 with 4:2:0 colours in MP4 plays everywhere).`;
 }
 
@@ -74,8 +74,8 @@ function showFrame(frame) {
   player.frame = Math.min(Math.max(0, frame), Math.max(0, numFrames() - 1));
   player.shownAt = performance.now();
   for (const { video, times } of films()) {
-    const frame = Math.min(player.frame, times.length - 1); // a damaged video is shorter
-    video.currentTime = times[frame] + lengthOf(frame) / 2; // the middle: the beginning may be rounded
+    const own = Math.min(player.frame, times.length - 1); // a damaged video is shorter
+    video.currentTime = times[own] + lengthOf(own) / 2; // the middle: the beginning may be rounded
   }
   showPicturesOfFrame();
 }
