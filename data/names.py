@@ -1,4 +1,4 @@
-"""Which names belong together: ``1_3`` to ``1``, ``rain-001`` to ``norain-001``, ``001`` to ``1``.
+"""Which names belong together: ``1_1`` to ``1``, ``rain-001`` to ``norain-001``, ``001`` to ``1``.
 
 A name is a file's path below its side's folder, without suffix: ``1`` or ``file1/a``. Only names
 count, never positions in a sorted list. Folders pair with folders and file names with file names,
