@@ -324,7 +324,10 @@ def test_the_command_writes_table_and_facts(
     [
         (["networks", "--modes", "bf17"], "'bf17' is not a mode"),
         (["training", "--modes", "bf16+fast"], "'bf16+fast' is not a mode"),
-        (["networks", "--threads", "0"], "must be at least 1"),
+        (["networks", "--size", "64", "0"], "must be at least 1"),
+        (["data", "--pairs", "0"], "must be at least 1"),
+        (["scores", "--rounds", "0"], "must be at least 1"),
+        (["options", "--images", "0"], "must be at least 1"),
     ],
 )
 def test_wrong_options_are_refused(arguments: list[str], message: str, capsys: Captured) -> None:

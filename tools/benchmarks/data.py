@@ -29,6 +29,7 @@ from data.checked import check_pairs
 from data.datasets import BatchSampler, DecodedPairs, PairImages, Share, TrainingPatches
 from data.pairs import Pair, find_pairs
 from data.transforms import Augmentation
+from tools.benchmarks.timing import positive
 from utils.errors import UserError
 from utils.markdown import markdown_table
 
@@ -54,9 +55,9 @@ class OneImage:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="a folder of pairs (default: synthetic pairs)")
-    parser.add_argument("--pairs", type=int, default=64, help="pairs to use (default: 64)")
+    parser.add_argument("--pairs", type=positive, default=64, help="pairs to use (default: 64)")
     parser.add_argument(
-        "--start", type=int, metavar="N", help="time the start with N small pairs instead"
+        "--start", type=positive, metavar="N", help="time the start with N small pairs instead"
     )
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="time for each of three turns (default: 1)"

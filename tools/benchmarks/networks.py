@@ -118,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     timing.add_mode_option(parser, EXTRAS)
     parser.add_argument(
-        "--size", nargs=2, type=int, default=RELEASE_SIZE, metavar=("HEIGHT", "WIDTH")
+        "--size", nargs=2, type=timing.positive, default=RELEASE_SIZE, metavar=("HEIGHT", "WIDTH")
     )
     parser.add_argument(
         "--facts", type=Path, metavar="FILE.csv", help="write the CSV for evaluate.py --facts"
@@ -127,8 +127,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-    if min(args.size) < 1:
-        raise UserError("--size must be at least 1 1.")
     options = parse_options(args.options)
     subjects = [find_subject(what, options) for what in args.networks]
     rows = []

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from models import load_published, load_weights
+from tools.benchmarks.timing import positive
 from utils.devices import add_device_option
 from utils.errors import UserError
 from utils.images import images_by_stem, read_rgb
@@ -49,14 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="network of an authors' checkpoint")
     parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="rainy images")
     parser.add_argument("--target", type=Path, required=True, metavar="FOLDER", help="clean images")
-    parser.add_argument("--images", type=int, metavar="N", help="only the first N pairs")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--images", type=positive, metavar="N", help="only the first N pairs")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
     add_device_option(parser)
 
 
 def run(args: argparse.Namespace) -> str:
-    if args.images is not None and args.images < 1:
-        raise UserError(f"--images is {args.images}; it must be at least 1.")
     keep_freed_memory()  # as test.py does
     torch.set_num_threads(args.threads)
     network = load_published(args.model, args.weights) if args.model else load_weights(args.weights)

@@ -28,6 +28,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from data.results import pair_results
 from tools.benchmarks.data import make_pairs
+from tools.benchmarks.timing import positive
 from utils.errors import UserError
 from utils.evaluation.score_cache import ScoreCache
 from utils.evaluation.scoring import ScoringJob, available_cores, read_8bit, score_jobs
@@ -42,8 +43,8 @@ Race = Callable[[], tuple[float, ...]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--pairs", type=positive, default=20, help="default: %(default)s")
+    parser.add_argument("--rounds", type=positive, default=5, help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> str:

@@ -18,7 +18,7 @@ import torch
 from models import SHIPPED_WEIGHTS
 from models.network import DerainingNetwork
 from tools.benchmarks.networks import find_subject
-from tools.benchmarks.timing import CPU, least_seconds
+from tools.benchmarks.timing import CPU, least_seconds, positive
 from utils.inference.memory import keep_freed_memory
 from utils.inference.restorer import Restorer
 from utils.inference.tiling import Grid
@@ -39,8 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="names, recipes or files of weights (default: the shipped network)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each shape (default: 2)")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
+    parser.add_argument(
+        "--rounds", type=positive, default=2, help="runs of each shape (default: 2)"
+    )
 
 
 def run(args: argparse.Namespace) -> str:

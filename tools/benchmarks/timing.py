@@ -66,7 +66,7 @@ def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
 def add_machine_options(parser: argparse.ArgumentParser, seconds: float) -> None:
     """``--device``, ``--threads`` and ``--seconds``."""
     add_device_option(parser)
-    parser.add_argument("--threads", type=_positive, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
     parser.add_argument(
         "--seconds", type=float, default=seconds, help="time for each row (default: %(default)s)"
     )
@@ -91,7 +91,8 @@ def add_mode_option(parser: argparse.ArgumentParser, extras: Collection[str]) ->
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of a command line that is at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")

@@ -78,8 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: one published recipe for each network",
     )
     timing.add_mode_option(parser, EXTRAS)
-    parser.add_argument("--patch", type=int, help="default: the recipe's")
-    parser.add_argument("--batch", type=int, help="images per micro-batch (default: the recipe's)")
+    parser.add_argument("--patch", type=timing.positive, help="default: the recipe's")
+    parser.add_argument(
+        "--batch", type=timing.positive, help="images per micro-batch (default: the recipe's)"
+    )
     parser.add_argument(
         "--operators", action="store_true", help="list the most expensive operators"
     )
