@@ -154,7 +154,7 @@ def _faint_rain(
 ) -> Rain:
     """Streaks of one width and of a random density, brightness and length, within these limits.
 
-    ``slenderness`` is the length over the width; ``depth`` is the upper limit alone.
+    ``slenderness`` is the length over the width; of ``depth`` only the upper limit is given.
     """
     return replace(
         random_rain(rng),

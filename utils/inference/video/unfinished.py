@@ -125,7 +125,7 @@ class UnfinishedVideo:
             self._encode_piece()
 
     def finish(self, source: Path, start: Fraction, last_duration: int) -> list[str]:
-        """Write the video with the tracks of ``source``; returns what ``join`` has to report.
+        """Write the video with the tracks of ``source``; returns the notes of ``join``.
 
         Raises UserError if there is no frame or the disk is full.
         """

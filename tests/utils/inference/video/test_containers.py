@@ -85,7 +85,7 @@ def test_a_trimmed_file_does_not_end_early(tmp_path: Path) -> None:
 
 
 def test_the_surplus_frame_that_avi_announces_is_not_missed(tmp_path: Path) -> None:
-    """Beside AAC, FFmpeg announces one frame too many."""
+    """In a file with AAC, FFmpeg announces one frame too many."""
     kind = Kind(".avi", "mpeg4", sound="aac", options=FINE)
     done = restored(write(tmp_path / "a", kind, scene(10)))
     assert done.notes == [] and len(done.after.frames) == 10

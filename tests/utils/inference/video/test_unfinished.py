@@ -95,7 +95,7 @@ def test_a_run_that_is_killed_while_it_cleans_up_leaves_nothing_to_continue(
     target = tmp_path / "out" / "a.mp4"
     run(source, target, removals=removed)
     assert len(read(target).frames) == 10
-    assert len(list(target.parent.iterdir())) == 3  # beside it the folder and the lock
+    assert len(list(target.parent.iterdir())) == 3  # with the folder and the lock
     errors, _ = run(source, target)
     assert errors == ""
     assert len(read(target).frames) == 10
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_old_video_and_what_is_finished(tmp_path: Path) -
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_run_with_other_settings_begins_anew_and_reports_it_first(tmp_path: Path) -> None:
+def test_a_run_with_other_settings_restarts_and_reports_it_first(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mp4"), scene(6))
     said: list[str] = []
     with VideoReader(source) as reader:

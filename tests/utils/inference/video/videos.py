@@ -290,7 +290,7 @@ class Restored:
 
 
 def restored(source: Path, codec: str = "h264", target: Path | None = None) -> Restored:
-    """``target`` is out.mp4 beside the source by default."""
+    """``target`` is out.mp4 in the folder of the source by default."""
     target = target or source.with_name("out.mp4")
     notes: list[str] = []
     restorer = Restorer(Identity(), notify=notes.append)
