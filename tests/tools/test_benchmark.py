@@ -125,6 +125,8 @@ def test_the_kind_of_a_machine(tmp_path: Path) -> None:
     assert machine_kind(path) == "Intel Xeon, AVX-512 with bf16 and AMX"
     path.write_text("vendor_id: AuthenticAMD\nmodel name: AMD Ryzen 7\nflags: sse avx2\n")
     assert machine_kind(path) == "AMD Ryzen, AVX2"
+    path.write_text("model name: AMD Opteron 62xx\nflags: sse avx\n")
+    assert machine_kind(path) == "AMD, SSE"
     assert machine_kind(tmp_path / "none").endswith(" CPU")
 
 
@@ -132,7 +134,7 @@ def test_the_kind_of_a_machine(tmp_path: Path) -> None:
 
 
 def test_the_least_time_counts_and_waiting_does_not() -> None:
-    def wait() -> None:  # stands for a process that waits for its core
+    def wait() -> None:  # as a process that waits for its core
         end = time.process_time() + 0.01
         while time.process_time() < end:
             pass

@@ -342,7 +342,7 @@ def speed_table(rows: Sequence[Row], args: argparse.Namespace, reference: Refere
 def write_facts(rows: Sequence[Row], path: Path) -> None:
     """The CSV for ``evaluate.py --facts``, with each network's first mode.
 
-    Size and MACs are the release's where there is one, as papers give them.
+    Networks of a release have its parameters and MACs, as in the papers.
     """
     first: dict[str, Row] = {}
     for row in rows:

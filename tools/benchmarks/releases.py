@@ -92,14 +92,16 @@ def fitting_reference(kind: str, unit: float) -> Reference | None:
 
 
 def machine_kind(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor, such as ``AMD EPYC, AVX-512 with bf16``; what Linux does not report is left
-    out."""
+    """The processor, such as ``AMD EPYC, AVX-512 with bf16``; without Linux, its architecture."""
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
-    name = re.search(r"^model name\s*:.*?(AMD|Intel)\S* (EPYC|Xeon|Ryzen|Core)", text, re.MULTILINE)
+    name = re.search(
+        r"^model name\s*:.*?(AMD|Intel)(?:\S* (EPYC|Xeon|Ryzen|Core))?", text, re.MULTILINE
+    )
     if name is None:
         return f"{platform.machine()} CPU"
     flags = re.findall(r"\w+", text.partition("\nflags")[2].partition("\n")[0])
     vector = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "SSE"
     extras = {"bf16": "avx512_bf16", "AMX": "amx_bf16"}
     found = " and ".join(extra for extra, flag in extras.items() if flag in flags)
-    return f"{name[1]} {name[2]}, {vector}" + (f" with {found}" if found else "")
+    maker = " ".join(filter(None, name.groups()))
+    return f"{maker}, {vector}" + (f" with {found}" if found else "")
