@@ -147,10 +147,18 @@ def test_the_python_of_the_readme_runs_as_it_stands(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_link_of_the_readme_leads_to_a_file() -> None:
+def test_every_link_of_the_readme_leads_to_a_file_or_a_heading() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        if not target.startswith(("http", "#")):
-            assert (ROOT / target).exists(), target
+        if not target.startswith("http"):
+            name, _, anchor = target.partition("#")
+            file = ROOT / (name or "README.md")
+            assert file.exists(), target
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+                anchors = [
+                    re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings
+                ]
+                assert anchor in anchors, target
 
 
 @pytest.mark.parametrize(
