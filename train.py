@@ -19,6 +19,7 @@ import math
 import statistics
 import time
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -194,10 +195,11 @@ def train_one_step(run: Run, micro_batches: Prefetcher) -> TakenStep:
         rainy, clean, which = next(micro_batches)
         indices += which
         rainy, clean = (to_unit_range(x.to(device, non_blocking=True)) for x in (rainy, clean))
-        if isinstance(run.model, DistributedDataParallel):
-            # The last micro-batch exchanges the gradients of all.
-            run.model.require_backward_grad_sync = number == optim.ACCUMULATE
-        losses.append(run.graphs(compute, rainy.to(memory_format=layout), clean))
+        exchange: AbstractContextManager[object] = nullcontext()
+        if number < optim.ACCUMULATE and isinstance(run.model, DistributedDataParallel):
+            exchange = run.model.no_sync()  # the last micro-batch exchanges the gradients of all
+        with exchange:
+            losses.append(run.graphs(compute, rainy.to(memory_format=layout), clean))
     micro_batches.fetch()  # while the device computes
     if run.processes.world_size > 1:
         check_all_are_trained(state.network)  # processes may differ in it: each prints its own
