@@ -95,12 +95,15 @@ def jpeg_notes(results: Sequence[JobResult]) -> list[str]:
     """A sentence for each folder of results that were stored as JPEG, whose losses are scored."""
     sentences = []
     for result in results:
-        stored = [image.restored.suffix.lower() for image in result.scored if image.restored]
+        images = [image for one in result.scored for image in getattr(one, "frames", [one])]
+        scored = [image for image in images if image.scores is not None]
+        stored = [image.restored.suffix.lower() for image in scored if image.restored]
         num_jpeg = sum(suffix in (".jpg", ".jpeg") for suffix in stored)
         if num_jpeg and not result.job.is_input:
+            files = plural(len(stored), "result" if result.unit == "image" else "frame")
             sentences.append(
-                f"{num_jpeg} of the {plural(len(stored), 'result')} of {result.job.method} on "
-                f"{result.job.dataset} are JPEG files, whose losses are part of the scores"
+                f"{num_jpeg} of the {files} of {result.job.method} on {result.job.dataset} are "
+                "JPEG files, whose losses are part of the scores"
             )
     return sentences
 

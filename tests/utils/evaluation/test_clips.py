@@ -399,6 +399,21 @@ def test_a_video_and_a_folder_are_paired_by_position(
     assert rows(tmp_path)[0]["psnr"] == ""
 
 
+def test_frames_in_jpeg_are_counted_in_a_note(tmp_path: Path) -> None:
+    """Of each method's scored frames, not of its clips; a missing frame does not count."""
+    made = write_clips(tmp_path, {"street": 4, "lake": 3})
+    ours = tmp_path / "results/ours/wet"
+    for frame, (_, restored, _) in zip(("0001", "0002", "0003"), made["street"], strict=False):
+        (ours / f"street/{frame}.png").unlink()
+        write_frame(ours / f"street/{frame}.jpg", restored)
+    (ours / "lake/0003.png").unlink()
+    assert run(tmp_path, "--clips") == 1
+    said = [note for note in table(tmp_path)["notes"] if "JPEG" in note]
+    assert said == [
+        "3 of the 6 frames of ours on wet are JPEG files, whose losses are part of the scores."
+    ]
+
+
 def test_clips_as_ntu_rain_is_laid_out(tmp_path: Path) -> None:
     """a1_Rain/00001.jpg and a1_GT/00001.jpg; results have the names that test.py gives them."""
     expected = {}
