@@ -8,22 +8,22 @@ All methods on all data sets (RESULTS/METHOD/SET/ and DATASETS/SET/), with the p
 
     python evaluate.py --benchmark results --datasets datasets
 
-Real rain without clean images, by NIQE, and by other metrics that need none:
+Real rain without clean images, by NIQE and by other no-reference metrics:
 
     python evaluate.py --results results/dmsr/real --no-reference --input datasets/real
     python evaluate.py --results results/dmsr/real --no-reference --metrics niqe musiq maniqa
 
-Clips: videos, paired by their frames' times, or with --clips folders of frames, CLIP/0001.png. The
-table has their flicker as well; --flow moves the errors that it compares along with the scene:
+Clips: videos, whose frames are paired by time, or with --clips folders of frames, CLIP/0001.png.
+The table then has a column for flicker; --flow adds motion compensation to it:
 
     python evaluate.py --results results/ours/clips --target datasets/clips --clips --flow
 
-All runs below a folder in one table, earlier ones too (history/ of each --output keeps them):
+All runs below a folder in one table, including earlier ones (kept in history/ of each --output):
 
     python evaluate.py --leaderboard evaluation
 
 --output receives table.md, table.csv, table.tex (with published.bib), table.json, images.csv with
-the scores of every image (of clips also frames.csv), statistics.md, and report.html with all
+the scores of every image (for clips also frames.csv), statistics.md, and report.html with all
 pictures. The exit status is 1 if an image, clip or frame could not be scored.
 """
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     if args.leaderboard:
         return show_leaderboard(args.leaderboard)
-    # first, because it shows whether --output can be written
+    # first, so that an --output that cannot be written is reported at once
     cache = ScoreCache(args.output / "score_cache.jsonl", fresh=args.fresh)
     protocol = NIQE if args.no_reference else args.protocol
     facts, weights = read_facts(args.facts) if args.facts else ({}, {})
@@ -125,26 +125,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_clip_options(args: argparse.Namespace, clips: bool) -> None:
-    """Raise UserError for options that clips do not have, or only clips."""
+    """Raise UserError for options that do not apply to clips, or only to clips."""
     if args.flow and (args.no_reference or not clips):
         raise UserError(
-            "--flow is for flicker, which needs clips (videos, or --clips) and clean ones."
+            "--flow is for flicker, which needs clips (videos, or --clips) and their clean clips."
         )
     of_folders = sorted(set(args.metrics) & set(OF_FOLDERS)) + args.tasks
     if clips and of_folders:
         raise UserError(
             f"{of_folders[0]} is a figure of whole folders of images, not of clips; without "
-            "--clips frames are scored as images."
+            "--clips, frames are scored as images."
         )
     if clips and args.embed:
         raise UserError("--embed puts images into the page, not clips; leave it out.")
 
 
 def training_leaks(results: Sequence[JobResult], weights: dict[str, dict[str, str]]) -> list[str]:
-    """A sentence for each set that shows scenes of a method's training set.
+    """A sentence for each data set that shares scenes with a method's training set.
 
-    ``weights`` are those of --facts, whose files record the scenes. A missing file and one of
-    another project record none.
+    ``weights`` are those of --facts; the files record the training scenes. A missing file, or one
+    of another project, is skipped.
     """
     sentences = []
     for result in results:
@@ -191,7 +191,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--target", type=Path, metavar="FOLDER", help="clean images, or a data set")
     parser.add_argument(
-        "--input", type=Path, metavar="FOLDER", help="rainy images, which get a row too"
+        "--input", type=Path, metavar="FOLDER", help="rainy images, which get their own row"
     )
     parser.add_argument(
         "--datasets",
@@ -204,21 +204,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--match",
         default="",
         metavar="PATTERN",
-        help="regular expression whose groups match what the names of a pair share; '(\\d+)' pairs "
-        "by the first number (default: recognised)",
+        help="regular expression whose groups capture what both names of a pair share; '(\\d+)' "
+        "pairs by the first number (default: usual naming schemes are recognised)",
     )
     parser.add_argument(
         "--rainy-half",
         choices=RAINY_HALF,
         default="auto",
-        help="the rainy half of side-by-side files (default: the images decide)",
+        help="which half of side-by-side files is rainy (default: found from the images)",
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these, in this order")
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these, in this order")
     parser.add_argument(
         "--protocol",
         choices=list(PROTOCOLS),
-        help="default: the data set's own, rain13k for an unknown one",
+        help="default: that of the data set; rain13k for an unknown one",
     )
     parser.add_argument(
         "--no-reference", action="store_true", help="score without clean images, by NIQE"
@@ -248,33 +248,37 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="list the worst and the best N images of each method (default: %(default)s)",
     )
     parser.add_argument(
-        "--crop", action="store_true", help="cut images of different sizes to the common one"
+        "--crop", action="store_true", help="cut images of different sizes to their common size"
     )
     parser.add_argument(
         "--clips",
         action="store_true",
-        help="each folder of images is a clip, CLIP/0001.png, as videos always are: means over the "
-        "frames of a clip, then over clips, and flicker, the mean absolute change of the error "
+        help="score each folder of images, CLIP/0001.png, as a clip, like every video: means over "
+        "the frames of a clip, then over clips, and flicker, the mean absolute change of the error "
         "(restored - clean; R, G and B in 0..255) from frame to frame, after the warping error of "
         "Lai et al., ECCV 2018",
     )
     parser.add_argument(
         "--flow",
         action="store_true",
-        help="flicker compares each error with the one before it moved by OpenCV's DIS flow of the "
-        "clean clip, without occluded pixels and those that leave the frame",
+        help="compensate flicker for motion: the previous frame's error is warped by OpenCV's DIS "
+        "flow of the clean clip; occluded pixels and those that leave the frame are left out",
     )
     parser.add_argument("--output", type=Path, default=Path("evaluation"), metavar="FOLDER")
     parser.add_argument(
-        "--embed", action="store_true", help="put the images into report.html, to send it alone"
+        "--embed",
+        action="store_true",
+        help="put the images into report.html, so that it can be sent as one file",
     )
     parser.add_argument("--fresh", action="store_true", help="score unchanged images again")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="images at a time (default: one per core)"
+        "--workers", type=int, metavar="N", help="images scored at a time (default: one per core)"
     )
     add_column_options(parser)
     parser.add_argument(
-        "--device", default="cpu", help="of the networks of --tasks: cpu, cuda ... (default: cpu)"
+        "--device",
+        default="cpu",
+        help="where --tasks runs its networks: cpu, cuda ... (default: cpu)",
     )
     args = parser.parse_args(arguments)
 
@@ -283,13 +287,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if args.results and not args.target and not args.no_reference:
         parser.error("--results needs --target FOLDER, or --no-reference for real rain")
     if args.no_reference and (args.target or args.protocol):
-        parser.error("--no-reference takes no --target and no --protocol")
+        parser.error("--no-reference cannot be combined with --target or --protocol")
     if args.no_reference and (compared := set(args.metrics) & set(WITH_CLEAN)):
-        parser.error(f"{min(compared)} compares with clean images: not with --no-reference")
+        parser.error(
+            f"{min(compared)} compares with clean images; it cannot be used with --no-reference"
+        )
     if args.results and (args.datasets or args.methods or args.sets):
         parser.error("--datasets, --methods and --sets belong to --benchmark")
     if args.benchmark and (args.target or args.input):
-        parser.error("--target and --input belong to --results; a benchmark has --datasets")
+        parser.error("--target and --input belong to --results; --benchmark takes --datasets")
     for option in ("workers", "extremes"):
         value = getattr(args, option)
         if value is not None and value < 1:

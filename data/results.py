@@ -1,7 +1,8 @@
-"""Which result belongs to which clean image or clip of a set: training's layouts, for scoring.
+"""Pair results with the clean images or clips of a data set, in any layout that training reads.
 
-A result has the name of its rainy image (test.py keeps it), or one that ``pair_names`` recognises.
-A clip is a video file, or a folder of frames, which are paired as the images of a nested set are.
+A result is named like its rainy image (test.py keeps the name), or in a way that ``pair_names``
+recognises. A clip is a video file or a folder of frames, which are paired like the images of a
+nested data set.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ Named = dict[str, Path]
 def set_folders(folder: Path, match: str = "") -> tuple[Path | None, Path | None]:
     """The folders of the rainy and of the clean images of a data set, None for a missing side.
 
-    Both are ``folder`` itself if it holds both, or files with both side by side; other images and
-    videos in it are rainy.
+    If ``folder`` holds both, or files with both side by side, it is returned for both. Any other
+    images and videos in it count as rainy.
     """
     rainy, clean = side_folders(folder, match)
     if (rainy and clean) or not folder.is_dir():
@@ -48,7 +49,7 @@ def set_folders(folder: Path, match: str = "") -> tuple[Path | None, Path | None
 
 
 def holds_videos(path: Path) -> bool:
-    """Whether a path is a video, or a folder of videos with no image beside them."""
+    """Whether a path is a video, or a folder that holds videos and no images."""
     if not path.is_dir():
         return is_video(path)
     files = scan_folder(path).files
@@ -56,7 +57,7 @@ def holds_videos(path: Path) -> bool:
 
 
 def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobResult:
-    """Find every image of a job and its partner; images without one are problems.
+    """Pair every image of a job with its partner; an image without a partner is a problem.
 
     ``match`` is the user's pattern for names, as in ``pair_names``; ``half`` says which half of
     side-by-side files is rainy, as in ``find_sides``.
@@ -79,9 +80,9 @@ def pair_results(job: ScoringJob, match: str = "", half: str = "auto") -> JobRes
 
 
 def are_clips(jobs: Sequence[ScoringJob], frames: bool) -> bool:
-    """Whether jobs are about clips: all of them are if ``frames`` says so, else those of videos.
+    """Whether the jobs score clips: always if ``frames`` is set, otherwise if they hold videos.
 
-    Raises UserError for sets of videos among sets of images, which share no table.
+    Raises UserError if some sets hold videos and others images, which cannot share a table.
     """
     if frames:
         return True
@@ -95,17 +96,18 @@ def are_clips(jobs: Sequence[ScoringJob], frames: bool) -> bool:
     if videos and others:
         raise UserError(
             f"{next(iter(videos.values()))} holds videos, {others[0].results} does not; one table "
-            "holds either: choose with --sets, or score folders of frames as clips with --clips."
+            "cannot hold both: choose with --sets, or score folders of frames as clips with "
+            "--clips."
         )
     return bool(videos)
 
 
 def pair_clips(job: ScoringJob, match: str = "", half: str = "auto") -> JobResult:
-    """Find every clip of a job and its partner; clips and frames without one are problems.
+    """Pair every clip of a job with its partner; clips and frames without one are problems.
 
-    The frames of two folders are paired by name, as ``pair_results`` pairs images; a clip is then
-    a folder, or all frames if they share one. A video is paired with a video or a folder by the
-    name of the clip, and their frames when they are read.
+    The frames of two folders are paired by name, as in ``pair_results``. Each subfolder is then a
+    clip; frames without subfolders are a single clip. A video is paired with a video or a folder by
+    the name of the clip; its frames are paired when they are read.
     """
     if not any(path and holds_videos(path) for path in (job.results, job.clean)):
         return _by_folder(pair_results(job, match, half))
@@ -126,16 +128,16 @@ def pair_clips(job: ScoringJob, match: str = "", half: str = "auto") -> JobResul
 
 
 def _against_itself(job: ScoringJob) -> str:
-    """A sentence where the results are the clean images themselves, else ""."""
+    """A sentence if the results are the clean images themselves, else ""."""
     if job.clean and not job.is_input and job.results.resolve() == job.clean.resolve():
-        return f"{job.results} would be scored against itself; --target is the clean set."
+        return f"{job.results} would be scored against itself; --target must be the clean set."
     return ""
 
 
 def _named_clips(path: Path, name: str) -> Named:
-    """The videos and folders of frames in a folder by name; ``name`` for one that is itself a clip.
+    """The videos and folders of frames in ``path`` by name; ``path`` as ``name`` if it is a clip.
 
-    Raises UserError without any clip, and for two of one name.
+    Raises UserError if there is no clip, or if two have the same name.
     """
     if path.is_file():
         return {name: path}
@@ -152,15 +154,17 @@ def _named_clips(path: Path, name: str) -> Named:
             continue
         called = composed(clip.name if clip.is_dir() else clip.stem)
         if called in found:
-            raise UserError(f"{clip} and {found[called]} are clips of one name; keep one of them.")
+            raise UserError(
+                f"{clip} and {found[called]} are clips with the same name; keep only one."
+            )
         found[called] = clip
     if not found:
-        raise UserError(f"The folder {path} holds no clip: neither a video nor a folder of frames.")
+        raise UserError(f"The folder {path} holds no clips, neither videos nor folders of frames.")
     return {clip: found[clip] for clip in natsorted(found, alg=ns.IGNORECASE)}
 
 
 def _as_clip(image: ImageResult, job: ScoringJob, match: str, half: str) -> ClipResult:
-    """A clip of two paths; two folders have their frames paired."""
+    """A clip from its paths; the frames of folders are paired here."""
     clip = ClipResult(image.stem, image.restored, image.clean, problem=image.problem)
     folders = [path for path in (clip.restored, clip.clean) if path and path.is_dir()]
     if not clip.problem and len(folders) == (2 if job.clean else 1):
@@ -171,7 +175,7 @@ def _as_clip(image: ImageResult, job: ScoringJob, match: str, half: str) -> Clip
 
 
 def _by_folder(paired: JobResult) -> JobResult:
-    """The clips of paired frames: one for each folder, as the names say."""
+    """Group paired frames into clips, one for each folder in the frames' names."""
     clips: dict[str, ClipResult] = {}
     for frame in paired.images:
         name = frame.stem.rpartition("/")[0] or paired.job.dataset
@@ -194,13 +198,13 @@ def _sides(job: ScoringJob, match: str, half: str) -> Sides:
         else:
             if job.rainy or sides.layout != "side_by_side":
                 return sides
-        # Clean images with two alike halves, or pairs side by side: the size of a result decides.
+        # Clean images whose halves look alike, or pairs side by side: the results' size decides.
     rainy, clean = (images_by_name(f) if f else {} for f in (job.rainy, job.clean))
     return Sides("folders", rainy, clean)
 
 
 def _without_clean(job: ScoringJob, results: Named, rainy: Named) -> JobResult:
-    """Results that are scored alone: those of the rainy images, or all where none are given."""
+    """Results scored without clean images: one for each rainy image, or all if none are given."""
     if not rainy:
         images = [ImageResult(name, path) for name, path in results.items()]
         return JobResult(job, images, num_expected=len(images))
@@ -209,9 +213,9 @@ def _without_clean(job: ScoringJob, results: Named, rainy: Named) -> JobResult:
 
 
 def _by_rainy(job: ScoringJob, results: Named, sides: Sides, match: str) -> JobResult | None:
-    """The results of a set with rainy images, one for each of them.
+    """Pair the results of a set by the names of its rainy images, one result for each.
 
-    None if the rainy names say nothing, and the clean ones have to.
+    Returns None if these names do not decide, so that the clean ones must (``_by_clean``).
     """
     pairs, problems, _ = pair_sides(sides, match)
     clean: dict[str, Path | None] = {name: pair.clean for name, pair in pairs.items()}
@@ -238,7 +242,7 @@ def _by_rainy(job: ScoringJob, results: Named, sides: Sides, match: str) -> JobR
 
 
 def _by_clean(job: ScoringJob, results: Named, clean: Named, match: str, half: str) -> JobResult:
-    """The results of a set whose clean images alone are known, or whose names need a pattern."""
+    """Pair the results of a set by the names of its clean images, one or more for each."""
     partners = pair_names(list(results), list(clean), match)
     counts = Counter(partner for partner in partners.values() if partner is not None)
     most = max(counts.values(), default=0)
@@ -274,8 +278,8 @@ def _one_each(
 ) -> JobResult:
     """One result for each of ``expected``, found by ``partners`` and compared with ``clean``.
 
-    An image has the name of the expected one, whatever a method calls its results, so that the
-    methods of a table share their names.
+    Images are named like the expected ones, however a method names its results, so that all
+    methods of a table share the names.
     """
     result_of: dict[str, str] = {}
     extra = []
@@ -303,8 +307,8 @@ def _one_each(
     if not result_of:
         paired.problem = (
             f"no name in common: {job.results} holds images like {_first(results)}, "
-            f"{_first_folder(expected)} like {_first(expected)}; --match PATTERN can say what the "
-            "names share"
+            f"{_first_folder(expected)} like {_first(expected)}; state with --match PATTERN what "
+            "the names share"
         )
     return paired
 
@@ -322,10 +326,10 @@ def _first_folder(files: Named) -> Path:
 
 
 def _is_half_as_wide(result: Path | None, clean: Path | None) -> bool:
-    """Whether a file is as large as two results side by side."""
+    """Whether the clean file is as large as two results side by side."""
     try:
         sizes = [Image.open(path).size for path in (result, clean) if path]
     except OSError:
-        return False  # said when the files are read
+        return False  # reported when the files are read
     (width, height), both = sizes
     return both == (2 * width, height)

@@ -6,7 +6,7 @@ images, so a score without its protocol means nothing:
 * ``rain13k``: the MATLAB script of MSPFN and MPRNet, also used by DMSR. Y of ``rgb2ycbcr`` on
   uint8, rounded; peak 255.
 * ``did``: the MATLAB scripts of PReNet, RCDNet and NeRD-Rain. Y unrounded; SSIM after the
-  automatic downsampling of its authors' script.
+  automatic downsampling of the SSIM authors' script.
 * ``rgb``: DCSFN's eval.py. All three channels, SSIM over zero-padded borders.
 * ``hq_rain``: the Python script of HQ-RAIN, 4K-Rain13k, UAV-Rain1k and WeatherBench. Y unrounded,
   without the outermost four pixels.
@@ -44,18 +44,18 @@ HQ_RAIN_BORDER = 4  # pixels that hq_rain cuts off each side
 RAINDROP_MULTIPLE = 4  # raindrop cuts the sides to multiples of this many pixels
 
 _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
-# Window positions of SSIM are computed a stripe at a time: its temporaries stay in the processor's
-# cache (three times as fast), and memory does not grow with the image.
+# SSIM is computed in stripes of this many window positions: the temporaries stay in the CPU's cache
+# (three times as fast), and memory does not grow with the image's height.
 _STRIPE_ROWS = 64
 
 # BT.601's luma weights for channels in 0..255 and output in 0..219, in thousandths of 1/255, so
-# that whole numbers stay whole: 255 * 1000 * (Y - 16) is an integer.
+# that integers stay integers: 255 * 1000 * (Y - 16) is one.
 _LUMA = (65481.0, 128553.0, 24966.0)
 _LUMA_SCALE = 255_000.0
 
 
 class Score(NamedTuple):
-    """PSNR in dB (``inf`` where nothing differs, but 100 under ``rgb``) and SSIM (at most 1)."""
+    """PSNR in dB (identical images: ``inf``, or 100 under ``rgb``) and SSIM (at most 1)."""
 
     psnr: float
     ssim: float
@@ -70,11 +70,11 @@ def score(restored: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
     the protocol's own cut); ValueError for other arrays and for an unknown protocol.
     """
     if protocol not in _SCORERS:
-        raise ValueError(f"There is no protocol {protocol!r}; known are {', '.join(PROTOCOLS)}.")
+        raise ValueError(f"There is no protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}.")
     for image in (restored, clean):
         if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
             raise ValueError(
-                f"An image to score is uint8, (H, W, 3) or (H, W), not {image.dtype} {image.shape}."
+                f"An image must be uint8, (H, W, 3) or (H, W), not {image.dtype} {image.shape}."
             )
     if restored.shape[:2] != clean.shape[:2]:
         raise UserError(
@@ -102,7 +102,7 @@ def _score_did(restored: np.ndarray, clean: np.ndarray) -> Score:
 
 def _score_rgb(restored: np.ndarray, clean: np.ndarray) -> Score:
     psnr = _psnr(restored, clean)
-    # Zeros around a channel turn each of its pixels into a window position.
+    # With zeros around a channel, each of its pixels is the centre of a window.
     channels = (
         [np.pad(channel, GAUSSIAN.side // 2) for channel in cv2.split(image)]
         for image in (restored, clean)
@@ -122,7 +122,7 @@ def _score_hq_rain(restored: np.ndarray, clean: np.ndarray) -> Score:
 
 
 def _score_raindrop(restored: np.ndarray, clean: np.ndarray) -> Score:
-    _check_sides(restored, 2 * RAINDROP_MULTIPLE)  # the least multiple that holds a window
+    _check_sides(restored, 2 * RAINDROP_MULTIPLE)  # the smallest multiple that holds a window
     height, width = (side - side % RAINDROP_MULTIPLE for side in restored.shape[:2])
     x, y = (_opencv_luma(image)[:height, :width] for image in (restored, clean))
     return Score(_psnr(x, y), _ssim(x, y, UNIFORM))
@@ -148,13 +148,13 @@ def _luma(image: np.ndarray) -> np.ndarray:
 def _rounded_luma(image: np.ndarray) -> np.ndarray:
     """``_luma`` rounded half up, as ``rgb2ycbcr`` stores it for uint8 images.
 
-    For 194 colours Y is exactly between two levels. Whole numbers decide them the same way on
-    every machine; Octave agrees with it on 190 of them.
+    For 194 colours Y is exactly halfway between two levels. Exact integers round them alike on
+    every machine; Octave rounds 190 of them the same way.
     """
     if image.ndim == 2:
         return image.astype(np.float64)
     weights = np.array([(*_LUMA, (16 + 0.5) * _LUMA_SCALE)])
-    luma = cv2.transform(image.astype(np.float64), weights)  # whole numbers below 2**53: exact
+    luma = cv2.transform(image.astype(np.float64), weights)  # integers below 2**53: exact
     return np.floor(luma / _LUMA_SCALE)
 
 
@@ -166,7 +166,7 @@ def _opencv_luma(image: np.ndarray) -> np.ndarray:
 
 
 def _downsample(image: np.ndarray) -> np.ndarray:
-    """The SSIM script's own shrinking: every f-th pixel of an f x f box mean, f = min side / 256.
+    """The SSIM script's downsampling: every f-th pixel of an f x f box mean, f = min side / 256.
 
     Output i averages the inputs from i*f - floor((f - 1) / 2) to i*f + floor(f / 2), mirrored at
     the borders with the edge pixel repeated.
@@ -182,7 +182,7 @@ def _downsample(image: np.ndarray) -> np.ndarray:
 
 
 def _psnr(x: np.ndarray, y: np.ndarray) -> float:
-    """PSNR in dB of images of peak 255; ``inf`` where they are equal."""
+    """PSNR in dB of images of peak 255; ``inf`` if they are equal."""
     mse = cv2.norm(x, y, cv2.NORM_L2SQR) / x.size
     return float(10 * np.log10(PEAK**2 / mse)) if mse else float("inf")
 
@@ -204,7 +204,7 @@ def _check_sides(image: np.ndarray, least: int) -> None:
 class Window(NamedTuple):
     """SSIM's window: its weights along one axis, and the factor of variances and covariances.
 
-    The factor is 1 for those of the window's own pixels, n / (n - 1) for estimates from a sample.
+    The factor is 1 for population variances, n / (n - 1) for sample variances of n pixels.
     """
 
     weights: np.ndarray  # (side, 1), sums to 1

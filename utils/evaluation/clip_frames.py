@@ -1,8 +1,8 @@
-"""The frames of clips, read one pair after another: by name, by time stamp or by position.
+"""Read the frames of clips pair by pair: paired by name, by timestamp or by position.
 
 The frames of two folders are paired by name beforehand (data/results.py). Those of two videos
-belong together if their times are at most a quarter of a frame apart, which allows for the rounding
-of containers. A video and a folder are paired by position and need the same number of frames.
+belong together if their times are at most a quarter of a frame apart, since containers round
+times. A video and a folder are paired by position and need the same number of frames.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from utils.wording import plural
 if TYPE_CHECKING:
     from utils.inference.video.reader import VideoReader
 
-SAME_TIME = 0.25  # frames; times of the two sides that differ by more are different frames
+SAME_TIME = 0.25  # of a frame's duration; frames whose times differ by more do not match
 
 # A frame, its pixels (None if it has a problem), and remarks on its files.
 Read = tuple[ImageResult, Images | None, Sequence[Remark]]
 
 
 def read_frames(clip: ClipResult, bar: tqdm) -> Iterator[Read]:
-    """The frames of a clip in order; those of videos are added to it as they are read."""
+    """Yield the frames of a clip in order; those of videos are added to ``clip`` when read."""
     if not clip.frames:
         yield from _read_videos(clip, bar)
         return
@@ -61,10 +61,10 @@ class _SideFrame(NamedTuple):
 
 
 class _Side:
-    """The frames of a video or of a folder, one after another; an iterator.
+    """Iterates once over the frames of a video or of a folder.
 
     rate: frames per second of a video, None for a folder.
-    problems: after the last frame, what is wrong with the video.
+    problems: what is wrong with the video; known after its last frame.
     """
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
@@ -76,7 +76,7 @@ class _Side:
             self.num_frames = len(files)
             self._frames: Iterator[_SideFrame] = map(_read_file, files)
         else:
-            from utils.inference.video.reader import VideoReader  # PyAV, which images do not need
+            from utils.inference.video.reader import VideoReader  # imports PyAV
 
             reader = stack.enter_context(VideoReader(path))
             self.rate, self.num_frames = float(reader.picture.rate), reader.num_frames
@@ -136,7 +136,7 @@ def _read_videos(clip: ClipResult, bar: tqdm) -> Iterator[Read]:
 def _by_time(
     restored: Iterator[_SideFrame], clean: Iterator[_SideFrame], tolerance: float
 ) -> Iterator[tuple[_SideFrame | None, _SideFrame | None]]:
-    """Frames of two videos whose times are at most ``tolerance`` seconds apart, or one alone."""
+    """Pair frames whose times are at most ``tolerance`` seconds apart; None for a missing one."""
     one, other = next(restored, None), next(clean, None)
     while one or other:
         apart = _seconds(one) - _seconds(other)
@@ -147,12 +147,12 @@ def _by_time(
 
 
 def _seconds(frame: _SideFrame | None) -> float:
-    """The time of a frame; behind all others after the last one."""
+    """The time of a frame; infinity if it is unknown or after the last frame."""
     return frame.seconds if frame and frame.seconds is not None else math.inf
 
 
 def _add_frame(clip: ClipResult, one: _SideFrame | None, other: _SideFrame | None) -> Read:
-    """Add a frame with its restored and its clean side, of which one may be missing."""
+    """Add a frame to ``clip`` from its restored and clean sides, of which one may be missing."""
     seconds = min(_seconds(one), _seconds(other))
     at = time_text(seconds) if math.isfinite(seconds) else str(len(clip.frames) + 1)
     frame = ImageResult(f"{clip.stem}/{at}", one and one.path, other and other.path)
@@ -171,7 +171,7 @@ def _add_frame(clip: ClipResult, one: _SideFrame | None, other: _SideFrame | Non
 
 
 def frame_files(path: Path, count: int) -> list[Path]:
-    """The file of each frame of a side: one of a folder, or the same video ``count`` times."""
+    """The file of each frame: those of a folder, or the same video ``count`` times."""
     return list_images(path) if path.is_dir() else [path] * count
 
 
@@ -180,7 +180,7 @@ def time_text(seconds: float) -> str:
 
 
 def place(frame: ImageResult) -> str:
-    """Where a frame is, for messages."""
+    """The file of a frame, and its time in a video, for messages."""
     path = frame.restored or frame.clean
     at = frame.stem.rpartition("/")[2]
     return f"{path} at {at}" if path and is_video(path) else str(path)

@@ -1,4 +1,4 @@
-"""Scoring clips frame by frame: PSNR, SSIM and flicker, in the memory of a few frames.
+"""Score clips frame by frame: PSNR, SSIM and flicker, with only a few frames in memory.
 
 A clip is a video file or a folder of frames. Each of its scores is the mean over its frames; the
 scores of a data set are means over its clips.
@@ -46,7 +46,7 @@ from utils.wording import plural, size_text
 
 @dataclass(frozen=True)
 class _Measures:
-    """What is computed for each frame, ``metrics`` in this order."""
+    """What is computed for each frame; scores are in the order of ``metrics``."""
 
     protocol: str
     scorers: Sequence[Scorer]
@@ -61,12 +61,12 @@ class _Measures:
 
     @property
     def name(self) -> str:
-        """All that the values depend on, besides the content of the clips."""
+        """Everything that the values depend on, except the content of the clips."""
         keys = " ".join(metric.key for metric in self.metrics)
         return "; ".join([f"clip, {self.protocol}, {keys}", *(one.name for one in self.scorers)])
 
     def fill_in(self, frame: ImageResult, now: Images, before: Images | None) -> None:
-        """The scores of a frame; its flicker is NaN without a frame ``before`` it."""
+        """Fill in the scores of a frame; flicker is NaN if there is no frame ``before``."""
         restored, clean = now
         try:
             scores: list[float] = []
@@ -90,8 +90,8 @@ def score_clips(
 ) -> list[JobResult]:
     """Score every clip of paired jobs, with a progress bar, on ``workers`` cores (default: all).
 
-    The arguments are those of ``score_jobs``; ``flow`` is that of ``flicker``. A clip with frames
-    that cannot be scored has the means over the others and is not complete.
+    The arguments are those of ``score_jobs``; ``flow`` is passed to ``flicker``. If some frames of
+    a clip cannot be scored, its scores are the means over the others and it is incomplete.
     """
     clips = [
         (result, clip)
@@ -118,7 +118,7 @@ def score_clips(
 
 
 class _Queue:
-    """Work for threads; adding waits while there is much, so that memory holds a few frames."""
+    """Work for threads; ``add`` waits while the queue is full, so that few frames are in memory."""
 
     def __init__(self, pool: ThreadPoolExecutor, most: int) -> None:
         self._pool, self._most = pool, most
@@ -161,7 +161,7 @@ def _score_clip(
 
 
 def _measure(clip: ClipResult, measures: _Measures, crop: bool, queue: _Queue, bar: tqdm) -> None:
-    """Read the frames of a clip one after another, and score them in the queue's threads."""
+    """Read the frames of a clip in order, and score them in the queue's threads."""
     remarks: dict[str, list[str]] = {}
     before: Images | None = None
     for frame, images, found in read_frames(clip, bar):
@@ -193,14 +193,14 @@ def _measure(clip: ClipResult, measures: _Measures, crop: bool, queue: _Queue, b
 
 
 def _pack(clip: ClipResult) -> tuple[float, ...]:
-    """What the cache keeps: time and scores of one frame after another."""
+    """The numbers that the cache keeps: time and scores, frame after frame."""
     times = clip.times or [math.nan] * len(clip.frames)
     rows = [(t, *(frame.scores or ())) for t, frame in zip(times, clip.frames, strict=True)]
     return tuple(itertools.chain.from_iterable(rows))
 
 
 def _unpack(clip: ClipResult, known: CachedScore, width: int) -> None:
-    """Fill in the frames from what ``_pack`` made, ``width`` numbers for each."""
+    """Fill in the frames from the numbers of ``_pack``, ``width`` for each frame."""
     rows = [known.scores[at : at + width] for at in range(0, len(known.scores), width)]
     if not clip.frames:
         clip.times = [row[0] for row in rows]
@@ -217,7 +217,7 @@ def _unpack(clip: ClipResult, known: CachedScore, width: int) -> None:
 
 
 def _digests(clip: ClipResult) -> list[str]:
-    """A name for the content of each side: of its frames in order, or of the video."""
+    """The digest of each side: of its frames in order, or of the video."""
     sides: tuple[Side, ...] = ("restored", "clean") if clip.clean else ("restored",)
     paired = [frame for frame in clip.frames if not frame.problem]
     if clip.frames:

@@ -1,4 +1,4 @@
-"""The columns besides PSNR and SSIM that evaluate.py and ``test.py --config`` offer: their options.
+"""The columns besides PSNR and SSIM: options shared by evaluate.py and ``test.py --config``.
 
 ``--metrics`` are in quality.py and niqe.py, ``--tasks`` in tasks/.
 """
@@ -40,7 +40,7 @@ FOR_NIQE = "--niqe-parameters and --niqe-gray belong to --metrics niqe"
 
 @dataclass
 class Columns:
-    """What computes the columns: of images, of folders, and of folders by what a network sees."""
+    """The scorers of the columns: of single images, of folders, and of folders by ``--tasks``."""
 
     cache: ScoreCache
     scorers: list[Scorer] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Columns:
     def score(
         self, paired: list[JobResult], *, workers: int | None = None, crop: bool = False
     ) -> list[JobResult]:
-        """As ``score_jobs``, with the rows of the clean images where networks look at them."""
+        """As ``score_jobs``; with ``--tasks``, followed by rows of the clean images."""
         results = score_jobs(
             paired,
             self.cache,
@@ -63,27 +63,27 @@ class Columns:
 
     @property
     def implementations(self) -> list[str]:
-        """Who computes what; complete after the scoring."""
+        """What computes each metric, for the caption; complete only after scoring."""
         of_folders: list[SetScorer] = [*self.set_scorers, *self.task_scorers]
         return [one.name for one in self.scorers] + [one.name for one in of_folders]
 
 
 def add_column_options(parser: argparse.ArgumentParser) -> None:
-    """``--metrics``, ``--tasks`` and what belongs to them, except for ``--device``."""
+    """Add ``--metrics``, ``--tasks`` and the options that belong to them, except ``--device``."""
     group = parser.add_argument_group("columns besides PSNR and SSIM")
     group.add_argument(
         "--metrics",
         nargs="+",
         default=[],
         metavar="NAME",
-        help=f"further metrics: {', '.join(PERCEPTUAL)}, or any other one of pyiqa",
+        help=f"further metrics: {', '.join(PERCEPTUAL)}, or any other metric of pyiqa",
     )
-    group.add_argument("--niqe-parameters", type=Path, metavar="FILE", help="a local .mat file")
+    group.add_argument("--niqe-parameters", type=Path, metavar="FILE", help="a .mat or .npz file")
     group.add_argument(
         "--niqe-gray",
         choices=["y", "rgb2gray"],
         default="y",
-        help="Y of YCbCr (default) or the authors' own conversion, MATLAB's rgb2gray",
+        help="NIQE's gray: Y of YCbCr (default), or MATLAB's rgb2gray as in the authors' code",
     )
     add_task_options(group)
 
@@ -91,7 +91,7 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
 def check_column_options(
     parser: argparse.ArgumentParser, args: argparse.Namespace, *, niqe_by_default: bool
 ) -> None:
-    """Refuse what belongs to an option that is not given; drop metrics that are named twice."""
+    """Refuse options that need another one, which is not given; drop repeated metrics."""
     by_default = niqe_by_default and not args.metrics
     if _is_for_niqe(args) and not (by_default or "niqe" in args.metrics):
         parser.error(FOR_NIQE)
@@ -102,11 +102,11 @@ def check_column_options(
 def make_columns(
     args: argparse.Namespace, cache: ScoreCache, sets: Mapping[str, Path], *, has_clean: bool
 ) -> Columns:
-    """What computes the columns that the options ask for.
+    """The scorers of the columns that the options ask for.
 
-    ``sets`` holds the folder of each set's images by its name, of the clean ones if there are
-    any. Without clean images NIQE by default. Raises UserError for a metric or task that is not
-    known or needs missing clean images, and for missing packages, weights and labels.
+    ``sets`` maps the name of each data set to the folder of its images, the clean ones if known.
+    Without clean images, NIQE is the default. Raises UserError for an unknown metric or task, for
+    one that needs clean images if they are missing, and for missing packages, weights and labels.
     """
     columns = Columns(cache)
     metrics = args.metrics or ([] if has_clean else ["niqe"])

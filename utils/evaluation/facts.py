@@ -11,23 +11,23 @@ from utils.errors import UserError
 from utils.evaluation.published import read_csv
 
 COLUMNS = ("parameters", "macs", "seconds", "training_data")
-WEIGHTS = ("weights", "sha256")  # the file that the figures belong to; written to table.json
+WEIGHTS = ("weights", "sha256")  # the file that was measured; recorded in table.json
 _UNITS = {"parameters": 1e6, "macs": 1e9}
 _DECIMALS = {"parameters": 2, "macs": 1, "seconds": 2}
 
 
 def read_facts(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """The further columns of a table and the weights that they belong to, each by method.
+    """The further columns of a table, and the weights that were measured, both by method.
 
     The file has a column ``method`` and any of ``COLUMNS`` and ``WEIGHTS``. Parameters and
-    multiply-accumulates are whole numbers there and become millions and billions. Raises UserError
-    for any other file.
+    multiply-accumulates are plain counts in the file, millions and billions in the table. Raises
+    UserError for any other file.
     """
     lines, columns = read_csv(path)
     if "method" not in columns or not set(columns) <= {"method", *COLUMNS, *WEIGHTS}:
         raise UserError(
-            f"{path} has the columns {', '.join(columns) or 'of an empty file'}; a file of facts "
-            f"has method and any of {', '.join((*COLUMNS, *WEIGHTS))}."
+            f"{path} has the columns {', '.join(columns) or '(none)'}; a file of facts has "
+            f"method and any of {', '.join((*COLUMNS, *WEIGHTS))}."
         )
     shown = [name for name in COLUMNS if name in columns]
     facts = {

@@ -1,6 +1,6 @@
-"""The field's comparison figure: panels with scores, framed crops below, perhaps error maps.
+"""The comparison figure of papers: panels with scores, framed crops below, optional error maps.
 
-Drawn with matplotlib, each part at its place in inches. tools/compare.py is its command line.
+Drawn with matplotlib; all positions are in inches. tools/compare.py is the command line.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """One image by all methods; the clean image, if there is one, is also the last panel."""
+    """One image by all methods; the clean image, if known, is also the last panel."""
 
     name: str
     panels: list[Panel]
@@ -77,10 +77,10 @@ class ComparedImage:
 def telling_boxes(
     panels: Sequence[Panel], clean: np.ndarray | None = None, count: int = 2
 ) -> list[Box]:
-    """Places where the methods differ most, a fifth of the image each, not overlapping.
+    """Boxes where the methods differ most, a fifth of each side of the image, not overlapping.
 
-    ``panels`` are the rainy input, the methods and the clean image, in this order. Compared are the
-    errors against ``clean``, or the images themselves without one.
+    ``panels`` are the rainy input, the methods and the clean image, in this order. The methods'
+    errors against ``clean`` are compared, or without it the images themselves.
     """
     methods = [panel for panel in panels if panel.image is not clean]
     methods = methods[1:] if len(methods) > 2 else methods
@@ -131,7 +131,7 @@ class Canvas:
         return axes
 
     def text(self, text: str, left: float, top: float, width: float) -> None:
-        """A line of text centred in ``width``, in a smaller font if it would not fit."""
+        """Draw a line of text centred in ``width``, in a smaller font if it would not fit."""
         text, size = fitting_text(text, width)
         place = ((left + width / 2) / self.width, 1 - (top + LINE_HEIGHT / 2) / self.height)
         self.figure.text(*place, text, size=size, ha="center", va="center_baseline")
@@ -146,11 +146,11 @@ def draw_figure(
     error_map: bool = False,
     own_pixels: bool = False,
 ) -> Figure:
-    """The figure, ``width`` inches wide: each comparison a row of panels, or several rows.
+    """Draw the figure, ``width`` inches wide; each comparison takes one or more rows of panels.
 
-    The methods' names are below the last comparison, or below every row if there are several.
-    ``own_pixels`` leaves the images as they are, for formats that hold them so; else they are
-    resampled to ``dpi``. Raises UserError if so many columns do not fit.
+    The methods' names are below the last comparison, or below every row if a comparison takes
+    several. ``own_pixels`` embeds the images at their own resolution, for vector formats;
+    otherwise they are resampled to ``dpi``. Raises UserError if the columns do not fit.
     """
     most = max(len(comparison.panels) for comparison in comparisons)
     columns = min(most, columns or MOST_COLUMNS)
@@ -158,7 +158,7 @@ def draw_figure(
     columns = -(-most // num_rows)  # 7 panels become 4 and 3, not 6 and 1
     panel_width = (width - (columns - 1) * GAP) / columns
     if panel_width <= 0:
-        raise UserError(f"{columns} columns do not fit {width} inches; take fewer or more width.")
+        raise UserError(f"{columns} columns do not fit {width} inches; use fewer or more width.")
 
     rows: list[tuple[ComparedImage, list[Panel], bool, float, float]] = []
     top = 0.0
@@ -180,7 +180,7 @@ def draw_figure(
 def panel_height(
     comparison: ComparedImage, width: float, *, named: bool, error_map: bool = False
 ) -> float:
-    """Inches that a column of the comparison takes with its text."""
+    """The height of a panel of the comparison with its text, in inches."""
     height, image_width = comparison.panels[0].image.shape[:2]
     image_height = width * height / image_width
     parts = [image_height] * (1 + error_map)
@@ -206,7 +206,7 @@ def draw_panel(
     named: bool,
     error_map: bool,
 ) -> None:
-    """One column: the image with its frames, the crops, perhaps the error map, the text."""
+    """Draw one panel: the image with frames, the crops, the optional error map, the text."""
     height = width * panel.image.shape[0] / panel.image.shape[1]
     axes = canvas.image(panel.image, left, top, width, height)
     for box, colour in zip(comparison.boxes, COLOURS, strict=False):
@@ -232,7 +232,7 @@ def draw_panel(
 def draw_crops(
     canvas: Canvas, image: np.ndarray, boxes: Sequence[Box], left: float, top: float, width: float
 ) -> None:
-    """The crops side by side at one height, each framed in its colour, ``width`` in all."""
+    """Draw the crops side by side at equal height, framed in their colours, to fill ``width``."""
     height = crops_height(boxes, width)
     for box, colour in zip(boxes, COLOURS, strict=False):
         across = height * box.width / box.height
@@ -248,7 +248,7 @@ def frame(axes: Axes, corner: tuple[float, float], width: int, height: int, colo
 
 
 def draw_error_scale(canvas: Canvas, left: float, top: float, width: float, height: float) -> None:
-    """The legend of the error maps, in place of the clean image's own."""
+    """Draw the legend of the error maps, in the place of the clean image's error map."""
     canvas.text("|restored - clean| of 255", left, top + height / 2 - 1.7 * LINE_HEIGHT, width)
     axes = canvas.axes(left + 0.1 * width, top + height / 2 - LINE_HEIGHT / 2, 0.8 * width, 0.1)
     axes.set_axis_on()
@@ -258,13 +258,13 @@ def draw_error_scale(canvas: Canvas, left: float, top: float, width: float, heig
     )
     bar.ax.tick_params(labelsize=SMALLEST_FONT, length=2, pad=1)
     if bar.solids is not None:
-        bar.solids.set_rasterized(True)  # else viewers draw white lines between its 256 fields
+        bar.solids.set_rasterized(True)  # otherwise viewers draw white lines between its 256 cells
 
 
 def fitting_text(text: str, width: float) -> tuple[str, float]:
     """The text and the size in points at which it fits ``width`` inches.
 
-    A name that is far too long is cut off.
+    A text that does not fit in the smallest font is cut off.
     """
 
     def length(candidate: str) -> float:  # inches at the full size
@@ -283,7 +283,7 @@ def fitting_text(text: str, width: float) -> tuple[str, float]:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of its suffix: lossless except JPEG, reproducible."""
+    """Write a figure in the format of the suffix: reproducible, and lossless except for JPEG."""
     options: dict[str, dict[str, Any]] = {
         ".pdf": {"metadata": {"CreationDate": None}},
         ".svg": {"metadata": {"Date": None}},

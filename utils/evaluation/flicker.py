@@ -3,17 +3,17 @@
     E_t = restored_t - clean_t                                  R, G and B in 0..255
     flicker = mean of |E_t - E_(t-1)| over pixels, channels and t = 2 .. T
 
-With ``flow``, E_(t-1) is first moved to frame t: a pixel p takes E_(t-1)(p + F(p)), interpolated
+With ``flow``, E_(t-1) is first warped to frame t: pixel p takes E_(t-1)(p + F(p)), interpolated
 linearly, where F is OpenCV's DIS flow (medium preset) from the clean frame t to the clean frame
-t - 1. Two kinds of pixels are left out: those that F takes out of the frame, and occluded ones,
-where the flow B back does not cancel F (Sundaram, Brox and Keutzer, ECCV 2010):
+t - 1. Two kinds of pixels are left out: those that F moves out of the frame, and occluded ones,
+where the backward flow B does not cancel F (Sundaram, Brox and Keutzer, ECCV 2010):
 
     |F(p) + B(p + F(p))|^2 > 0.01 (|F(p)|^2 + |B(p + F(p))|^2) + 0.5
 
 The idea is the temporal warping error of Lai et al. ("Learning Blind Video Temporal Consistency",
 ECCV 2018): the mean squared difference between a restored frame and its warped neighbour, in
-[0, 1], by FlowNet2. Here the error takes the place of the frame, so that a change of the clean clip
-itself costs nothing, and the difference is absolute, in grey levels.
+[0, 1], by FlowNet2. Here the error replaces the frame, so that changes of the clean clip itself do
+not count, and the difference is absolute, in grey levels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Images = tuple[np.ndarray, np.ndarray | None]  # restored and clean, uint8, (H, 
 
 
 def flicker_caption(flow: bool) -> str:
-    """What the caption of a table says of the figure."""
+    """The sentence on flicker in the caption of a table."""
     moved = (
         ", the earlier error moved by DIS flow of the clean clip; occluded pixels and those that "
         "leave the frame are left out"
@@ -50,12 +50,14 @@ def flicker_caption(flow: bool) -> str:
 def flicker(now: Images, before: Images, flow: bool = False) -> float:
     """Mean absolute change of the error from one frame to the next, in grey levels.
 
-    NaN if ``flow`` leaves no pixel. Raises UserError for frames of different sizes, and with
+    NaN if ``flow`` leaves out all pixels. Raises UserError for frames of different sizes, and with
     ``flow`` for frames below ``MIN_FLOW_SIDE``.
     """
     error, earlier = _error(*now), _error(*before)
     if error.shape[:2] != earlier.shape[:2]:
-        raise UserError(f"it has {size_text(error)} px, the frame before it {size_text(earlier)}")
+        raise UserError(
+            f"the frame has {size_text(error)} px, the one before it {size_text(earlier)}"
+        )
     if error.ndim != earlier.ndim:
         error, earlier = np.atleast_3d(error), np.atleast_3d(earlier)
     if not flow:
@@ -76,7 +78,7 @@ def _error(restored: np.ndarray, clean: np.ndarray | None) -> np.ndarray:
 def _moved(
     earlier: np.ndarray, clean: np.ndarray, clean_before: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The error of the frame before, where its pixels are now; and which of them are seen in both.
+    """The previous frame's error, warped to this frame, and a mask of the pixels seen in both.
 
     ``earlier`` is (H, W) or (H, W, C), float32; the mask is (H, W).
     """
@@ -100,6 +102,6 @@ def _moved(
 def _dis_flow(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """(H, W, 2) float32: pixel p of ``start`` is found in ``end`` at p + flow."""
     gray = [cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) if i.ndim == 3 else i for i in (start, end)]
-    # A new one each time: several threads cannot share it. Any: its types forbid None as the start.
+    # A new object per call: threads cannot share one. Any: its types forbid None as initial flow.
     dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return dis.calc(*gray, None)

@@ -31,10 +31,10 @@ def single_jobs(
     protocol: str | None,
     find_folders: FindFolders,
 ) -> list[ScoringJob]:
-    """One folder of results, and the rainy images as a second row where they are given.
+    """The job of one folder of results, after that of the rainy images if they are known.
 
     ``target`` is a folder of clean images or a whole data set, whose folders ``find_folders``
-    finds; it is None without clean images, where ``protocol`` is ``niqe``.
+    finds. Without clean images it is None, and ``protocol`` is ``niqe``.
     """
     clean = target
     if target:
@@ -51,7 +51,7 @@ def single_jobs(
 def input_job(
     dataset: str, protocol: str, rainy: Path | None, clean: Path | None
 ) -> list[ScoringJob]:
-    """The row of the rainy images themselves, none if they are missing."""
+    """The job of the rainy images themselves; an empty list if they are missing."""
     if not rainy:
         return []
     return [ScoringJob(RAINY_INPUT, dataset, protocol, rainy, clean, is_input=True, rainy=rainy)]
@@ -59,7 +59,7 @@ def input_job(
 
 @dataclass
 class Benchmark:
-    """What ``benchmark_jobs`` found: the jobs; results that belong to no data set; what to know."""
+    """What ``benchmark_jobs`` found: jobs, a problem for each result without a data set, notes."""
 
     jobs: list[ScoringJob] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
@@ -78,11 +78,11 @@ def benchmark_jobs(
 ) -> Benchmark:
     """All methods on all data sets, each set's rainy images first.
 
-    A method is a folder of ``results_root``; ``find_sets`` says what a data set is. ``protocol`` is
-    used for every set; None takes each set's own, that of the papers' rows if those are
-    ``published`` in the same table. ``methods`` and ``datasets`` choose some; without a choice,
-    sets without results are left out. Raises UserError if there is nothing to compare or a chosen
-    name does not exist.
+    A method is a folder of ``results_root``; ``find_sets`` finds the data sets. ``protocol`` is
+    used for every set; None uses each set's own, or that of the papers' rows if the table has them
+    (``published``). ``methods`` and ``datasets`` select by name; without ``datasets``, sets without
+    results are left out. Raises UserError if there is nothing to compare or a chosen name does not
+    exist.
     """
     found = Benchmark()
     side = "input" if protocol == NIQE else "target"
@@ -135,8 +135,8 @@ def find_sets(
     """The folders of rainy and clean images of every data set below some roots, by its name.
 
     A set is ROOT/NAME, its split ROOT/NAME/test or ROOT/NAME/val, or one of several test sets of a
-    training set, ROOT/*/test/NAME. It needs the ``side`` "target" or "input". The first that is
-    found under a name counts; ``notes`` gets a sentence on each other one.
+    training set, ROOT/*/test/NAME. It must have the ``side``, "target" or "input". The first set
+    found under a name is used; ``notes`` receives a sentence about each other one.
     """
     found: dict[str, tuple[Path, tuple[Path | None, Path | None]]] = {}
 
@@ -163,7 +163,7 @@ def find_sets(
 
 
 def splits(folder: Path) -> tuple[Path, ...]:
-    """Where the test images of a data set may be, in the order of preference."""
+    """The folders in which the test images of a data set may be, in order of preference."""
     return folder, folder / "test", folder / "val"
 
 
@@ -179,8 +179,8 @@ def _searched(roots: Sequence[Path], name: str, side: str) -> str:
 def method_name(results: Path, dataset: str) -> str:
     """The method in ``results/dmsr/Rain100H/test`` or ``results/dmsr``.
 
-    Its folder is the last but those of the set and its split; results without a folder
-    of their method are called "restored".
+    It is the last folder that names neither the set nor a split; "restored" if that is only a
+    container such as ``results``, or missing.
     """
     parts = path_names(results)
     own = known_name(dataset) or dataset
@@ -200,7 +200,7 @@ def _folders(root: Path) -> list[Path]:
 def _choose(
     available: dict[str, Entry], chosen: list[str] | None, what: str, where: str
 ) -> dict[str, Entry]:
-    """The chosen entries in the order they were named; all of them without a choice."""
+    """The chosen entries in the given order; all of them if ``chosen`` is None."""
     if chosen is None:
         return available
     for name in chosen:

@@ -1,4 +1,4 @@
-"""A table as Markdown, for the console, as CSV and JSON; the images as CSV."""
+"""A table as Markdown, console text, CSV and JSON; scores of images and frames as CSV."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def console(table: Table, width: int) -> str:
 
 
 def table_csv(table: Table) -> str:
-    """One line for each row, every digit; the headings name data set, metric and protocol."""
+    """One line for each row, with all digits; the headings name data set, metric and protocol."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     protocols = [column.protocol for column in table.columns] + ["mean over data sets"]
@@ -103,7 +103,7 @@ def table_json(table: Table) -> dict[str, Any]:
 
 
 def images_csv(results: list[JobResult]) -> str:
-    """One line for each image: its scores with every digit, or what was wrong with it."""
+    """One line for each image: its scores with all digits, or its first problem."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     metrics = results[0].metrics
@@ -130,7 +130,7 @@ def images_csv(results: list[JobResult]) -> str:
 
 
 def frames_csv(results: list[JobResult]) -> str:
-    """One line for each frame of all clips; flicker is that from the frame before."""
+    """One line for each frame of all clips; its flicker is the change from the frame before."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     metrics = results[0].metrics
@@ -149,7 +149,7 @@ def frames_csv(results: list[JobResult]) -> str:
 
 
 def first_problem(problems: list[str]) -> str:
-    """The first of some sentences, and how many more there are."""
+    """The first problem and the number of further ones; "" without problems."""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return problems[0] + more if problems else ""
 
@@ -159,12 +159,12 @@ def dump_json(content: Any) -> str:
 
 
 def finite(value: float) -> float | str:
-    """A number that JSON can hold; text for the infinite ones."""
+    """A finite number as it is; infinity and NaN, which JSON does not have, as text."""
     return value if math.isfinite(value) else str(value)
 
 
 def row_name(row: TableRow, table: Table) -> str:
-    """The method; for a published row with the number of its source."""
+    """The method; a published row adds the number of its source."""
     if row.kind == "published":
         return f"{row.method} (published) [{sources(table).index(row.source) + 1}]"
     return row.method
@@ -173,7 +173,7 @@ def row_name(row: TableRow, table: Table) -> str:
 def cell_text(
     row: TableRow, column: int, metric: Metric, marks: dict[int, str], table: Table
 ) -> str:
-    """A score with its mark for best or second best, which ``marks`` puts around it."""
+    """A score as text; ``marks`` holds the formats for the best (1) and the second best (2)."""
     cell = row.all_cells[column]
     if cell is None:
         return "-"
@@ -201,7 +201,7 @@ def _cell_json(row: TableRow, column: int, table: Table) -> dict[str, Any] | Non
 
 
 def _notes_below(table: Table) -> list[str]:
-    """The caption, then the sources that published rows refer to."""
+    """The caption, then the numbered sources of the published rows."""
     marks = " Best of a column in **bold**, second best in *italics*." if table.ranked else ""
     numbered = (f"[{number}] {source}" for number, source in enumerate(sources(table), start=1))
     return [" ".join(notes(table)) + marks, *numbered]

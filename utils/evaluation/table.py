@@ -42,7 +42,7 @@ class Column:
 class TableCell:
     """Mean scores of one method on one data set, one for each metric; NaN if unknown.
 
-    ``decimals`` says how many decimals of each are shown; an incomplete mean leaves out images.
+    ``decimals`` is the number of decimals to show for each; ``complete``: no image is left out.
     """
 
     scores: tuple[float, ...]
@@ -55,10 +55,9 @@ class TableCell:
 class TableRow:
     """One line: the rainy input, a measured method, or a published one with its source.
 
-    ``cells`` follow the table's columns, None without a score; ``ranks`` holds 1 or 2 for
-    the best and second best by (column, metric). ``facts`` are texts by the table's
-    ``fact_names``; ``cite`` is the model's key in a file of references; ``notes`` are sentences on
-    single published figures.
+    ``cells`` follow the table's columns, None without a score; ``ranks`` maps (column, metric) to 1
+    for the best and 2 for the second best. ``facts`` maps the table's ``fact_names`` to text;
+    ``cite`` is the model's BibTeX key; ``notes`` are sentences on single published figures.
     """
 
     kind: Literal["input", "measured", "published"]
@@ -81,9 +80,9 @@ class TableRow:
 class Table:
     """Rows over columns; all columns share the same metrics.
 
-    ``num_problems`` counts all problems, ``num_left_out`` the images that means leave out for them;
-    ``remarks`` counts the kinds of remarks on images. ``implementations`` names who computes the
-    metrics beside PSNR and SSIM.
+    ``num_problems`` counts all problems, ``num_left_out`` the images that are missing from the
+    means because of them; ``remarks`` counts the remarks on images by kind. ``implementations``
+    states what computes the metrics besides PSNR and SSIM.
     """
 
     columns: list[Column]
@@ -181,7 +180,7 @@ def notes(table: Table) -> list[str]:
             mean += f" and mixes the protocols {listed(mixed)}, as the papers' own do"
         sentences.append(f"{mean}.")
     if any(column.published_images for column in table.columns) and sources(table):
-        sentences.append("Published scores of other images than these are not ranked.")
+        sentences.append("Published scores on a different number of images are not ranked.")
     sentences += [f"{note}." for row in table.rows for note in row.notes]
     sentences += [f"{note}." for note in table.more_notes]
     sentences += _remark_sentences(table)
@@ -307,7 +306,7 @@ def _published_rows(
 
 
 def _training_text(trained_on: list[str], columns: list[Column]) -> str:
-    """What a row was trained on: the one set behind all its numbers, or one for each."""
+    """What a row was trained on: the sets behind its numbers, or each set's own training part."""
     different = list(dict.fromkeys(filter(None, trained_on)))
     if different and set(different) <= {column.dataset for column in columns}:
         return EACH_SET
@@ -315,7 +314,7 @@ def _training_text(trained_on: list[str], columns: list[Column]) -> str:
 
 
 def _published_cell(score: PublishedScore, metrics: tuple[Metric, ...]) -> TableCell | None:
-    """The printed figures of these metrics, None if the source has none of them."""
+    """The printed figures of these metrics; None if the source lacks all of them."""
     texts = [score.scores.get(metric.key, "") for metric in metrics]
     if not any(texts):
         return None
@@ -349,9 +348,9 @@ def _add_facts(rows: list[TableRow], method_facts: dict[str, dict[str, str]]) ->
 def rank_rows(rows: list[TableRow], columns: list[Column], metrics: tuple[Metric, ...]) -> None:
     """Mark the best and second best of each column and metric, by the digits that are shown.
 
-    Two scores are compared by the digits that both show: 0.899 of a paper and 0.8989 are equal.
-    The rainy input, which is not a method, is not ranked, nor are incomplete or infinite means, nor
-    published scores if the papers score other images than those that are here.
+    Two scores are compared by the decimals that both show: a paper's 0.899 equals 0.8989. The
+    rainy input, which is not a method, and incomplete or infinite means are not ranked, nor are
+    published scores if the papers score a different number of images.
     """
     same_images = [column.published_images is None for column in columns]
     for column, comparable in enumerate([*same_images, all(same_images)]):

@@ -206,7 +206,7 @@ def test_frames_too_small_for_flow_and_of_two_sizes_are_refused() -> None:
     image = np.zeros((15, 40, 3), np.uint8)
     with pytest.raises(UserError, match="40x15 px; --flow needs at least 16x16"):
         flicker((image, image), (image, image), flow=True)
-    with pytest.raises(UserError, match="40x15 px, the frame before it 39x15"):
+    with pytest.raises(UserError, match="40x15 px, the one before it 39x15"):
         flicker((image, image), (image[:, :39], image[:, :39]))
 
 
@@ -471,7 +471,7 @@ def test_videos_and_images_share_no_table(tmp_path: Path) -> None:
     (tmp_path / "data/films/target/a").mkdir()
     write_frame(tmp_path / "data/films/target/a/1.png", panned(0))
     assert evaluate.main([*arguments, "--sets", "films"]) == 1
-    assert "are clips of one name" in rows(tmp_path)[0]["problem"]
+    assert "are clips with the same name" in rows(tmp_path)[0]["problem"]
 
 
 def test_videos_are_not_scored_against_themselves(tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_rows_of_ones_own(tmp_path: Path):
     for content, said in (
         ("model,psnr\na,3\n", "has the columns model, psnr;"),
         ("model,dataset,psnr,speed\n", "speed"),
-        ("", "of an empty file"),
+        ("", "has the columns (none);"),
         ("model,dataset,psnr\na,x,30 dB\n", "line 2: psnr is '30 dB'"),
         ("model,dataset,psnr,protocol\na,x,30,matlab\n", "no protocol 'matlab'"),
     ):

@@ -1,4 +1,4 @@
-"""The pages: HTML templates of this folder, with its style and its scripts inside."""
+"""The HTML pages: templates, style and scripts of this folder, rendered into one file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What deraining is for: how well detectors and segmenters see in restored images."""
+"""What deraining is for: how well detectors and segmenters perform on restored images."""

@@ -1,4 +1,4 @@
-"""Boxes around objects, and how well the found ones agree with the true ones."""
+"""Boxes around objects, and how well detected boxes agree with the true ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.errors import UserError
 
-MIN_SCORE = 0.5  # detections below it count for COCO's mAP alone
+MIN_SCORE = 0.5  # detections below it count only for COCO's mAP
 MIN_IOU = 0.5
 
 
@@ -21,7 +21,7 @@ class Boxes:
     """The objects of one image.
 
     corners: (N, 4) float64, left, top, right, bottom in pixels. labels: (N,) numbers of categories.
-    scores: (N,) in [0, 1], 1 for true boxes. ignored: (N,) true boxes that neither count as found
+    scores: (N,) in [0, 1], 1 for true boxes. ignored: (N,) true boxes that count neither as found
     nor as missed, such as crowds in COCO and difficult objects in VOC.
     """
 
@@ -38,7 +38,7 @@ class Boxes:
         scores: Sequence[float] | np.ndarray | None = None,
         ignored: Sequence[bool] | np.ndarray | None = None,
     ) -> Boxes:
-        """Boxes from anything that NumPy reads; without scores they are true ones."""
+        """Boxes from anything that NumPy converts; without ``scores`` they are true boxes."""
         count = len(labels)
         return cls(
             np.asarray(corners, np.float64).reshape(count, 4),
@@ -75,25 +75,25 @@ class Agreement:
 
     @property
     def precision(self) -> float:
-        """Matched of found; NaN if nothing was found."""
+        """The share of found boxes that are matched; NaN if nothing was found."""
         return self.num_matched / self.num_found if self.num_found else float("nan")
 
     @property
     def recall(self) -> float:
-        """Matched of true; NaN without any object."""
+        """The share of true boxes that are matched; NaN if there are none."""
         return self.num_matched / self.num_true if self.num_true else float("nan")
 
     @property
     def mean_iou(self) -> float:
-        """Mean IoU of the matched pairs; NaN without any."""
+        """Mean IoU of the matched pairs; NaN if nothing is matched."""
         return self.iou_sum / self.num_matched if self.num_matched else float("nan")
 
 
 def agreement(truth: Boxes, found: Boxes) -> Agreement:
     """Match detections with a score of 0.5 or more to true boxes of the same category.
 
-    As in PASCAL VOC: the most confident detection chooses first, takes the box with the largest
-    IoU that is still free, and needs an IoU of 0.5. A detection on an ignored box does not count.
+    Detections choose in order of confidence, as in PASCAL VOC. Each takes the free box with the
+    largest IoU, which must be at least 0.5. A detection on an ignored box does not count.
     """
     found = found.confident()
     overlaps = iou(truth.corners, found.corners)
@@ -126,7 +126,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def mean_average_precision(truth: Sequence[Boxes], found: Sequence[Boxes]) -> tuple[float, float]:
     """COCO's mAP over IoU 0.5 to 0.95, and the one at IoU 0.5, by pycocotools.
 
-    ``truth`` and ``found`` hold one element per image, in the same order. Raises UserError where
+    ``truth`` and ``found`` hold one element per image, in the same order. Raises UserError if
     pycocotools is missing or no image has a true box.
     """
     try:
@@ -137,7 +137,7 @@ def mean_average_precision(truth: Sequence[Boxes], found: Sequence[Boxes]) -> tu
     if not any((~boxes.ignored).any() for boxes in truth):
         raise UserError("there is no true box in any image, so mAP is not defined")
     categories = sorted({int(label) for boxes in truth for label in boxes.labels})
-    with contextlib.redirect_stdout(io.StringIO()):  # its report of every step
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
         reference = COCO()
         reference.dataset = {
             "info": {},

@@ -1,4 +1,4 @@
-"""Objects that people have marked: COCO JSON, PASCAL VOC and YOLO files, and masks."""
+"""Read ground truth: boxes in COCO JSON, PASCAL VOC and YOLO files, and masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.evaluation.tasks.boxes import Boxes
 from utils.folders import scan_folder
 
-# What VOC and BDD100K call objects that COCO, and so torchvision's detectors, call otherwise.
+# Names in VOC and BDD100K -> names in COCO, which torchvision's detectors use
 SAME_OBJECT = {
     "aeroplane": "airplane",
     "bike": "bicycle",
@@ -29,7 +29,7 @@ SAME_OBJECT = {
     "sofa": "couch",
     "tvmonitor": "tv",
 }
-FOLDERS = ("labels", "annotations", "masks")  # beside the images of a data set, in any case
+FOLDERS = ("labels", "annotations", "masks")  # next to a data set's images; case-insensitive
 CLASS_LISTS = ("classes.txt", "obj.names")  # names of YOLO's classes, one per line
 
 
@@ -47,14 +47,14 @@ class LabelSet:
 
 
 def labels_beside(images: Path, masks: bool = False) -> Path | None:
-    """Boxes or masks of a data set whose images are in a folder: in it or beside it."""
+    """The boxes or masks for a folder of images: in the folder or next to it."""
     return find_labels(images, masks) or find_labels(images.parent, masks)
 
 
 def find_labels(dataset: Path, masks: bool = False) -> Path | None:
-    """Where a data set keeps its boxes, or its masks: a .json file or one of ``FOLDERS`` in it.
+    """The boxes, or the masks, in a data set: a .json file or one of ``FOLDERS``; None without.
 
-    Raises UserError if there are several, since either could be meant.
+    Raises UserError if there are several, since any of them could be meant.
     """
     content = scan_folder(dataset)
     found = [path for path in content.files if path.suffix.lower() == ".json"]
@@ -69,7 +69,7 @@ def find_labels(dataset: Path, masks: bool = False) -> Path | None:
 
 
 def is_masks(path: Path) -> bool:
-    """Whether labels are masks, which segmentation takes, rather than boxes."""
+    """Whether labels are masks, for segmentation, rather than boxes."""
     return path.is_dir() and any(file.suffix.lower() == ".png" for file in scan_folder(path).files)
 
 
@@ -106,7 +106,7 @@ class _Collector:
         self._objects: dict[str, list[tuple[list[float], int, bool]]] = {}
 
     def image(self, stem: str) -> None:
-        """Know an image that may have no object at all."""
+        """Register an image, which may have no objects."""
         self._objects.setdefault(stem, [])
 
     def add(self, stem: str, name: str, corners: list[float], ignored: bool) -> None:
@@ -165,7 +165,7 @@ def _read_voc(paths: Sequence[Path], numbers: Mapping[str, int]) -> LabelSet:
 
 
 def _without_entities(path: Path) -> str:
-    """The text of an XML file; a document type, which could define endless entities, is refused."""
+    """The text of an XML file. A DOCTYPE, which could define endless entities, is refused."""
     text = path.read_text(encoding="utf-8-sig")
     if "<!DOCTYPE" in text:
         raise ValueError("it has a document type")
@@ -179,7 +179,7 @@ def _read_yolo(
     numbers: Mapping[str, int],
     sizes: Mapping[str, Callable[[], tuple[int, int]]],
 ) -> LabelSet:
-    """YOLO's lines: class, then centre and size as shares of the image."""
+    """YOLO's lines: class, then centre and size as fractions of the image."""
     collector = _Collector("YOLO", numbers)
     names = _yolo_names(folder, categories)
     for path in paths:
@@ -202,7 +202,7 @@ def _read_yolo(
 
 
 def _yolo_names(folder: Path, categories: Sequence[str]) -> list[str]:
-    """Names of YOLO's classes: of a list beside the labels, else COCO's 80 in their order."""
+    """Names of YOLO's classes: from a list next to the labels, else COCO's 80 in order."""
     for place in (folder, folder.parent):
         for name in CLASS_LISTS:
             if (place / name).is_file():
@@ -217,7 +217,7 @@ def _yolo_names(folder: Path, categories: Sequence[str]) -> list[str]:
 
 
 def read_mask(path: Path, num_classes: int) -> np.ndarray:
-    """A mask as the numbers of classes, (H, W) uint8; 255 marks pixels that do not count.
+    """A mask of class numbers, (H, W) uint8; 255 marks pixels that do not count.
 
     Palette and gray PNGs hold the numbers themselves. Raises UserError for other files and for
     numbers that the segmenter does not know.
@@ -227,14 +227,16 @@ def read_mask(path: Path, num_classes: int) -> np.ndarray:
     try:
         with Image.open(path) as file:
             if file.mode not in ("P", "L"):
-                raise UserError(f"{path} is a mask in {file.mode}; masks are palette or gray PNGs.")
+                raise UserError(
+                    f"{path} is a mask in {file.mode}; masks must be palette or gray PNGs."
+                )
             mask = np.asarray(file)
     except OSError as error:
         raise UserError(f"{path} is not a readable mask: {error}.") from error
     unknown = sorted({int(value) for value in np.unique(mask)} - {*range(num_classes), 255})
     if unknown:
         raise UserError(
-            f"{path} holds the class {unknown[0]}; the segmenter's are 0 to {num_classes - 1}, and "
+            f"{path} holds the class {unknown[0]}; the segmenter has 0 to {num_classes - 1}, and "
             "255 marks pixels that do not count."
         )
     return mask

@@ -1,4 +1,4 @@
-"""The fixed networks that look at the images: torchvision's, with torchvision's weights."""
+"""The detectors and segmenters of ``--tasks``: torchvision's, with torchvision's weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Detector:
         self._device, self.batch = device, batch
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Boxes]:
-        """The objects in uint8 images (H, W, 3), RGB, of any sizes; all scores are kept."""
+        """The objects in uint8 images (H, W, 3), RGB, of any sizes, whatever their scores."""
         found = []
         for start in range(0, len(images), self.batch):
             part = [_planes(image).to(self._device) for image in images[start : start + self.batch]]
@@ -44,7 +44,7 @@ class Detector:
 
 
 class Segmenter:
-    """A segmenter into VOC's 20 classes and the background (number 0)."""
+    """Segments images into VOC's 20 classes and the background (class 0)."""
 
     def __init__(self, key: str, weights: Path | None, device: torch.device) -> None:
         """``weights`` is a file of torchvision's; None takes its cached or downloaded one."""
@@ -55,7 +55,7 @@ class Segmenter:
         self._device = device
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The number of each pixel's class, (H, W) uint8, for a uint8 image (H, W, 3), RGB.
+        """The class of each pixel, (H, W) uint8, of a uint8 image (H, W, 3), RGB.
 
         As torchvision evaluates it: the shorter side becomes 520 pixels; the logits are resized
         to the image before the best class is taken.
@@ -89,7 +89,7 @@ def _load(
                 "--segmenter-weights."
             ) from error
     state = read_torch_file(path)
-    options = {"aux_loss": True} if key in SEGMENTERS else {}  # its weights are in the file
+    options = {"aux_loss": True} if key in SEGMENTERS else {}  # the file holds its weights
     network = zoo.get_model(key, weights=None, weights_backbone=None, **options)
     try:
         network.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""``--tasks``: its options, the scorers they ask for, the row of the clean images."""
+"""``--tasks``: its options, its scorers, and the row of the clean images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CLEAN_IMAGES = "clean images"  # the row's name
 
 
 def add_task_options(group: argparse._ActionsContainer) -> None:
-    """``--tasks`` and what belongs to it, except for ``--device``."""
+    """Add ``--tasks`` and the options that belong to it, except ``--device``."""
     group.add_argument(
         "--tasks",
         nargs="+",
         choices=TASKS,
         default=[],
         metavar="TASK",
-        help=f"how well torchvision's networks see in the images: {' or '.join(TASKS)} (needs "
+        help=f"how well torchvision's networks work on the images: {' or '.join(TASKS)} (needs "
         "pycocotools)",
     )
     group.add_argument("--detector", choices=DETECTORS, default=DETECTORS[0], metavar="NAME",
@@ -39,17 +39,21 @@ def add_task_options(group: argparse._ActionsContainer) -> None:
         type=Path,
         metavar="PATH",
         help="true objects: COCO JSON, a folder of VOC or YOLO files, or of PNG masks (default: "
-        "those in the data set; without any, what the network sees in the clean images)",
+        "those in the data set, else what the network finds in the clean images)",
     )
-    group.add_argument("--detector-weights", type=Path, metavar="FILE", help="torchvision's file")
-    group.add_argument("--segmenter-weights", type=Path, metavar="FILE", help="torchvision's file")
+    group.add_argument(
+        "--detector-weights", type=Path, metavar="FILE", help="torchvision's weights"
+    )
+    group.add_argument(
+        "--segmenter-weights", type=Path, metavar="FILE", help="torchvision's weights"
+    )
     group.add_argument(
         "--batch", type=int, default=1, metavar="N", help="images per pass of the detector"
     )
 
 
 def check_task_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse options that nothing uses."""
+    """Refuse options of ``--tasks`` without it, and a ``--batch`` below 1."""
     for name in ("labels", "detector_weights", "segmenter_weights"):
         if getattr(args, name) is not None and not args.tasks:
             parser.error(f"--{name.replace('_', '-')} belongs to --tasks")
@@ -60,11 +64,11 @@ def check_task_options(parser: argparse.ArgumentParser, args: argparse.Namespace
 def make_task_scorers(
     args: argparse.Namespace, cache: ScoreCache, sets: Mapping[str, Path], *, has_clean: bool
 ) -> list[TaskScorer]:
-    """The scorers of ``--tasks`` for a table of ``sets``: the folder of each set's images by name.
+    """The scorers of ``--tasks``; ``sets`` maps the name of each data set to its images' folder.
 
-    Raises UserError for missing packages, weights and labels, for labels that would have to hold
-    for several data sets, and, without clean images, where some of the sets have labels or where
-    segmentation has no masks.
+    Raises UserError for missing packages, weights and labels, and for ``--labels`` with several
+    data sets. Without clean images, also if only some of the sets have labels, or if a set has no
+    masks for segmentation.
     """
     if not args.tasks:
         return []
@@ -73,7 +77,7 @@ def make_task_scorers(
     if args.labels and len(sets) > 1:
         raise UserError(
             f"--labels are those of one data set, and there are {len(sets)}: {', '.join(sets)}. "
-            "Put each set's own beside its images, or choose one set."
+            "Put each set's labels next to its images, or choose one set."
         )
     try:
         from utils.evaluation.tasks.labels import labels_beside
@@ -93,7 +97,7 @@ def make_task_scorers(
             truth = "masks" if masks else "labels"
             raise UserError(
                 f"There are neither clean images nor {truth} for {', '.join(without)}; put {truth} "
-                "beside its images, or score the other sets alone."
+                "next to its images, or score only the other sets."
             )
         return not without
 
@@ -111,7 +115,7 @@ def make_task_scorers(
 
 
 def clean_rows(results: Sequence[JobResult], scorers: Sequence[TaskScorer]) -> list[JobResult]:
-    """What the networks see in the clean images of each data set: the most that can be reached."""
+    """Rows of the clean images of each data set: the best that restoration can reach."""
     rows: list[JobResult] = []
     for dataset in dict.fromkeys(result.job.dataset for result in results):
         best = max(
@@ -143,5 +147,5 @@ def _of_clean(scorer: TaskScorer, result: JobResult) -> tuple[float, ...]:
     """The metrics of a job's clean images; NaN if they are not defined, as for its results."""
     try:
         return scorer.score(result, of_clean=True)
-    except UserError:  # which those report
+    except UserError:  # reported for the results
         return (float("nan"),) * len(scorer.metrics)

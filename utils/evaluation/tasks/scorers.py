@@ -1,4 +1,4 @@
-"""Detection and segmentation as figures of whole folders of images."""
+"""Metrics of detection and segmentation over whole folders of images."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class TaskScorer(Protocol):
 
 
 class DetectionScorer:
-    """mAP, precision, recall and IoU of one detector in the images of a folder, in percent.
+    """mAP, precision, recall and IoU of one detector on the images of a folder, in percent.
 
-    The true boxes are labels (``labels``, else those that ``labels_beside`` finds in the data set);
-    without any, the boxes that the detector finds in the clean images.
-    Without either (``truth`` is false), the number of confident detections per image and their mean
-    score, which say little.
+    The true boxes are ``labels``, or those that ``labels_beside`` finds in the data set; without
+    labels, the boxes that the detector finds in the clean images. If neither exists (``truth`` is
+    false), the metrics are the number of confident detections per image and their mean score, which
+    are weak evidence.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DetectionScorer:
 
     @property
     def name(self) -> str:
-        """What a caption says: detector, library, what was held to be true."""
+        """The sentence for a caption: detector, library and ground truth."""
         if not self._has_truth:
             return (
                 f"Objects found with a score of 0.5 or more and their mean score, by "
@@ -117,7 +117,7 @@ class DetectionScorer:
             self._read[folder] = labels
             if labels.left_out:
                 names = ", ".join(f"{name} ({n})" for name, n in labels.left_out.most_common(5))
-                self._unknown.append(f"objects that the detector does not know left out: {names}")
+                self._unknown.append(f"left out, as the detector does not know them: {names}")
         labels = self._read[folder]
         missing = [_stem(image) for image in images if _stem(image) not in labels.boxes]
         if missing:
@@ -129,7 +129,7 @@ class DetectionScorer:
         return [labels.boxes[_stem(image)] for image in images]
 
     def _detect(self, images: Sequence[ImageResult], side: Side) -> list[Boxes]:
-        """The boxes in all images, from the cache where their content is known."""
+        """The boxes in all images, from the cache if they are known."""
         keys, found = [], []
         for image in images:
             key = cache_key(f"boxes, {self._detector.name}", [side_digest(image, side)])
@@ -158,9 +158,9 @@ class DetectionScorer:
 
 
 class SegmentationScorer:
-    """Mean IoU and pixel accuracy of one segmenter in the images of a folder, in percent.
+    """Mean IoU and pixel accuracy of one segmenter on the images of a folder, in percent.
 
-    The true classes are those of masks (PNG); without any, those that the segmenter finds in the
+    The true classes are those of masks (PNG); without masks, those that the segmenter finds in the
     clean images. The mean is over the classes that occur in the set, true or found.
     """
 
@@ -171,7 +171,7 @@ class SegmentationScorer:
 
     @property
     def name(self) -> str:
-        """What a caption says: segmenter, and what was held to be true."""
+        """The sentence for a caption: segmenter and ground truth."""
         truth = " and ".join(sorted(self._truths)) or AGREEMENT
         return f"Segmentation by {self._segmenter.name}, in percent; {truth}"
 
@@ -196,7 +196,7 @@ class SegmentationScorer:
         return tuple(100 * value for value in mask_figures(confusion))
 
     def _confusion(self, image: ImageResult, side: Side, mask: Path | None) -> np.ndarray:
-        """Pixels by true class (rows) and found class, kept by the content of the files."""
+        """Pixels by true class (rows) and found class, cached by the content of the files."""
         truth = file_digest(mask) if mask else side_digest(image, "clean")
         digests = [side_digest(image, side), truth]
         key = cache_key(f"confusion, {self._segmenter.name}", digests)
@@ -207,7 +207,7 @@ class SegmentationScorer:
             true = read_mask(mask, count) if mask else self._segmenter(read_side(image, "clean"))
             if true.shape != found.shape:
                 raise UserError(
-                    f"{mask or image.clean} has another size than the result {image.restored}"
+                    f"{mask or image.clean} and the result {image.restored} have different sizes"
                 )
             known = CachedScore(tuple(map(float, confusion_matrix(true, found, count).ravel())))
             self._cache.put(key, known)
@@ -222,7 +222,7 @@ def confusion_matrix(true: np.ndarray, found: np.ndarray, count: int) -> np.ndar
 
 
 def mask_figures(confusion: np.ndarray) -> tuple[float, float]:
-    """Mean IoU over the classes that occur, and the share of pixels that are right."""
+    """Mean IoU over the classes that occur, and the share of pixels classified correctly."""
     right = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - right
     occurs = union > 0

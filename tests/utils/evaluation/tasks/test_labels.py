@@ -123,7 +123,7 @@ def test_masks_hold_the_numbers_of_classes(tmp_path: Path) -> None:
     assert is_masks(tmp_path)
     for name in ("1.png", "2.png"):
         np.testing.assert_array_equal(read_mask(tmp_path / name, 21), numbers)
-    with pytest.raises(UserError, match="holds the class 20; the segmenter's are 0 to 10"):
+    with pytest.raises(UserError, match="holds the class 20; the segmenter has 0 to 10"):
         read_mask(tmp_path / "2.png", 11)
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "3.png")
     with pytest.raises(UserError, match="is a mask in RGB"):
