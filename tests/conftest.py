@@ -1,4 +1,4 @@
-"""What all tests share: one thread, markers for what a machine cannot run, and small trainings."""
+"""Shared by all tests: one thread, skipped GPU tests, and fixtures for small trainings."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-# Small tensors gain nothing from more threads, and sums keep one order: bit-equal on any machine
-# and in the scripts that tests start (tests/helpers.py).
+# One thread: small tensors gain nothing from more, and sums always have the same order, so results
+# are bit-equal on any machine and in the scripts that tests start (tests/helpers.py).
 torch.set_num_threads(1)
 
 
-# pytest may run under nohup, and what tests start would inherit that SIGHUP is ignored.
+# Under nohup, SIGHUP is ignored, and the processes that tests start would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Figures that must agree to the last bit are those of a CPU; `-m gpu` alone sees a GPU.
+    # Exact figures are those of a CPU, so the GPU is hidden except with `-m gpu`.
     if "gpu" not in config.getoption("-m"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -35,12 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
-# Small trainings. Their fixtures import what they need, because most tests need none of it.
+# Small trainings. Their fixtures import what they need, because most tests do without.
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pairs in train/ and two in val/, which tests only read."""
+    """Six pairs in train/ and two in val/; tests must not change them."""
     from tests.helpers import write_pairs
 
     folder = tmp_path_factory.mktemp("data")
@@ -51,7 +51,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Settings of a run on ``tiny_data``; the network is known while the test runs."""
+    """Settings of a run on ``tiny_data``; registers their network for the test."""
     from tests.runs import tiny_settings
     from tests.tiny_network import register
 
@@ -61,7 +61,7 @@ def settings(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def own_data(tiny_data: Path, settings: list[str], tmp_path: Path) -> Path:
-    """A copy of ``tiny_data``, which the test may change; ``settings`` name it from here on."""
+    """A copy of ``tiny_data`` that the test may change; ``settings`` are changed to use it."""
     for name in ("train", "val"):
         shutil.copytree(tiny_data / name, tmp_path / name)
     settings += ["DATA.TRAIN", f"{tmp_path}/train", "DATA.VAL", f"[[{tmp_path}/val, val]]"]
@@ -83,7 +83,7 @@ def run_train(settings: list[str], tmp_path: Path) -> Callable[..., Path]:
 def run_forked(settings: list[str], tmp_path: Path) -> Callable[..., Any]:
     """``run_forked(num, *arguments, name="run", ...)`` trains in ``num`` forked processes.
 
-    Further options and the result are those of ``tests.ranks.run_ranks``.
+    Further options and the return value are those of ``tests.ranks.run_ranks``.
     """
     from tests.ranks import run_ranks
 
@@ -96,7 +96,7 @@ def run_forked(settings: list[str], tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def finished_runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run ``two``, of two epochs, and ``one``, stopped after the first."""
+    """Two runs: ``two`` with two epochs, and ``one``, stopped after its first epoch."""
     from tests.runs import tiny_settings, train_here
     from tests.tiny_network import register
 

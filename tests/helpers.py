@@ -1,4 +1,4 @@
-"""Small data and runs that several tests use."""
+"""Small images, files of weights and started scripts, for tests of all kinds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def smooth_image(seed: int, height: int, width: int) -> np.ndarray:
-    """A colourful uint8 image (H, W, 3) without fine detail, different for each seed."""
+    """A smooth colour image, uint8 (H, W, 3), different for each seed."""
     rng = np.random.default_rng(seed)
     low = rng.uniform(0, 255, (height // 16 + 2, width // 16 + 2, 3)).astype(np.float32)
     return (
@@ -33,7 +33,7 @@ def smooth_image(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def random_image(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
-    """Random values over the whole range of a type, 0 to 1 of floats."""
+    """Random values over the whole range of an integer type, or 0 to 1 for floats."""
     values = np.random.default_rng(0).integers(0, 65536, shape)
     if np.dtype(dtype).kind == "f":
         return (values / 65535).astype(dtype)
@@ -64,7 +64,7 @@ SMALL_DMSR = {"width": 4, "num_blocks": 1}  # options of dmsr_s
 def write_random_weights(
     path: Path, name: str = "dmsr_s", options: Mapping[str, object] = SMALL_DMSR, seed: int = 0
 ) -> Path:
-    """A file of weights of a small network."""
+    """Write a file with random weights of a small network."""
     torch.manual_seed(seed)
     state = build_model(name, options).state_dict()
     write_weights(path, Weights(name, dict(options), state, {"epoch": seed}))
@@ -72,7 +72,7 @@ def write_random_weights(
 
 
 def write_damaged_jpeg(path: Path, image: np.ndarray) -> Path:
-    """The image, with noise, as a JPEG whose last quarter is missing; decoders accept it."""
+    """Write the image with noise as a JPEG without its last quarter, which decoders accept."""
     noise = np.random.default_rng(0).integers(0, 64, image.shape, np.uint8)
     content = cv2.imencode(".jpg", (image // 2 + noise)[..., ::-1])[1].tobytes()
     path.write_bytes(content[: len(content) * 3 // 4] + content[-2:])
@@ -94,12 +94,12 @@ def run_script(
 
 
 def as_ordinary_user(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Python code in a process that file permissions hold for, also where the tests run as root."""
+    """Run Python code in a process that obeys file permissions even if the tests run as root."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def drop_rights() -> None:
         for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            prctl(24, capability)  # PR_CAPBSET_DROP: gone with the exec that follows
+            prctl(24, capability)  # PR_CAPBSET_DROP: takes effect at the exec that follows
 
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -112,7 +112,7 @@ def as_ordinary_user(code: str, *arguments: object) -> subprocess.CompletedProce
 
 
 def start_script(script: str, *arguments: object, timeout: float = 300) -> subprocess.Popen[str]:
-    """As ``run_script``, without waiting for its end; killed at the latest after ``timeout``."""
+    """Like ``run_script``, but does not wait; the process is killed after ``timeout`` seconds."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -130,7 +130,7 @@ def start_script(script: str, *arguments: object, timeout: float = 300) -> subpr
 
 
 def read_until(process: subprocess.Popen[str], beginning: str) -> str:
-    """Read a started script's output up to the line that begins so; fail where it ends before."""
+    """Read a script's output and return the first line with this beginning; fail without one."""
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -143,9 +143,9 @@ DETECTOR, SEGMENTER = "ssdlite320_mobilenet_v3_large", "deeplabv3_mobilenet_v3_l
 
 
 def write_task_networks(folder: Path) -> dict[str, Path]:
-    """Files of DETECTOR, which finds cars everywhere, and of SEGMENTER, with random weights.
+    """Random weights for DETECTOR, biased to find cars everywhere, and for SEGMENTER.
 
-    They are called as torchvision's own, which looks for them in $TORCH_HOME/hub/checkpoints.
+    The files have the names that torchvision looks for in $TORCH_HOME/hub/checkpoints.
     """
     from torchvision.models import get_model, get_model_weights
 
@@ -155,7 +155,7 @@ def write_task_networks(folder: Path) -> dict[str, Path]:
         state = get_model(name, weights=None, weights_backbone=None, **options).state_dict()
         for key, value in state.items():
             if "classification_head" in key and key.endswith(".1.bias") and len(value) % 91 == 0:
-                value.view(-1, 91)[:, 3] += 6.0  # car is number 3
+                value.view(-1, 91)[:, 3] += 6.0  # 3 is "car"
         paths[name] = folder / get_model_weights(name).DEFAULT.url.rpartition("/")[2]
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(state, paths[name])

@@ -44,8 +44,8 @@ from utils.inference.finished import LIST_NAME
 from utils.inference.restorer import Restorer
 from utils.metrics import score
 
-# Set -> its folder, the names of its rainy and clean files (None: side by side), its protocol, the
-# number of rainy images per clean one.
+# Set -> its folder, the names of its rainy and clean files (None: side by side), its protocol, and
+# the number of rainy images per clean one.
 SETS = {
     "Rain100H": ("Rain13K/test/Rain100H", "input/{}.png", "target/{}.png", "rain13k", 1),
     "Rain200L": ("Rain200L/test", "rain/X2/norain-{}x2.png", "norain/norain-{}.png", "rain13k", 1),
@@ -111,7 +111,7 @@ def test_six_sets_and_three_networks_in_one_table(capsys: pytest.CaptureFixture[
     arguments = [part for config in configs for part in ("--config", config)]
     assert run(*arguments) == 0
 
-    # Every cell, from the network, the arrays that were drawn, and the protocol's own function.
+    # Every cell is computed from the network, the arrays drawn above and the protocol's function.
     content = read_table()
     assert {c["dataset"]: (c["protocol"], c["num_images"]) for c in content["columns"]} == {
         name: (protocol, 2 * variants) for name, (_, _, _, protocol, variants) in SETS.items()
@@ -158,13 +158,13 @@ def test_six_sets_and_three_networks_in_one_table(capsys: pytest.CaptureFixture[
             assert again[method][name]["psnr"] == scores[name]["psnr"], (method, name)
 
 
-def test_finished_results_are_kept_by_content(capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_results_are_recognised_by_content(capsys: pytest.CaptureFixture[str]) -> None:
     write_set(Path("datasets"), "mine")
     config = write_run("ours", "dmsr_s", SETS="datasets/mine", SCORES="scores")
     results = {name: Path("results/ours/mine") / f"{name}.png" for name in ("2", "10")}
 
     def restored() -> set[str]:
-        """Which results the next call makes."""
+        """The results that the next call computes."""
         before = {name: os.stat(path).st_mtime_ns for name, path in results.items()}
         assert run("--config", config) == 0
         return {name for name, path in results.items() if os.stat(path).st_mtime_ns != before[name]}
@@ -191,7 +191,7 @@ def test_finished_results_are_kept_by_content(capsys: pytest.CaptureFixture[str]
     assert run("--config", config, "TEST.TILE", "64", "TEST.OVERLAP", "4") == 0
     assert restored() == {"2", "10"}
 
-    # a killed run leaves half a line and no second result
+    # a killed run leaves half a line and not the second result
     finished = Path("results/ours/mine") / LIST_NAME
     lines = finished.read_bytes().splitlines(keepends=True)
     finished.write_bytes(lines[-2] + lines[-1][:20])
@@ -199,7 +199,7 @@ def test_finished_results_are_kept_by_content(capsys: pytest.CaptureFixture[str]
     assert restored() == set()
 
 
-def test_a_set_that_is_missing_is_named_and_the_others_are_done(
+def test_a_missing_set_is_named_and_the_others_are_scored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_set(Path("datasets"), "mine")
@@ -220,7 +220,7 @@ def test_a_set_that_is_missing_is_named_and_the_others_are_done(
         run("--config", config, "TEST.SETS", "datasets/nowhere")
 
 
-def test_a_broken_image_is_named_and_the_table_incomplete(
+def test_a_broken_image_is_named_and_the_table_is_incomplete(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_set(Path("datasets"), "mine")
@@ -251,7 +251,7 @@ def test_weights_of_another_network_are_refused() -> None:
     torch.save(to_published(network), "theirs.pth")
     assert run("--config", config, "--weights", "theirs.pth", "TEST.METHOD", "theirs") == 0
     assert run("--config", config) == 0
-    # as with --input, --model means the published size, whatever size the recipe trains
+    # as with --input, --model selects the published size, not the size in the recipe
     narrow = {
         "MODEL": {"NAME": "dmsr_s", "OPTIONS": {"width": 8}},
         "TEST": {"SETS": "datasets/mine"},
@@ -268,7 +268,7 @@ def test_weights_of_another_network_are_refused() -> None:
 
 
 @pytest.mark.extras
-def test_networks_of_others_stand_beside_ours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_networks_of_others_share_a_table_with_ours(capsys: pytest.CaptureFixture[str]) -> None:
     """A run, spandrel's network and an authors' checkpoint, on one recipe's set and options."""
     nafnet = pytest.importorskip("spandrel.architectures.NAFNet").NAFNet
     pairs = write_set(Path("datasets"), "Rain100H")
@@ -301,19 +301,19 @@ def test_networks_of_others_stand_beside_ours(capsys: pytest.CaptureFixture[str]
             found.append(score(restored, clean, "rain13k"))
         cell = rows[method]["scores"]["Rain100H"]
         assert (cell["psnr"], cell["ssim"]) == pytest.approx(tuple(np.mean(found, axis=0)))
-    # by the network alone, without our wrapper
+    # computed by the network itself, without our wrapper
     rainy = torch.from_numpy(pairs["2"][0]).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
         plain = spandrels(rainy)[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().numpy()
     np.testing.assert_allclose(read_rgb(Path("results/nafnet_small/Rain100H/2.png")), plain, atol=1)
-    # rows of papers share the column
+    # published rows share the column
     published = [row["method"] for row in read_table()["rows"] if row["kind"] == "published"]
     assert {"DMSR", "MPRNet", "DRSformer"} <= set(published)
 
-    # an option takes all words that follow, so settings stand before it
+    # the last option takes all words that follow it, so settings come first
     with pytest.raises(UserError, match=r"'TEST\.TILE' is not KEY=VALUE"):
         run(*arguments, "TEST.TILE", "96")
-    # finished results belong to the weights' content
+    # finished results depend on the content of the weights
     capsys.readouterr()
     assert run("TEST.PRECISION", "float32", *arguments) == 0
     assert "results/nafnet_small/Rain100H: 2 of 2 are finished" in capsys.readouterr().err
@@ -323,7 +323,7 @@ def test_networks_of_others_stand_beside_ours(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_network_of_others_named_in_yaml() -> None:
-    """MODEL.NAME is a setting, so a table of peers can be a few files of a few lines."""
+    """MODEL.NAME is a setting, so each method of a comparison can be a YAML of a few lines."""
     Path("peer.yml").write_text(
         "{RUN: {NAME: them}, MODEL: {NAME: spandrel}, TEST: {SETS: datasets/x}}"
     )
@@ -336,7 +336,7 @@ def test_a_network_of_others_named_in_yaml() -> None:
         run("--config", "peer.yml", "--weights", "theirs.pth")
 
 
-def test_metrics_are_columns_of_all_methods() -> None:
+def test_metrics_add_columns_for_all_methods() -> None:
     pairs = write_set(Path("datasets"), "mine")
     config = write_run("ours", "dmsr_s", SETS="datasets/mine")
     assert run("--config", config, "--metrics", "mse") == 0
@@ -355,8 +355,8 @@ def test_metrics_are_columns_of_all_methods() -> None:
 
 
 @pytest.mark.extras
-def test_tasks_of_a_set_with_labels_and_nothing_clean() -> None:
-    """As MSPFN's BDD350: rain and labels."""
+def test_tasks_on_a_set_with_labels_and_without_clean_images() -> None:
+    """Such as MSPFN's BDD350: rainy images and labels."""
     pytest.importorskip("pycocotools")
     detector = write_task_networks(Path("weights"))[DETECTOR]
     for name in ("BDD350", "elsewhere"):
@@ -373,14 +373,14 @@ def test_tasks_of_a_set_with_labels_and_nothing_clean() -> None:
     assert [(row["method"], row["image"], row["true"]) for row in rows] == [
         ("rainy input", "a-1", "1"), ("ours", "a-1", "1"),
     ]  # fmt: skip
-    # evaluate.py says the same of the folders
+    # evaluate.py gives the same scores for the folders
     same = [*map(str, tasks[:-2]), "--no-reference", "--output", "again"]
     assert evaluate.main(["--benchmark", "results", "--datasets", "datasets", *same]) == 0
     assert read_table("again")["rows"] == read_table()["rows"]
     alone = ["--results", "datasets/BDD350/input", "--no-reference", "--output", "alone"]
     assert evaluate.main([*alone, *map(str, tasks[:-2])]) == 0
     assert "held to the YOLO labels" in Path("alone/table.md").read_text()
-    # labels for some sets alone cannot be one column, nor one file those of two sets
+    # labels of some sets only cannot fill a column, and one file cannot label two sets
     two = ("TEST.SETS", "[datasets/BDD350, datasets/elsewhere]")
     with pytest.raises(UserError, match="neither clean images nor labels for elsewhere"):
         run(*two, *tasks)
@@ -395,7 +395,7 @@ TASK_COMMANDS = re.findall(r"^python .* --tasks .*$", (ROOT / "README.md").read_
 
 @pytest.mark.extras
 def test_the_readmes_commands_with_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On sets laid out as MSPFN's. The networks are small and have random weights."""
+    """On sets with MSPFN's layout; the networks are small and have random weights."""
     pytest.importorskip("pycocotools")
     pytest.importorskip("pyiqa")
     monkeypatch.setenv("TORCH_HOME", "torch")
@@ -419,7 +419,7 @@ def test_the_readmes_commands_with_tasks(monkeypatch: pytest.MonkeyPatch) -> Non
     for dataset in ("val", "BDD150"):
         shutil.copytree(f"datasets/{dataset}/input", f"results/dmsr/{dataset}")
     write_run("dmsr", "dmsr_s")
-    expected = {  # by the sets that a command names
+    expected = {  # by the sets named in the command
         "val": "agreement with the clean images", "BDD350": "held to the COCO labels of COCO350;",
         "BDD150": "held to the masks of BDD150",
     }  # fmt: skip
@@ -451,14 +451,14 @@ def test_scenes_of_the_training_set_are_named_below_the_table() -> None:
     assert run("--config", config) == 0
     (note,) = (note for note in read_table()["notes"] if "trained on" in note)
     assert note == "ours was trained on 1 of the 3 scenes of mine, such as 2.png."
-    # evaluate.py says the same where --facts names the weights of the method
+    # evaluate.py gives the same note if --facts names the weights of the method
     Path("facts.csv").write_text(f"method,weights\nours,{path}\n")
     benchmark = ("--benchmark", "results", "--datasets", "datasets", "--facts", "facts.csv")
     assert evaluate.main([*benchmark, "--output", "again"]) == 0
     assert note in json.loads(Path("again/table.json").read_text())["notes"]
 
 
-def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_the_other_mode_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
         (["--config", "a.yml", "--tile", "64"], "write TEST.TILE VALUE at the end"),
         (["--config", "a.yml", "--output", "x"], "write TEST.OUTPUT VALUE at the end"),
@@ -484,8 +484,8 @@ def test_options_that_belong_elsewhere_are_refused(capsys: pytest.CaptureFixture
         assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
-def test_what_train_py_leaves_is_tested_as_it_is() -> None:
-    """Two networks of a user's own, trained on two folders and compared in one go."""
+def test_runs_of_train_py_can_be_tested_directly() -> None:
+    """Two networks trained on a user's two folders and compared by one command."""
     for split, count in (("train", 2), ("val", 2)):
         write_pairs(Path("datasets") / split, count, 40, 48)
     small = (
@@ -498,7 +498,7 @@ def test_what_train_py_leaves_is_tested_as_it_is() -> None:
     content = read_table()
     assert [column["dataset"] for column in content["columns"]] == ["val"]
     assert [row["method"] for row in content["rows"]] == ["rainy input", "slow", "fast"]
-    # the PSNR of the log is that of the table
+    # the log and the table agree on the PSNR
     for row in content["rows"][1:]:
         lines = (Path("runs") / row["method"] / "log.jsonl").read_text().splitlines()
         logged = [json.loads(line) for line in lines if "psnr" in line][-1]
@@ -506,7 +506,7 @@ def test_what_train_py_leaves_is_tested_as_it_is() -> None:
 
 
 def run_two(*arguments: object, status: int = 0) -> None:
-    """test.py on two processes, told apart by the variables that torchrun sets."""
+    """test.py in two processes, with the environment variables that torchrun sets."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -517,7 +517,7 @@ def run_two(*arguments: object, status: int = 0) -> None:
         processes[-1].start()
     for process in processes:
         process.join(60)
-        process.kill()  # one that hangs
+        process.kill()  # if it hangs
         process.join()
     assert [process.exitcode for process in processes] == [status, status]
 
@@ -527,8 +527,8 @@ def run_rank(variables: dict[str, object], arguments: tuple[object, ...]) -> Non
     sys.exit(run(*arguments))
 
 
-def test_two_processes_give_the_files_of_one() -> None:
-    """torchrun shares the images of test sets and of folders."""
+def test_two_processes_write_the_same_files_as_one() -> None:
+    """The images of test sets and of folders are distributed over the processes."""
     for name in ("Rain1200", "DDN-Data"):
         write_set(Path("datasets"), name)
     folders = [f"datasets/{SETS[name][0]}" for name in ("Rain1200", "DDN-Data")]
@@ -552,7 +552,7 @@ def test_two_processes_give_the_files_of_one() -> None:
     assert sorted(json.loads(line)[0] for line in finished) == [
         "10_1.png", "10_2.png", "2_1.png", "2_2.png",
     ]  # fmt: skip
-    # what the first process alone refuses ends the other one too, before it restores its share
+    # an error found only by the first process ends the other one too, before it restores its share
     refused = ("TEST.OUTPUT", "refused", "TEST.PROTOCOL", "niqe", "--config", config)
     run_two(*refused, "--metrics", "mse", status=1)
     assert not Path("refused").exists()

@@ -73,14 +73,16 @@ def test_one_folder_gives_the_reference_figures(tmp_path: Path, protocol: str):
         assert row["protocol"] == protocol and row["problem"] == ""
         assert float(row["psnr"]) == pytest.approx(figure["psnr"], rel=0, abs=1e-6)
         assert float(row["ssim"]) == pytest.approx(figure["ssim"], rel=0, abs=ssim_tolerance)
-    # the decimals of papers, for one set as for many
+    # as many decimals as in papers, for one set and for many
     psnr, ssim = (np.mean([figure[key] for figure in figures]) for key in ("psnr", "ssim"))
     line = f"| restored | {psnr:.2f} | {ssim:.4f} |"
     assert line in " ".join(done.stdout.split()) and f"Protocol {protocol}" in done.stdout
     assert line in " ".join((output / "table.md").read_text(encoding="utf-8").split())
 
 
-def test_benchmark_in_every_format_beside_the_papers(benchmark: tuple[Path, Path], tmp_path: Path):
+def test_benchmark_in_every_format_with_published_rows(
+    benchmark: tuple[Path, Path], tmp_path: Path
+):
     results, data = benchmark
     output = tmp_path / "out"
     arguments = ("--benchmark", results, "--datasets", data, "--output", output)
@@ -124,9 +126,9 @@ def test_benchmark_in_every_format_beside_the_papers(benchmark: tuple[Path, Path
 
     sources = {row["source"] for row in content["rows"] if row["kind"] == "published"}
     assert "DMSR paper Table 1, trained on Rain13K" in sources
-    assert not any("README" in source for source in sources)  # of the other protocol
+    assert not any("README" in source for source in sources)  # it uses the other protocol
 
-    # a second run takes the kept scores, --fresh does not
+    # a second run reuses the cached scores, --fresh does not
     assert "12 images (12 kept from before)" in evaluate(*arguments).stdout
     assert "12 images (0 kept from before)" in evaluate(*arguments, "--fresh").stdout
 
@@ -147,7 +149,7 @@ def test_methods_sets_and_protocol_can_be_chosen(benchmark: tuple[Path, Path], t
     assert done.returncode == 1 and "good, poor" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_problems_leave_the_rest_of_the_table(benchmark: tuple[Path, Path], tmp_path: Path):
+def test_problems_are_named_and_the_rest_is_scored(benchmark: tuple[Path, Path], tmp_path: Path):
     results, data = benchmark
     (results / "good" / "Rain100H" / "2.png").write_bytes(b"no image")
     shutil.rmtree(results / "poor" / "DID-Data")
@@ -173,7 +175,7 @@ def test_problems_leave_the_rest_of_the_table(benchmark: tuple[Path, Path], tmp_
     assert broken["psnr"] == "" and "2.png" in broken["problem"]
 
 
-def test_many_problems_are_counted_not_poured_out(tmp_path: Path):
+def test_only_the_first_of_many_problems_are_printed(tmp_path: Path):
     pairs = write_pairs(tmp_path / "set", 15, 16, 16)
     for i in range(2, 16):
         (pairs / "input" / f"{i}.png").unlink()
@@ -211,7 +213,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path):
         assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
-def test_evaluation_needs_neither_networks_nor_torch():
+def test_evaluation_imports_neither_networks_nor_torch():
     code = "import sys, evaluate; print([m for m in sys.modules if m.split('.')[0] in " \
         "('torch', 'models', 'losses', 'skimage')])"  # fmt: skip
     done = subprocess.run(
@@ -220,14 +222,14 @@ def test_evaluation_needs_neither_networks_nor_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_single_problems_and_remarks_are_reported_in_the_singular(tmp_path: Path):
+def test_one_problem_and_one_remark_are_reported_in_the_singular(tmp_path: Path):
     pairs = write_pairs(tmp_path / "set", 1, 40, 40)
     shutil.copy(pairs / "target" / "1.png", pairs / "input" / "1.png")
     shutil.copy(pairs / "target" / "1.png", pairs / "input" / "extra.png")
     done = evaluate(
         "--results", pairs / "input", "--target", pairs / "target", "--output", tmp_path / "out"
     )
-    assert done.returncode == 1  # the extra file
+    assert done.returncode == 1  # because of the extra file
     assert done.stdout.count("1 image (0 kept") == 1 and "INCOMPLETE" not in done.stdout
     lines = done.stderr.splitlines()
     assert "warning: " in lines[0] and "equals the clean image under" in lines[0]
@@ -236,7 +238,7 @@ def test_single_problems_and_remarks_are_reported_in_the_singular(tmp_path: Path
     assert row["psnr"] == "inf" and row["remarks"].startswith("equals the clean image")
 
 
-def test_own_rows_and_facts_from_files(tmp_path: Path):
+def test_published_rows_and_facts_can_come_from_files(tmp_path: Path):
     pairs = write_pairs(tmp_path / "Rain12", 1, 40, 40)
     own, facts = tmp_path / "own.csv", tmp_path / "facts.csv"
     own.write_text("model,dataset,psnr,ssim\ntheirs,Rain12,36.7,0.961\n")
@@ -267,7 +269,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_scoring(tmp_path
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path):
+def test_a_killed_run_continues_where_it_stopped(tmp_path: Path):
     pairs = write_pairs(tmp_path / "set", 60, 400, 600)
     cache = tmp_path / "out" / "score_cache.jsonl"
     arguments = (
@@ -285,8 +287,8 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path):
     assert f"60 images ({kept} kept from before)" in evaluate(*arguments).stdout
 
 
-def test_names_that_are_not_utf_8_are_scored_and_written(tmp_path: Path):
-    """Old archives hold them; Python keeps their bytes as lone surrogates."""
+def test_files_with_names_that_are_not_utf_8_are_scored(tmp_path: Path):
+    """Old archives contain such names; Python stores their bytes as lone surrogates."""
     pairs = write_pairs(tmp_path / "set", 2, 24, 24)
     odd = os.fsdecode(b"b\xf6e")  # Latin-1
     for side in ("input", "target"):
@@ -307,7 +309,7 @@ def test_names_that_are_not_utf_8_are_scored_and_written(tmp_path: Path):
     assert "2 images (2 kept" in done.stdout
 
 
-def test_spreadsheets_and_markdown_take_names_for_text(tmp_path: Path):
+def test_spreadsheets_and_markdown_show_names_as_text(tmp_path: Path):
     pairs = write_pairs(tmp_path / "datasets" / "wet|dry", 1, 24, 24)
     shutil.copytree(pairs / "input", tmp_path / "results" / "=1+1" / "wet|dry")
     (tmp_path / "results" / "=1+1" / "wet|dry" / "1.png").rename(
@@ -325,14 +327,14 @@ def test_spreadsheets_and_markdown_take_names_for_text(tmp_path: Path):
         ("rainy input", "'@a"), ("'=1+1", "'@a"),
     ]  # fmt: skip
     assert [row["method"] for row in read_csv(tmp_path / "out" / "table.csv")][1] == "'=1+1"
-    assert float(images[0]["psnr"]) > 0  # figures stay figures
+    assert float(images[0]["psnr"]) > 0  # numbers remain numbers
     for line in (tmp_path / "out" / "statistics.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("|"):
             assert line.replace("\\|", "").count("|") == 8, line
 
 
-def test_a_list_of_pairs_is_a_target(tmp_path: Path):
-    """SPA-Data has such a list; the results are named after the rainy images."""
+def test_a_list_of_pairs_can_be_the_target(tmp_path: Path):
+    """As in SPA-Data; the results are named after the rainy images."""
     pairs = write_pairs(tmp_path / "SPA-Data" / "test", 3, 24, 24)
     listed = pairs / "real_test.txt"
     listed.write_text("".join(f"/input/{n}.png target/{4 - n}.png\n" for n in (1, 2, 3)))
@@ -351,7 +353,7 @@ def test_a_list_of_pairs_is_a_target(tmp_path: Path):
         assert (float(row["psnr"]), float(row["ssim"])) == pytest.approx(tuple(expected))
 
 
-def test_a_dead_link_is_a_problem_that_is_named(tmp_path: Path):
+def test_a_dead_link_is_reported(tmp_path: Path):
     pairs = write_pairs(tmp_path / "set", 2, 24, 24)
     for side in ("input", "target"):
         (pairs / side / "2.png").unlink()
@@ -362,7 +364,7 @@ def test_a_dead_link_is_a_problem_that_is_named(tmp_path: Path):
     assert done.returncode == 1 and "gone.png, which does not exist" in done.stderr
 
 
-def test_a_pattern_finds_the_sides_of_a_set_that_no_name_tells_apart(tmp_path: Path):
+def test_a_pattern_finds_rainy_and_clean_files_with_unfamiliar_names(tmp_path: Path):
     pairs = write_pairs(tmp_path / "pairs", 2, 24, 24)
     for side, name in (("input", "wet"), ("target", "dry")):
         shutil.copytree(pairs / side, tmp_path / "datasets" / "set" / name)

@@ -1,4 +1,4 @@
-"""What others publish beside ours: folders of results under any names, rows of papers."""
+"""Published results of other methods: folders with any file names, and rows of papers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.images import read_rgb
 from utils.metrics import score
 
 NUMBERS = (1, 2, 10)
-# The rainy and clean files of a set, and what methods call their results of it.
+# The rainy and clean files of a set, and the names that methods give their results.
 SETS = {
     "Rain100L": ("input/{:04}.png", "target/{:04}.png"),
     "Rain100H": ("rainy/rain-{:03}.png", "norain-{:03}.png"),
@@ -65,7 +65,7 @@ def test_results_under_any_name_and_format_find_their_images(dataset: str) -> No
     for method, name in zip("abcd", NAMES[dataset], strict=True):
         for number in NUMBERS:
             path = Path("results") / method / dataset / name.format(number)
-            seed = 100 * ord(method) + number  # other streaks for each method and image
+            seed = 100 * ord(method) + number  # different streaks for each method and image
             write(path, streaked(smooth_image(number, 40, 56), seed))
             target = Path("datasets") / dataset / clean.format(number)
             made[method, Path(rainy.format(number)).stem] = path, target
@@ -76,7 +76,7 @@ def test_results_under_any_name_and_format_find_their_images(dataset: str) -> No
     for line in lines:
         expected, _ = score(*map(read_rgb, made[line["method"], Path(line["image"]).name]), "rgb")
         assert float(line["psnr"]) == pytest.approx(expected, abs=1e-6)
-    # JPEG costs a result some of its score, and the table says of whose
+    # JPEG lowers scores, so the table names the methods whose results are JPEGs
     notes = " ".join(table()["notes"])
     assert "rainy input" not in notes
     for method, name in zip("abcd", NAMES[dataset], strict=True):
@@ -84,14 +84,14 @@ def test_results_under_any_name_and_format_find_their_images(dataset: str) -> No
         assert (said in notes) == name.lower().endswith((".jpg", ".jpeg"))
 
 
-def test_other_sizes_missing_and_strange_files_are_named(
+def test_results_of_other_sizes_and_missing_or_extra_files_are_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nothing is resized: a result of another size has no score until --crop asks for it."""
+    """Results are never resized: one of another size is only scored with --crop."""
     write_set("Rain100L")
     folder = Path("results/theirs/Rain100L")
     for number in NUMBERS:
-        height = 36 if number == 2 else 40  # as a network that wants multiples leaves it
+        height = 36 if number == 2 else 40  # as cropped by a network that needs multiples
         write(folder / f"{number:04}_out.png", smooth_image(number, 40, 56)[:height])
     write(folder / "0001_out_2.png", smooth_image(1, 40, 56))
     (folder / "0010_out.png").unlink()
@@ -102,7 +102,7 @@ def test_other_sizes_missing_and_strange_files_are_named(
     (row,) = (row for row in table()["rows"] if row["method"] == "theirs")
     cell = row["scores"]["Rain100L"]
     assert (cell["num_images"], cell["complete"]) == (1, False)
-    # rows of papers share the column
+    # published rows share the column
     sources = {row["source"] for row in table()["rows"] if row["kind"] == "published"}
     assert "DMSR paper Table 1, trained on Rain13K" in sources
     assert run("--crop") == 1

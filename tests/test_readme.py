@@ -1,6 +1,6 @@
-"""The README's commands run, word by word, in a folder laid out as the README says.
+"""The README's commands run as written, in a folder laid out as the README says.
 
-Only what a newcomer has to fill in is filled in (their files), and trainings are made short.
+Only the reader's files are filled in, and trainings are shortened.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ COMMANDS = [
     if line.startswith(("python ", "torchrun "))
 ]
 
-# What stands for the reader's own files.
+# Replaces the reader's files.
 OWN = {
     "photo.jpg": "pairs/input/1.png",
     "FOLDER": "pairs/input",
-    "skimage": "photographs",  # smaller ones of the same names
+    "skimage": "photographs",  # smaller images with the same names
     "THEIRS.pth": "theirs.pth",
     "OURS.safetensors": "nerd.safetensors",
 }
-# A training of seconds; the folders stay those of the recipe.
+# Makes a training take seconds; its folders stay those of the recipe.
 SHORT = shlex.split(
     "DATA.WORKERS 0 DATA.REPEAT 1 AUGMENT.PATCH 64 OPTIM.EPOCHS 1 SCHEDULE.NAME multi_step "
     "OPTIM.BATCH_SIZE 2"
 )
 SMALL = {"nerd": "nerd_rain_t", "dcsfn": "dcsfn_t"}  # by the recipe's first word; DMSR's otherwise
-# Needs a package that is optional; its own tests cover it.
+# Commands that need optional packages have their own tests.
 OPTIONAL = ("--no-reference", "--metrics", "--tasks", "web_page.py", "rain.mp4", "spandrel")
 
 
 def folders_of_recipes() -> set[str]:
-    """Every folder that a YAML of configs/ trains or validates on, but the demo's."""
+    """Every folder that configs/*.yml train, validate or test on, except the demo's."""
     folders = set()
     for path in (ROOT / "configs").glob("*.yml"):
         cfg = load_config(path)
@@ -66,7 +66,7 @@ def folders_of_recipes() -> set[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A newcomer's folder: rainy images, published sets where the README says, authors' weights."""
+    """A newcomer's folder: rainy images, data sets where the README says, authors' weights."""
     folder = tmp_path_factory.mktemp("newcomer")
     write_pairs(folder / "pairs", 4)
     (folder / "photographs").mkdir()
@@ -76,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tests = (f"Rain13K/test/{name}" for name in ("Test100", "Rain100H", "Rain100L", "Test2800"))
     for name in ("Rain13K/train", *tests, "Rain13K/test/Test1200"):
         write_pairs(folder / "datasets" / name, 2 if name.endswith("train") else 1)
-    for name in ("train", "test"):  # as high as DCSFN's largest crops
+    for name in ("train", "test"):  # no smaller than DCSFN's largest crop
         write_pairs(folder / "datasets" / "Rain200H" / name, 2, 96, 88)
     published = to_published(build_model("nerd_rain"))
     torch.save({"state_dict": published}, folder / "theirs.pth")
@@ -95,7 +95,7 @@ def runnable(command: str) -> list[str]:
         words += [*SHORT, "MODEL.NAME", network]
         words += ["OPTIM.EPOCHS", "2"] if "--resume" in words else []
     if words[1:4] == ["test.py", "--config", "configs/dmsr_rain13k.yml"]:
-        words += ["MODEL.NAME", "dmsr_s"]  # what the command before it has trained
+        words += ["MODEL.NAME", "dmsr_s"]  # trained by the previous command
     if words[1:2] == ["tools/make_rain.py"]:
         short = {"8": "1", "50": "3", "320x240": "48x40"}  # variants, frames, their size
         words = [short.get(word, word) for word in words]
@@ -128,8 +128,8 @@ def test_the_commands_of_the_readme_run_in_its_order(folder: Path) -> None:
     assert "Flicker (flow)" in (folder / "evaluation" / "table.md").read_text()
 
 
-def test_the_python_of_the_readme_runs_as_it_stands(folder: Path) -> None:
-    """Beside a photo.jpg, in a folder with the project's weights."""
+def test_the_python_code_of_the_readme_runs(folder: Path) -> None:
+    """In a folder with a photo.jpg and the project's weights."""
     (code,) = [block for language, block in BLOCKS if language == "python"]
     shutil.copy(folder / "pairs/input/1.png", folder / "photo.jpg")
     (folder / "weights").mkdir(exist_ok=True)
@@ -164,8 +164,10 @@ def test_every_link_of_the_readme_leads_to_a_file_or_a_heading() -> None:
 @pytest.mark.parametrize(
     ("table", "text", "digits"), [("demo", "README.md", 3), ("report", "tools/README.md", 4)]
 )
-def test_the_text_has_the_figures_of_its_pictures(table: str, text: str, digits: int) -> None:
-    """tools/pictures/*.csv are the tables behind the pictures, written by the same runs."""
+def test_the_text_states_the_same_figures_as_its_pictures(
+    table: str, text: str, digits: int
+) -> None:
+    """The runs that made the pictures also wrote their figures to tools/pictures/*.csv."""
     with open(ROOT / "tools" / "pictures" / f"{table}.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     (psnr,) = (name for name in rows[0] if "PSNR" in name)
@@ -176,7 +178,7 @@ def test_the_text_has_the_figures_of_its_pictures(table: str, text: str, digits:
         assert any(f"{figures[0]}{unit} / {figures[1]}" in words for unit in ("", " dB")), row
 
 
-def test_the_model_cards_front_matter_has_the_figures_of_its_table() -> None:
+def test_the_model_cards_front_matter_states_the_figures_of_its_table() -> None:
     front, _, card = (ROOT / "weights" / "README.md").read_text()[4:].partition("\n---\n")
     meta = yaml.safe_load(front)
     assert meta["pipeline_tag"] == "image-to-image"

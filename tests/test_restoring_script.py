@@ -1,4 +1,4 @@
-"""test.py as a user runs it: files and folders in, PNGs and MP4s out, mistakes in sentences."""
+"""test.py as a user runs it: inputs, results, options, and one sentence per mistake."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(weights: Path) -> Run:
-    """``run(*arguments)`` runs test.py with small weights in this process: its exit status."""
+    """``run(*arguments)`` runs test.py with small weights in this process; returns the status."""
 
     def call(*arguments: object) -> int:
         given = ["--weights", weights] if "--weights" not in arguments else []
@@ -55,7 +55,7 @@ def run(weights: Path) -> Run:
 
 @pytest.fixture
 def restored_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Takes the place of networks: images stay as they are, and their shapes are listed here."""
+    """Replaces the network by the identity and lists the shapes of the images it is given."""
     shapes: list[tuple[int, ...]] = []
 
     def restore(self: Restorer, image: np.ndarray) -> np.ndarray:
@@ -75,18 +75,18 @@ def files_in(folder: Path) -> list[str]:
 
 
 def write_images(folder: Path, *names: object) -> None:
-    """Small images; a number also is the seed of what its image shows."""
+    """Small images; a number is also the seed of its image."""
     for name in names:
         seed = name if isinstance(name, int) else 1
         images.write_png(folder / f"{name}.png", smooth_image(seed, 8, 8))
 
 
 def write_image(path: Path, image: np.ndarray) -> Path:
-    images.write_png(path.parent / "new.png", image)  # OpenCV and we look at the content alone
+    images.write_png(path.parent / "new.png", image)  # only the content decides
     return (path.parent / "new.png").rename(path)
 
 
-def test_a_folder_becomes_a_folder_of_the_same_images(
+def test_a_folder_becomes_a_folder_with_the_same_names(
     run: Run, weights: Path, tmp_path: Path
 ) -> None:
     inputs = {
@@ -163,7 +163,7 @@ def test_an_authors_checkpoint_gives_the_same_image(run: Run, tmp_path: Path) ->
         run(*arguments, "--output", tmp_path / "out")
 
 
-def test_model_spandrel_reads_files_of_other_projects(run: Run, tmp_path: Path) -> None:
+def test_model_spandrel_reports_files_it_cannot_read(run: Run, tmp_path: Path) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 8, 8))
     torch.save({"epoch": 3}, tmp_path / "theirs.pth.tar")
     arguments = ("--input", tmp_path / "a.png", "--weights", tmp_path / "theirs.pth.tar")
@@ -171,7 +171,7 @@ def test_model_spandrel_reads_files_of_other_projects(run: Run, tmp_path: Path) 
         run(*arguments, "--model", "spandrel")
 
 
-def test_without_weights_the_shipped_network_is_taken(
+def test_without_weights_the_shipped_network_is_used(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     assert script.SHIPPED_WEIGHTS == ROOT / "weights" / "petrichor.safetensors"
@@ -186,10 +186,10 @@ def test_without_weights_the_shipped_network_is_taken(
         script.main(["--input", "a.png"])
 
 
-def test_precision_is_tried_for_images_by_the_shipped_network_alone(
+def test_precision_is_measured_by_default_only_for_images_and_the_shipped_network(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
-    """The processor's answer is patched: without native bf16 nothing has to be measured."""
+    """The detection of bf16 is patched: without native support, float32 needs no measuring."""
     image = smooth_image(1, 64, 64)
     images.write_png(tmp_path / "a.png", image)
     video = write_video(tmp_path / "v.mkv", 1)
@@ -216,7 +216,7 @@ def test_precision_is_tried_for_images_by_the_shipped_network_alone(
 def test_videos_stay_in_float32_where_photographs_are_restored_in_bf16(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
-    """The processor and its clock are patched: bf16 is native and ten times as fast."""
+    """The processor and the clock are patched: bf16 is native and ten times as fast."""
     image = smooth_image(1, 64, 64)
     images.write_png(tmp_path / "in" / "a.png", image)
     write_video(tmp_path / "in" / "v.mkv", 1)
@@ -232,7 +232,7 @@ def test_videos_stay_in_float32_where_photographs_are_restored_in_bf16(
     monkeypatch.setattr(script, "SHIPPED_WEIGHTS", weights)
     monkeypatch.setattr(script, "Restorer", Recorded)
     for options, video_precision in (([], "float32"), (["--precision", "auto"], "bf16")):
-        seconds = (1.0, 0.1, 1.0, 0.1)  # float32 and bf16, at first and measured
+        seconds = (1.0, 0.1, 1.0, 0.1)  # float32 and bf16: warm-up, then measured
         ends = np.cumsum([step for second in seconds for step in (5, second)])
         with monkeypatch.context() as patch:
             now = iter(ends.tolist())
@@ -246,7 +246,7 @@ def test_videos_stay_in_float32_where_photographs_are_restored_in_bf16(
     np.testing.assert_array_equal(pixels_of(tmp_path / "out" / "a.png"), expected)
 
 
-def test_files_that_cannot_be_restored_are_named_and_the_rest_is_done(
+def test_files_that_cannot_be_restored_are_named_and_the_rest_is_restored(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     write_images(tmp_path / "in", *"abc")
@@ -273,7 +273,7 @@ def test_a_full_disk_ends_the_folder(
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capsys,
 ) -> None:
-    """The system's answer is patched: no test can fill a disk."""
+    """os.replace is patched: a test cannot fill a disk."""
     write_images(tmp_path / "in", *range(6))
     (tmp_path / "in" / "0.png").write_bytes(b"no image")
 
@@ -286,7 +286,7 @@ def test_a_full_disk_ends_the_folder(
     with pytest.raises(UserError, match=r"2\.png: No space left on device\. 5 of 6 images are not"):
         run("--input", tmp_path / "in", "--output", tmp_path / "out")
     assert files_in(tmp_path / "out") == ["1.png"]
-    assert len(restored_shapes) < 5  # at most those that were waiting to be written
+    assert len(restored_shapes) < 5  # at most those waiting to be written
     assert "1 of 6 could not be restored" in capsys.readouterr().err
 
 
@@ -316,12 +316,15 @@ def test_a_restoring_error_names_its_file(run: Run, tmp_path: Path, capsys: Caps
     printed = capsys.readouterr().err.splitlines()
     for name in "ab":
         sentence = "The network's result in float32 is NaN or infinite; are these weights broken?"
-        assert printed.count(f"{tmp_path / 'in' / name}.png: {sentence}") == 2  # at once and again
+        # at once and at the end
+        assert printed.count(f"{tmp_path / 'in' / name}.png: {sentence}") == 2
 
 
 @pytest.mark.parametrize("half", ["left", "right"])
-def test_half_of_each_image(run: Run, tmp_path: Path, half: str) -> None:
-    """An odd width gives its middle column to the right half."""
+def test_only_the_chosen_half_of_each_image_is_restored(
+    run: Run, tmp_path: Path, half: str
+) -> None:
+    """The middle column of an odd width belongs to the right half."""
     image = smooth_image(1, 40, 131)
     images.write_png(tmp_path / "a.png", image)
     arguments = ("--input", tmp_path / "a.png", "--output", tmp_path / "out")
@@ -331,7 +334,7 @@ def test_half_of_each_image(run: Run, tmp_path: Path, half: str) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--skip-existing",)])
-def test_what_stands_in_the_way_of_results_is_a_sentence_before_anything_is_computed(
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_computed(
     run: Run, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     write_images(tmp_path / "in", "a", "b", "sub/c")
@@ -355,7 +358,7 @@ def test_what_stands_in_the_way_of_results_is_a_sentence_before_anything_is_comp
     assert (tmp_path / "file").read_bytes() == b"kept"
 
 
-def test_the_output_may_end_in_capitals(run: Run, tmp_path: Path) -> None:
+def test_the_suffix_of_the_output_may_be_in_capitals(run: Run, tmp_path: Path) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 40, 60))
     video = write_video(tmp_path / "v.MOV", 2)
     for name in ("X.JPG", "X.TIF", "X.WEBP", "X.PNG"):
@@ -368,7 +371,7 @@ def test_the_output_may_end_in_capitals(run: Run, tmp_path: Path) -> None:
     assert files_in(tmp_path / "out") == ["V.MP4", "X.JPG", "X.PNG", "X.TIF", "X.WEBP"]
 
 
-def test_one_photo_in_another_format_with_what_belongs_to_it(
+def test_a_photo_keeps_its_metadata_in_another_format(
     run: Run, weights: Path, tmp_path: Path
 ) -> None:
     image = smooth_image(1, 70, 80)
@@ -432,7 +435,9 @@ def test_left_overs_of_killed_runs_are_removed(run: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("closed", ["small.safetensors", "in/a.png", "in", "out"])
-def test_missing_rights_are_a_sentence(weights: Path, tmp_path: Path, closed: str) -> None:
+def test_missing_permissions_are_reported_in_one_sentence(
+    weights: Path, tmp_path: Path, closed: str
+) -> None:
     write_images(tmp_path / "in", "a")
     (tmp_path / "out").mkdir()
     shutil.copy(weights, tmp_path / "small.safetensors")
@@ -448,7 +453,7 @@ def test_missing_rights_are_a_sentence(weights: Path, tmp_path: Path, closed: st
     assert "Permission denied" in done.stderr and str(tmp_path / closed) in done.stderr
 
 
-def test_long_names_do_no_harm(run: Run, tmp_path: Path) -> None:
+def test_long_names_are_kept(run: Run, tmp_path: Path) -> None:
     name = "n" * 250 + ".png"
     images.write_png(tmp_path / "in" / name, smooth_image(1, 8, 8))
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
@@ -456,7 +461,7 @@ def test_long_names_do_no_harm(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_networks_restore_the_same(run: Run, tmp_path: Path) -> None:
+def test_compiled_networks_give_the_same_results(run: Run, tmp_path: Path) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 64, 64))
     arguments = ("--input", tmp_path / "a.png", "--output")
     assert run(*arguments, tmp_path / "plain") == 0
@@ -486,10 +491,10 @@ def test_existing_results_are_skipped_on_request(run: Run, tmp_path: Path, capsy
 def test_skipping_goes_by_the_name_of_the_result(
     run: Run, tmp_path: Path, other: str, results: list[str]
 ) -> None:
-    """a.jpg beside a.png, A.png beside a.png: the result of one is not that of the other."""
+    """a.png with a.jpg or A.png in one folder: their results have different names."""
     for name in ("a.png", other):
         write_image(tmp_path / "in" / name, smooth_image(len(name), 8, 8))
-    for name in ("a.png", "A.png", "a.png.jpg"):  # none of them is a result of these inputs
+    for name in ("a.png", "A.png", "a.png.jpg"):  # not the results of these inputs
         (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "out" / name).write_bytes(b"kept")
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--skip-existing")
@@ -502,7 +507,7 @@ def test_skipping_goes_by_the_name_of_the_result(
 
 
 def write_video(path: Path, count: int) -> Path:
-    """A gray video in H.264 of 10 frames a second, 80 x 64."""
+    """A gray H.264 video of 80 x 64 pixels with 10 frames per second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
@@ -535,7 +540,7 @@ def test_a_video_that_ends_early_is_restored_up_to_there(
 
 
 @pytest.mark.parametrize("temporal", [False, True])
-def test_an_interrupted_video_goes_on_where_it_was(
+def test_an_interrupted_video_continues_where_it_stopped(
     run: Run, tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch, temporal: bool
 ) -> None:
     source = write_video(tmp_path / "rain.mp4", 9)
@@ -557,7 +562,7 @@ def test_an_interrupted_video_goes_on_where_it_was(
     assert "the same command continues" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.mp4"))
     first, calls[:] = calls[:], []
-    calls.extend([0.0] * 6)  # beyond the sixth
+    calls.extend([0.0] * 6)  # past the call that interrupts
     assert run(*arguments, tmp_path / "out") == 0
     assert f"continuing after {4 if temporal else 5} frames" in capsys.readouterr().err
     # Frame 5 was interrupted; --temporal looks back two frames and had not finished frame 4.
@@ -565,7 +570,7 @@ def test_an_interrupted_video_goes_on_where_it_was(
     assert again == pytest.approx([*first[2 if temporal else 5 :], *again[-3:]])
     assert len(again) == (7 if temporal else 4)
     at_once, resumed = (decoded(tmp_path / name / "rain.mp4") for name in ("at once", "out"))
-    # x264 reads memory that it has not filled: equal frames may be encoded a little differently.
+    # x264 reads uninitialised memory: equal frames may be encoded slightly differently.
     assert np.abs(resumed.astype(int) - at_once).max() <= 8
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["rain.mp4"]
 
@@ -587,7 +592,7 @@ def decoded(path: Path) -> np.ndarray:
         (["--input", "full", "--temporal"], "--temporal is for videos"),
     ],
 )
-def test_mistakes_are_sentences(
+def test_mistakes_are_reported_in_one_sentence(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -626,7 +631,7 @@ def test_impossible_arguments_end_with_status_2(
     assert ending.value.code == 2
 
 
-def test_the_command_itself(weights: Path, tmp_path: Path) -> None:
+def test_the_command_line(weights: Path, tmp_path: Path) -> None:
     images.write_png(tmp_path / "a.png", smooth_image(1, 70, 70))
     arguments = ("--weights", weights, "--output", tmp_path / "out")
     done = run_script("test.py", "--input", tmp_path / "a.png", *arguments)
@@ -660,7 +665,7 @@ Restorer(build_model(sys.argv[1]).eval(), notify=lambda line: None, progress=pro
 def test_emulated_bf16_is_reported(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A photograph took 71 s instead of 3 s on such a processor, and no message said why."""
+    """On such a processor a photograph took 71 s instead of 3 s without any message."""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     source = write_image(tmp_path / "photo.png", smooth_image(0, 40, 48))
     for precision in ("float32", "bf16"):
