@@ -44,7 +44,7 @@ def test_warmup_and_cosine_in_figures() -> None:
     assert found == pytest.approx([1e-4, 2e-4, 3e-4, 1.505e-4, 1e-6])
 
 
-def test_multi_step_falls_one_step_behind_fractions_of_all_steps() -> None:
+def test_multi_step_falls_one_step_after_fractions_of_all_steps() -> None:
     rates = schedule(5e-4, 10, 100, NAME="multi_step")
     for step in range(100):
         drops = (step > 60) + (step > 80)
