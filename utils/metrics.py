@@ -49,7 +49,7 @@ _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 _STRIPE_ROWS = 64
 
 # BT.601's luma weights for channels in 0..255 and output in 0..219, in thousandths of 1/255, so
-# that integers stay integers: 255 * 1000 * (Y - 16) is one.
+# that all sums are exact integers: 255 * 1000 * (Y - 16).
 _LUMA = (65481.0, 128553.0, 24966.0)
 _LUMA_SCALE = 255_000.0
 

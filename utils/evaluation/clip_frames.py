@@ -136,7 +136,7 @@ def _read_videos(clip: ClipResult, bar: tqdm) -> Iterator[Read]:
 def _by_time(
     restored: Iterator[_SideFrame], clean: Iterator[_SideFrame], tolerance: float
 ) -> Iterator[tuple[_SideFrame | None, _SideFrame | None]]:
-    """Pair frames whose times are at most ``tolerance`` seconds apart; None for a missing one."""
+    """Pair frames at most ``tolerance`` seconds apart; None stands for a missing partner."""
     one, other = next(restored, None), next(clean, None)
     while one or other:
         apart = _seconds(one) - _seconds(other)

@@ -91,7 +91,7 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
 def check_column_options(
     parser: argparse.ArgumentParser, args: argparse.Namespace, *, niqe_by_default: bool
 ) -> None:
-    """Refuse options that need another one, which is not given; drop repeated metrics."""
+    """Refuse options without the option that they belong to; drop repeated metrics."""
     by_default = niqe_by_default and not args.metrics
     if _is_for_niqe(args) and not (by_default or "niqe" in args.metrics):
         parser.error(FOR_NIQE)

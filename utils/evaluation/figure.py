@@ -158,7 +158,9 @@ def draw_figure(
     columns = -(-most // num_rows)  # 7 panels become 4 and 3, not 6 and 1
     panel_width = (width - (columns - 1) * GAP) / columns
     if panel_width <= 0:
-        raise UserError(f"{columns} columns do not fit {width} inches; use fewer or more width.")
+        raise UserError(
+            f"{columns} columns do not fit {width} inches; use fewer or a larger width."
+        )
 
     rows: list[tuple[ComparedImage, list[Panel], bool, float, float]] = []
     top = 0.0

@@ -90,14 +90,14 @@ def benchmark_jobs(
     roots = " and ".join(map(str, data_roots))
     if not sets:
         raise UserError(
-            f"{roots} holds no data set; {_searched(data_roots, 'NAME', side)} were looked for."
+            f"{roots} holds no data set; looked for {_searched(data_roots, 'NAME', side)}."
         )
     available = {folder.name: folder for folder in _folders(results_root)}
     if not available:
         raise UserError(
             f"{results_root} holds no folder of results; they are expected as METHOD/SET/."
         )
-    where = f"{roots} ({_searched(data_roots, 'NAME', side)} were looked for)"
+    where = f"{roots} (looked for {_searched(data_roots, 'NAME', side)})"
     chosen_sets = _choose(sets, datasets, "data set", where)
     chosen_methods = _choose(available, methods, "method", str(results_root))
     if datasets is None:
@@ -120,8 +120,8 @@ def benchmark_jobs(
         ]
     if datasets is None:
         found.unmatched = [
-            f"extra: {folder} has no data set; {_searched(data_roots, folder.name, side)} were "
-            "looked for"
+            f"extra: {folder} has no data set; looked for "
+            f"{_searched(data_roots, folder.name, side)}"
             for method in chosen_methods.values()
             for folder in _folders(method)
             if folder.name not in sets
@@ -206,7 +206,7 @@ def _choose(
     for name in chosen:
         if name not in available:
             raise UserError(
-                f"There is no {what} {name} in {where}.{did_you_mean(name, available)} There are "
-                f"{', '.join(available)}."
+                f"There is no {what} {name} in {where}.{did_you_mean(name, available)} Choose "
+                f"from {', '.join(available)}."
             )
     return {name: available[name] for name in chosen}

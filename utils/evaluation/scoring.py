@@ -338,7 +338,7 @@ def decode_pair(
 
 
 def read_side(image: ImageResult, side: Side, content: bytes | None = None) -> np.ndarray:
-    """One side of an image, uint8, (H, W, 3) RGB or (H, W); ``content``: its bytes."""
+    """One side of an image, uint8, (H, W, 3) RGB or (H, W); ``content`` is its file's, if read."""
     path = image.path(side)
     pixels = as_uint8(decode_gray_or_rgb(path, content or read_bytes(path)), path)
     return cut_half(pixels, image.half(side))

@@ -58,7 +58,9 @@ def compare_methods(results: list[JobResult], baseline: str | None = None) -> li
     """
     names = list(dict.fromkeys(result.job.method for result in results))
     if baseline is not None and baseline not in names:
-        raise UserError(f"There is no method {baseline} for --baseline; there are {_list(names)}.")
+        raise UserError(
+            f"There is no method {baseline} for --baseline; choose from {_list(names)}."
+        )
     comparisons = []
     for dataset in dict.fromkeys(result.job.dataset for result in results):
         of_set = [r for r in results if r.job.dataset == dataset and r.scored]

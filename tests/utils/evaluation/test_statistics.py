@@ -47,7 +47,9 @@ def test_means_spread_wins_and_differences() -> None:
 def test_the_baseline_can_be_chosen() -> None:
     (psnr, _) = compare_methods(three_methods(), "a")
     assert psnr.reference == "a" and psnr.methods[2].difference == pytest.approx(1.25)
-    with pytest.raises(UserError, match="no method c for --baseline; there are rainy input, a, b"):
+    with pytest.raises(
+        UserError, match="no method c for --baseline; choose from rainy input, a, b"
+    ):
         compare_methods(three_methods(), "c")
 
 

@@ -52,7 +52,7 @@ def labels_beside(images: Path, masks: bool = False) -> Path | None:
 
 
 def find_labels(dataset: Path, masks: bool = False) -> Path | None:
-    """The boxes, or the masks, in a data set: a .json file or one of ``FOLDERS``; None without.
+    """The boxes, or the masks, in a data set: a .json file or one of ``FOLDERS``, else None.
 
     Raises UserError if there are several, since any of them could be meant.
     """

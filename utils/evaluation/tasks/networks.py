@@ -23,7 +23,7 @@ class Detector:
     """A detector of COCO's objects. ``name`` identifies the implementation and the weights."""
 
     def __init__(self, key: str, weights: Path | None, device: torch.device, batch: int) -> None:
-        """``weights`` is a file of torchvision's; None takes its cached or downloaded one."""
+        """``weights`` is a weights file of torchvision; None uses the cached or downloaded one."""
         enum = zoo.get_model_weights(key).DEFAULT
         self.categories: list[str] = enum.meta["categories"]
         self._network, self.name = _load(key, enum, weights, device)
@@ -47,7 +47,7 @@ class Segmenter:
     """Segments images into VOC's 20 classes and the background (class 0)."""
 
     def __init__(self, key: str, weights: Path | None, device: torch.device) -> None:
-        """``weights`` is a file of torchvision's; None takes its cached or downloaded one."""
+        """``weights`` is a weights file of torchvision; None uses the cached or downloaded one."""
         enum = zoo.get_model_weights(key).DEFAULT
         self.categories: list[str] = enum.meta["categories"]
         self._prepare = enum.transforms()
