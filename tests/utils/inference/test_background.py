@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: in order, bounded, errors not lost."""
+"""Reading ahead and writing in the background: in order, bounded, with all errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from utils.inference.background import WriteBehind, read_ahead
 
 
-def test_the_next_item_is_made_while_one_is_in_use() -> None:
+def test_the_next_item_is_prepared_while_one_is_in_use() -> None:
     made = [threading.Event() for _ in range(5)]
 
     def items() -> Iterator[int]:
@@ -27,7 +27,7 @@ def test_the_next_item_is_made_while_one_is_in_use() -> None:
     assert taken == [0, 1, 2, 3, 4]
 
 
-def test_an_error_of_the_reader_comes_out_at_its_place() -> None:
+def test_an_error_of_the_reader_is_raised_in_order() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise ValueError("second")
@@ -38,7 +38,7 @@ def test_an_error_of_the_reader_comes_out_at_its_place() -> None:
         next(reading)
 
 
-def test_calls_are_made_in_order_and_all_before_the_end() -> None:
+def test_calls_run_in_order_and_finish_before_the_end() -> None:
     written: list[int] = []
     caller = threading.get_ident()
     threads = set()
@@ -54,7 +54,7 @@ def test_calls_are_made_in_order_and_all_before_the_end() -> None:
     assert caller not in threads
 
 
-def test_waiting_calls_are_bounded() -> None:
+def test_the_number_of_waiting_calls_is_bounded() -> None:
     gate = threading.Event()
     started: list[int] = []
 
@@ -68,13 +68,13 @@ def test_waiting_calls_are_bounded() -> None:
         blocked = threading.Thread(target=writer.submit, args=(write, 2))
         blocked.start()
         blocked.join(0.05)
-        assert blocked.is_alive()  # two are waiting; the third has to wait for one of them
+        assert blocked.is_alive()  # two calls are waiting, so a third is not accepted yet
         gate.set()
         blocked.join(10)
     assert started == [0, 1, 2]
 
 
-def test_an_error_of_a_call_is_not_lost() -> None:
+def test_an_error_in_a_call_is_raised() -> None:
     def fail() -> None:
         raise OSError("disk full")
 
@@ -82,7 +82,7 @@ def test_an_error_of_a_call_is_not_lost() -> None:
         writer.submit(fail)
 
 
-def test_an_interruption_still_finishes_what_was_begun() -> None:
+def test_waiting_calls_still_finish_after_an_interruption() -> None:
     written = []
     with pytest.raises(KeyboardInterrupt), WriteBehind() as writer:
         writer.submit(written.append, 1)

@@ -1,4 +1,4 @@
-"""Sentences, bars, and lines of libraries that would break them."""
+"""Messages, progress bars, and output of libraries that would break the bars."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ say("and Python's")
 """
 
 
-def test_lines_of_libraries_come_once_and_behind_the_bar() -> None:
+def test_lines_of_libraries_are_printed_once_and_after_the_bar() -> None:
     done = subprocess.run(
         [sys.executable, "-c", NOISY], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -37,7 +37,7 @@ def test_lines_of_libraries_come_once_and_behind_the_bar() -> None:
     assert places == sorted(places), printed
 
 
-def test_problems_are_reported_at_once_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_are_reported_at_once_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     problems = Problems(["a folder"])
     problems.add("a.png is broken")
     assert capsys.readouterr().err == "a folder\na.png is broken\n"
@@ -48,7 +48,7 @@ def test_problems_are_reported_at_once_and_again(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
 
 
-def test_the_bar_says_from_the_first_tile_on_how_long_the_rest_takes(
+def test_the_bar_shows_the_remaining_time_from_the_first_tile_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     now = iter([100.0, 137.5, 175.0, 0.0, 1.0, 2.0])  # seconds; two images of three and two tiles
@@ -64,7 +64,7 @@ def test_the_bar_says_from_the_first_tile_on_how_long_the_rest_takes(
     bar.close()
     bar(0, 2)
     bar(1, 2)
-    assert "note" not in capsys.readouterr().err  # once is enough
+    assert "note" not in capsys.readouterr().err  # it is not repeated
     bar(0, 1)
     bar(1, 1)
     assert capsys.readouterr().err.strip() in ("", "\r")

@@ -12,7 +12,7 @@ from utils.inference.memory import keep_freed_memory, peak_tensor_bytes
 MIB = 2**20
 
 
-def test_peak_counts_what_is_alive_together() -> None:
+def test_peak_counts_tensors_that_are_alive_together() -> None:
     def compute() -> None:
         a = torch.zeros(MIB // 4)  # 1 MiB
         b = a + 1
@@ -20,14 +20,14 @@ def test_peak_counts_what_is_alive_together() -> None:
         c = b.repeat(2)  # b and c: 3 MiB
         del b
         view = c[::2].reshape(2, -1)
-        view.add_(1)  # no memory
+        view.add_(1)  # allocates nothing
         del c, view
         torch.zeros(MIB // 4)
 
     assert peak_tensor_bytes(compute) == 3 * MIB
 
 
-def test_the_trace_of_one_computation_does_not_reach_the_next() -> None:
+def test_each_computation_is_traced_separately() -> None:
     kept = []
     assert peak_tensor_bytes(lambda: kept.append(torch.zeros(MIB))) == 4 * MIB
     assert peak_tensor_bytes(lambda: kept.append(torch.zeros(MIB))) == 4 * MIB

@@ -1,4 +1,4 @@
-"""The methods of test.py --config: weights, sets and folders, and what cannot be meant together."""
+"""The methods of test.py --config: weights, sets, folders, and options that contradict."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(paths: list[Path], overrides: tuple[str, ...] = (), weights: tuple = ()
     return read_methods(paths, [load_config(path, list(overrides)) for path in paths], weights)
 
 
-def test_everything_of_a_method_comes_from_its_settings() -> None:
+def test_a_method_is_built_from_its_settings() -> None:
     path = write_run(
         "mine",
         "MODEL: {NAME: dmsr_s}",
@@ -69,7 +69,7 @@ def test_the_weights_are_the_best_of_the_run_or_those_given() -> None:
     assert [m.weights for m in read([first, second], weights=given)] == list(given)
     with pytest.raises(UserError, match="2 --config and 1 --weights"):
         read([first, second], weights=given[:1])
-    # a recipe's run has its own folder, a run that was moved keeps its weights beside its settings
+    # a recipe names its run's folder; a moved run has its weights beside its config.yml
     recipe = Path("recipe.yml")
     recipe.write_text("RUN: {NAME: second}")
     assert read([recipe])[0].weights == Path("runs/second/best.safetensors")
@@ -77,15 +77,15 @@ def test_the_weights_are_the_best_of_the_run_or_those_given() -> None:
     assert read([Path("archive/config.yml")])[0].weights == Path("archive/best.safetensors")
     with pytest.raises(UserError, match=r"no runs/second/best\.safetensors\. Train it by"):
         read([recipe])
-    write_run("second")  # another run of that name
+    write_run("second")  # another run with the same name
     assert read([Path("archive/config.yml")])[0].weights == Path("archive/best.safetensors")
 
 
-def test_what_would_mix_two_methods_or_sets_is_refused() -> None:
+def test_methods_or_sets_that_would_be_mixed_are_refused() -> None:
     first, second = write_run("first"), write_run("second", "TEST: {SETS: [[elsewhere, val]]}")
     with pytest.raises(UserError, match=r"first/config.yml and .*second/config.yml would both"):
         read([first, second], ("TEST.METHOD", "m", "TEST.SETS", "a"))
-    # one row for several networks, each on its own set
+    # networks with one name, each on a different set, share one row
     third = write_run("third", "TEST: {SETS: data/wet}")
     assert [m.name for m in read([first, third], ("TEST.METHOD", "m"))] == ["m", "m"]
     with pytest.raises(UserError, match=r"Two sets are called val, datasets/val and elsewhere"):
@@ -99,7 +99,7 @@ def test_what_would_mix_two_methods_or_sets_is_refused() -> None:
         read([first], ("DATA.VAL", ""))
 
 
-def test_the_fingerprint_follows_content_and_options() -> None:
+def test_the_fingerprint_depends_on_content_and_options() -> None:
     path = write_run("mine", "MODEL: {NAME: dmsr_s}")
     before = read([path])[0].fingerprint()
     os.utime("runs/mine/best.safetensors", ns=(0, 0))
@@ -110,7 +110,7 @@ def test_the_fingerprint_follows_content_and_options() -> None:
         assert read([path], change)[0].fingerprint() != before, change
     Path("runs/mine/best.safetensors").write_bytes(b"v")
     assert read([path])[0].fingerprint() != before
-    # a TensorFlow checkpoint is several files behind one prefix
+    # a TensorFlow checkpoint consists of several files with one prefix
     for name in ("epoch4.index", "epoch4.data-00000-of-00001", "epoch44.index"):
         Path(name).write_bytes(name.encode())
     found = read([path], weights=(Path("epoch4"),))[0].fingerprint()

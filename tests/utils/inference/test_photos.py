@@ -1,4 +1,4 @@
-"""Photographs of every kind come in upright with all that belongs to them, and out again."""
+"""Photographs of every format: upright pixels, colours and metadata, read and written."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LOSSLESS = {
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
 def test_every_format_is_read(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
-    gray = suffix == ".gif"  # whose 256 colours hold these
+    gray = suffix == ".gif"  # its palette holds these grays exactly
     image = rgb[..., 0] if gray else rgb
     path = tmp_path / f"a{suffix}"
     Image.fromarray(image).save(path, **LOSSLESS[suffix])
@@ -58,7 +58,7 @@ def test_every_format_is_read(tmp_path: Path, rgb: np.ndarray, suffix: str) -> N
     np.testing.assert_allclose(pixels_of(path), expected, atol=4 if suffix == ".avif" else 0)
 
 
-def test_palettes_become_colours(tmp_path: Path, rgb: np.ndarray) -> None:
+def test_palettes_become_rgb_or_rgba(tmp_path: Path, rgb: np.ndarray) -> None:
     palette = Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE)
     palette.save(tmp_path / "a.png")
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), palette.convert("RGB"))
@@ -82,14 +82,14 @@ def test_photos_stand_upright(
         ".webp": {"lossless": True, "exact": True},
         ".jpg": {"quality": 100, "subsampling": 0},
     }
-    image = np.dstack([rgb, rgb[..., 1] | 1]) if has_alpha else rgb  # nothing wholly transparent
+    image = np.dstack([rgb, rgb[..., 1] | 1]) if has_alpha else rgb  # no pixel is fully transparent
     path = tmp_path / f"a{suffix}"
     Image.fromarray(image).save(path, exif=exif(orientation), **options.get(suffix, {}))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     photo = read_photo(path)
     np.testing.assert_array_equal(photo.pixels, expected)
     np.testing.assert_array_equal(read_rgb(path), expected[..., :3])
-    write_photo(tmp_path / "b.png", photo)  # and nothing turns them again
+    write_photo(tmp_path / "b.png", photo)  # which must not turn them again
     shown = ImageOps.exif_transpose(Image.open(tmp_path / "b.png"))
     np.testing.assert_array_equal(shown, expected)
 
@@ -99,7 +99,7 @@ def test_photos_stand_upright(
 def test_deep_photos_stand_upright(
     tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str
 ) -> None:
-    """16 bits, which OpenCV decodes: the same turns as with 8."""
+    """OpenCV decodes 16 bits, and the result is turned as with 8 bits."""
     deep = rgb.astype(np.uint16) * 257
     if suffix == ".png":
         write_photo(tmp_path / "a.png", Photo(deep, exif=exif(orientation).tobytes()))
@@ -116,14 +116,14 @@ def test_deep_photos_stand_upright(
 def test_alpha_never_touches_the_colours(
     tmp_path: Path, rgb: np.ndarray, kind: str, suffix: str
 ) -> None:
-    """Also where a pixel is transparent, and where the suffix is another format's."""
+    """Even if a pixel is transparent or the suffix belongs to another format."""
     rgba = np.dstack([rgb, np.arange(60, dtype=np.uint8).reshape(6, 10) * 4])
     Image.fromarray(rgba).save(tmp_path / f"a{suffix}", format=kind)
     np.testing.assert_array_equal(pixels_of(tmp_path / f"a{suffix}"), rgba)
 
 
 def test_damage_outside_the_pixels_is_not_refused(tmp_path: Path, rgb: np.ndarray) -> None:
-    """Text that Pillow finds too long, and an EXIF block of nonsense, in a PNG with alpha."""
+    """A PNG with alpha, a text that is too long for Pillow and an invalid EXIF block."""
     rgba = np.dstack([rgb, rgb[..., 1]])
     texts = PngImagePlugin.PngInfo()
     texts.add_text("XML:com.adobe.xmp", "x" * 2_000_000, zip=True)
@@ -132,8 +132,8 @@ def test_damage_outside_the_pixels_is_not_refused(tmp_path: Path, rgb: np.ndarra
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_tiffs_in_which_zero_is_white(tmp_path: Path, dtype: type) -> None:
-    """As scanners write them: seen as the picture of which they hold the negative."""
+def test_tiffs_that_store_white_as_zero(tmp_path: Path, dtype: type) -> None:
+    """As written by some scanners; they are read as the positive picture."""
     largest = {np.uint8: 255, np.uint16: 65535, np.float32: 1}[dtype]
     image = random_image((5, 7), dtype)
     tifffile.imwrite(tmp_path / "a.tif", largest - image, photometric="miniswhite")
@@ -143,7 +143,7 @@ def test_tiffs_in_which_zero_is_white(tmp_path: Path, dtype: type) -> None:
 
 
 def lab_of(srgb: np.ndarray) -> np.ndarray:
-    """CIE Lab under D50, the white of Lab TIFFs, by the formulas and Bruce Lindbloom's matrix."""
+    """CIE Lab under D50, the white of Lab TIFFs, by CIE's formulas and Bruce Lindbloom's matrix."""
     values = srgb / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     to_xyz = [
@@ -162,7 +162,7 @@ def test_tiffs_in_lab(tmp_path: Path) -> None:
     srgb = np.array([[(200, 60, 20), (90, 160, 70), (60, 80, 190), (128, 128, 128)]])
     stored = np.rint(lab_of(srgb) * (2.55, 1, 1)).astype(int).astype(np.uint8)  # a, b are signed
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="cielab")
-    # Whole steps of a and b are that coarse.
+    # The tolerance is that of a and b rounded to integers.
     np.testing.assert_allclose(pixels_of(tmp_path / "a.tif"), srgb, atol=6)
     tifffile.imwrite(tmp_path / "b.tif", stored.astype(np.uint16) * 256, photometric="cielab")
     with pytest.raises(
@@ -182,9 +182,9 @@ def test_gray_of_16_bits_with_alpha_becomes_rgba(tmp_path: Path, compression: st
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), image[..., [0, 0, 0, 1]])
 
 
-def test_colours_of_16_bits_that_were_multiplied_by_alpha(tmp_path: Path) -> None:
+def test_premultiplied_colours_of_16_bits(tmp_path: Path) -> None:
     rgba = random_image((5, 7, 4), np.uint16)
-    rgba[..., 3] |= 0x8000  # colours of nearly transparent pixels would be lost
+    rgba[..., 3] |= 0x8000  # nearly transparent pixels would lose their colours
     multiplied = rgba.copy()
     multiplied[..., :3] = np.rint(rgba[..., :3] * (rgba[..., 3:] / 65535))
     options = {"photometric": "rgb", "extrasamples": ["assocalpha"]}
@@ -207,7 +207,7 @@ def test_png_keeps_channels_and_depth(tmp_path: Path, shape: tuple[int, ...], dt
     read = pixels_of(tmp_path / "a.png")
     assert read.dtype == dtype
     np.testing.assert_array_equal(read, image)
-    if dtype == np.uint8:  # the order of the channels, as another library sees it
+    if dtype == np.uint8:  # the order of the channels, read by another library
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), image)
 
 
@@ -249,18 +249,18 @@ def test_profile_exif_and_dpi_are_carried_over(
         assert data.get(ExifTags.Base.Orientation, 1) == 1
         assert data.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] == pytest.approx(1.8)
         assert data.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
-        if ".webp" not in (source, result):  # which knows no dpi
+        if ".webp" not in (source, result):  # WebP cannot store dpi
             assert written.info["dpi"] == pytest.approx((72, 72), abs=0.1)
-        assert written.size == (6, 10)  # turned by a quarter
+        assert written.size == (6, 10)  # rotated by 90 degrees
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (6, 10, 3), (6, 10, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_what_tiffs_say_about_themselves_is_carried_over(
+def test_metadata_of_tiffs_are_carried_over(
     tmp_path: Path, shape: tuple[int, ...], dtype: type, order: str
 ) -> None:
-    """Whatever their depth: out of a PNG's block into a TIFF, and out of that into another."""
+    """At every depth: from a PNG's EXIF to a TIFF, and from there to another TIFF."""
     pixels = random_image(shape, dtype)
     data = taken_by_a_camera(1)
     data.endian = order
@@ -293,8 +293,8 @@ def test_the_resolution_of_tiffs(
     assert read == (None if expected is None else pytest.approx((expected, expected)))
 
 
-def test_a_photo_in_other_colours_keeps_its_look(tmp_path: Path) -> None:
-    """As seen through its profile: sRGB's with the primaries of red and green exchanged."""
+def test_a_photo_with_a_profile_keeps_its_appearance(tmp_path: Path) -> None:
+    """Shown through its profile, which is sRGB with red and green primaries exchanged."""
     colours = np.full((8, 8, 3), (200, 60, 20), np.uint8)
     profile = P3.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
     Image.fromarray(colours).save(tmp_path / "a.png", icc_profile=profile)
@@ -307,13 +307,15 @@ def test_a_photo_in_other_colours_keeps_its_look(tmp_path: Path) -> None:
 
 
 def as_srgb(path: Path) -> np.ndarray:
-    """What a viewer that knows profiles shows."""
+    """What a colour-managed viewer shows."""
     with Image.open(path) as image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         return np.asarray(ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB")))
 
 
-def test_a_profile_for_other_channels_is_left_out(tmp_path: Path, rgb: np.ndarray) -> None:
+def test_a_profile_for_another_number_of_channels_is_dropped(
+    tmp_path: Path, rgb: np.ndarray
+) -> None:
     Image.fromarray(rgb[..., 0]).save(tmp_path / "a.png", icc_profile=P3)
     assert read_photo(tmp_path / "a.png").profile is None
 
@@ -325,7 +327,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "red.tif")
     read = pixels_of(tmp_path / "red.tif")
     assert read.shape == (8, 8, 3) and np.abs(read.astype(int) - (255, 0, 0)).max() <= 4
-    # A profile for other channels says nothing about these.
+    # An RGB profile does not apply to CMYK.
     red.convert("CMYK").save(tmp_path / "b.jpg", quality=100, icc_profile=P3)
     np.testing.assert_array_equal(pixels_of(tmp_path / "b.jpg"), pixels_of(tmp_path / "a.jpg"))
 
@@ -346,14 +348,14 @@ def test_heic_is_read_with_its_profile_and_upright(tmp_path: Path) -> None:
         tmp_path / "a.heic", quality=100, chroma=444, icc_profile=P3, exif=exif(6).tobytes()
     )
     photo = read_photo(tmp_path / "a.heic")
-    upright = np.asarray(Image.open(tmp_path / "a.heic").convert("RGB"))  # by its own plugin
+    upright = np.asarray(Image.open(tmp_path / "a.heic").convert("RGB"))  # by the HEIC plugin
     np.testing.assert_array_equal(photo.pixels, upright)
     assert photo.profile == P3
     write_photo(tmp_path / "b.png", photo)
     assert Image.open(tmp_path / "b.png").getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
-def test_heic_of_10_bits_keeps_them(tmp_path: Path) -> None:
+def test_heic_of_10_bits_keeps_its_depth(tmp_path: Path) -> None:
     pytest.importorskip("pillow_heif")
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     image = np.dstack([ramp] * 3)
@@ -363,7 +365,7 @@ def test_heic_of_10_bits_keeps_them(tmp_path: Path) -> None:
     assert np.abs(photo.pixels.astype(int) - image).max() < 65535 / 100
 
 
-def test_without_its_package_heic_is_a_sentence(
+def test_heic_without_its_package_is_refused_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
@@ -376,7 +378,7 @@ def test_without_its_package_heic_is_a_sentence(
     ("suffix", "dtype", "word"),
     [(".tif", np.uint8, "pages"), (".tif", np.float32, "pages"), (".gif", np.uint8, "frames")],
 )
-def test_of_several_pages_the_first_is_taken_and_reported(
+def test_only_the_first_of_several_pages_is_read_and_this_is_reported(
     tmp_path: Path, suffix: str, dtype: type, word: str
 ) -> None:
     path = tmp_path / f"a{suffix}"
@@ -393,7 +395,7 @@ def test_of_several_pages_the_first_is_taken_and_reported(
 
 
 def test_damaged_jpegs_are_reported(tmp_path: Path) -> None:
-    """Decoders fill in what they cannot make out, as if nothing was wrong."""
+    """Decoders fill in what they cannot read without reporting it."""
     path, noise = tmp_path / "a.jpg", random_image((64, 64, 3))
     Image.fromarray(noise).save(path, exif=exif(1))
     assert read_photo(path).notes == ()
@@ -419,7 +421,9 @@ def test_avif_of_more_than_8_bits_is_reported(tmp_path: Path) -> None:
         assert photo.notes == tuple(expected)
 
 
-def test_of_several_heic_images_the_main_one_is_taken_and_reported(tmp_path: Path) -> None:
+def test_only_the_main_one_of_several_heic_images_is_read_and_this_is_reported(
+    tmp_path: Path,
+) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     path = tmp_path / "a.heic"
     images = [Image.new("RGB", (64, 64), (gray,) * 3) for gray in (50, 200)]
@@ -445,7 +449,7 @@ def test_wide_colours_without_a_profile_are_reported(tmp_path: Path, suffix: str
     elif suffix == ".png":
         path.write_bytes(png_with(np.asarray(picture), b"cICP", bytes([9, 16, 0, 1])))
         named = "BT.2020 PQ"
-    else:  # what cameras write
+    else:  # as cameras write it
         data = exif(1)
         data.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {1: "R03"}
         picture.save(path, exif=data)
@@ -456,7 +460,7 @@ def test_wide_colours_without_a_profile_are_reported(tmp_path: Path, suffix: str
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("white", [100, 255, 1023, 65535])
-def test_netpbm_files_have_a_white_of_their_own(tmp_path: Path, white: int, channels: int) -> None:
+def test_netpbm_files_state_their_own_maximum(tmp_path: Path, white: int, channels: int) -> None:
     values = np.random.default_rng(0).integers(0, white + 1, (4, 5, channels))
     kind = {1: (b"P5", b"P2"), 3: (b"P6", b"P3")}[channels]
     binary = values.astype(">u2" if white > 255 else np.uint8).tobytes()
@@ -471,7 +475,7 @@ def test_netpbm_files_have_a_white_of_their_own(tmp_path: Path, white: int, chan
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_of_nan_and_infinity_are_refused(tmp_path: Path, value: float) -> None:
+def test_nan_and_infinity_are_refused(tmp_path: Path, value: float) -> None:
     image = np.full((4, 4, 3), 0.5, np.float32)
     image[1, 2, 0] = value
     cv2.imwrite(str(tmp_path / "a.tif"), image)
@@ -481,7 +485,7 @@ def test_values_of_nan_and_infinity_are_refused(tmp_path: Path, value: float) ->
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_lossy_formats_come_close_and_quality_counts(
+def test_lossy_formats_are_close_and_follow_the_quality(
     tmp_path: Path, suffix: str, dtype: type
 ) -> None:
     y, x = np.mgrid[0:64, 0:80] / 80
@@ -500,9 +504,7 @@ def test_lossy_formats_come_close_and_quality_counts(
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_tiffs_whose_channels_follow_one_another(
-    tmp_path: Path, dtype: type, orientation: int
-) -> None:
+def test_planar_tiffs(tmp_path: Path, dtype: type, orientation: int) -> None:
     image = random_image((5, 7, 3), dtype)
     tifffile.imwrite(
         tmp_path / "a.tif",
@@ -515,14 +517,14 @@ def test_tiffs_whose_channels_follow_one_another(
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), expected)
 
 
-def test_webp_at_100_loses_nothing(tmp_path: Path, rgb: np.ndarray) -> None:
+def test_webp_at_quality_100_is_lossless(tmp_path: Path, rgb: np.ndarray) -> None:
     rgba = np.dstack([rgb, rgb[..., 0]])
     write_photo(tmp_path / "a.webp", Photo(rgba), quality=100)
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.webp"), rgba)
 
 
 def png_with(image: np.ndarray, kind: bytes, data: bytes) -> bytes:
-    """A PNG with another chunk after its first."""
+    """A PNG with an extra chunk after its first."""
     encoded = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1].tobytes()
     return encoded[:33] + write_chunk(kind, data) + encoded[33:]
 
@@ -551,13 +553,13 @@ def test_png_colours_without_a_profile_are_reported(
         "result as sRGB."
     )
     assert read_photo(path).notes == ((sentence,) if named else ())
-    content = path.read_bytes()  # a chunk that comes first in rank settles it
+    content = path.read_bytes()  # a chunk with precedence decides
     path.write_bytes(content[:33] + write_chunk(b"sRGB", b"\0") + content[33:])
     assert read_photo(path).notes == ()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_xmp_is_left_out_and_reported(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+def test_xmp_is_dropped_and_reported(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
     path, packet = tmp_path / f"a{suffix}", b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
     if suffix == ".png":
         path.write_bytes(png_with(rgb, b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + packet))
@@ -600,7 +602,7 @@ def test_transparency_of_16_bit_gray(tmp_path: Path) -> None:
         (["unassalpha"], 4),
     ],
 )
-def test_channels_besides_colours_and_alpha_are_left_out_and_reported(
+def test_channels_besides_colours_and_alpha_are_dropped_and_reported(
     tmp_path: Path, dtype: type, extras: list[str], kept: int
 ) -> None:
     shape = (5, 7, 3 + len(extras))
@@ -614,7 +616,7 @@ def test_channels_besides_colours_and_alpha_are_left_out_and_reported(
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_ycbcr_tiffs_without_compression(tmp_path: Path, orientation: int) -> None:
-    """ITU-R BT.601 in full range, by its formulas."""
+    """Compared with the formulas of ITU-R BT.601 in full range."""
     rgb = np.random.default_rng(0).integers(0, 256, (6, 10, 3)).astype(np.float64)
     y = rgb @ (0.299, 0.587, 0.114)
     cb, cr = 128 + (rgb[..., 2] - y) / 1.772, 128 + (rgb[..., 0] - y) / 1.402
@@ -637,7 +639,7 @@ def test_half_floats(tmp_path: Path, shape: tuple[int, ...], compression: str | 
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_tiffs_that_begin_with_a_reduced_page(tmp_path: Path, dtype: type) -> None:
+def test_tiffs_that_begin_with_a_thumbnail(tmp_path: Path, dtype: type) -> None:
     image = random_image((12, 20, 3), dtype)
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as file:
@@ -662,7 +664,7 @@ def test_the_resolution_is_turned_with_the_photo(tmp_path: Path, rgb: np.ndarray
 
 
 def test_16_bits_are_rounded_to_8(tmp_path: Path) -> None:
-    """Half of a step of 257 decides: 128 becomes 0, 129 becomes 1."""
+    """One 8-bit step is 257: 128 is rounded to 0 and 129 to 1."""
     values = np.array([[0, 128, 129, 385, 386, 65406, 65407, 65535]], np.uint16)
     write_photo(tmp_path / "a.webp", Photo(values), quality=100)
     stored = np.asarray(Image.open(tmp_path / "a.webp"))[0, :, 0]
@@ -673,7 +675,7 @@ def test_16_bits_are_rounded_to_8(tmp_path: Path) -> None:
 def test_jpeg_keeps_all_colours_from_quality_90_on(
     tmp_path: Path, quality: int, kept: bool
 ) -> None:
-    """Red and green stripes of one pixel are a brown area where colours are halved."""
+    """With chroma subsampling, red and green stripes of one pixel turn brown."""
     stripes = np.zeros((32, 32, 3), np.uint8)
     stripes[:, ::2] = (200, 20, 20)
     stripes[:, 1::2] = (20, 120, 20)
@@ -682,7 +684,7 @@ def test_jpeg_keeps_all_colours_from_quality_90_on(
     assert (np.abs(difference).mean() < 8) == kept
 
 
-def test_what_a_format_cannot_hold_is_a_sentence(tmp_path: Path) -> None:
+def test_photos_that_a_format_cannot_hold_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"70000 x 1 pixels do not fit into JPEG; take png"):
         write_photo(tmp_path / "a.jpg", Photo(np.zeros((1, 70000), np.uint8)))
     assert not list(tmp_path.iterdir())
@@ -744,10 +746,10 @@ def one_file_of_each_kind(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_damage_of_any_kind_gives_a_picture_or_one_sentence(
+def test_any_damaged_file_gives_a_picture_or_one_sentence(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Files cut off and with changed bytes, in their headers above all; an error would end a run"""
+    """Files are truncated or have changed bytes, mostly in headers; a crash would end a run."""
     rng = np.random.default_rng(0)
     (tmp_path / "whole").mkdir()
     outcomes = {"read": 0, "refused": 0}
@@ -755,7 +757,7 @@ def test_damage_of_any_kind_gives_a_picture_or_one_sentence(
         damaged = [content[:cut] for cut in (*range(3, 330, 25), len(content) * 2 // 3)]
         for number in range(12):
             changed = bytearray(content)
-            first = (0, max(len(content) - 250, 0))[number % 2]  # libtiff's header is the end
+            first = (0, max(len(content) - 250, 0))[number % 2]  # libtiff's header is at the end
             for place in first + rng.integers(0, min(len(content), 250), 1 + number % 3):
                 changed[place] = rng.integers(0, 256)
             damaged.append(bytes(changed))
@@ -772,11 +774,11 @@ def test_damage_of_any_kind_gives_a_picture_or_one_sentence(
                 assert photo.pixels.shape[2:] in ((), (3,), (4,)) and photo.pixels.size
                 outcomes["read"] += 1
     assert min(outcomes.values()) > 50
-    assert "tifffile" not in capfd.readouterr().err  # whose lines would break the bar
+    assert "tifffile" not in capfd.readouterr().err  # its lines would break the progress bar
 
 
-def test_a_size_that_only_a_damaged_header_claims_is_refused(tmp_path: Path) -> None:
-    """Before its 5 GB are asked for."""
+def test_a_huge_size_in_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    """The 5 GB are not allocated."""
     path = tmp_path / "a.webp"
     frames = [Image.new("RGB", (80, 64), colour) for colour in ("red", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -788,13 +790,13 @@ def test_a_size_that_only_a_damaged_header_claims_is_refused(tmp_path: Path) -> 
         read_photo(path)
 
 
-def test_damage_behind_the_first_page_is_reported(tmp_path: Path) -> None:
+def test_damage_after_the_first_page_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.full((3, 40, 50), 77, np.uint8), photometric="minisblack")
     content = path.read_bytes()
     with tifffile.TiffFile(path) as file:
         width = file.pages[1].tags[256].offset
-    path.write_bytes(content[:width] + b"\xff\xff" + content[width + 2 :])  # has no width any more
+    path.write_bytes(content[:width] + b"\xff\xff" + content[width + 2 :])  # removes the width
     photo = read_photo(path)
     assert (photo.pixels == 77).all()
     (note,) = photo.notes

@@ -30,7 +30,7 @@ def names(sources: list[Path], output: Path, root: Path, **options: object) -> d
     }
 
 
-def test_every_suffix_that_works_alone_works_in_a_folder(tmp_path: Path) -> None:
+def test_every_suffix_works_for_a_file_and_in_a_folder(tmp_path: Path) -> None:
     for suffix in (*photos.SUFFIXES, *video.SUFFIXES):
         touch(tmp_path / "in", f"a{suffix}", f"B{suffix.upper()}")
     together = {job.source for job in plan_files([tmp_path / "in"], tmp_path / "out").jobs}
@@ -42,7 +42,7 @@ def test_every_suffix_that_works_alone_works_in_a_folder(tmp_path: Path) -> None
         plan_files([tmp_path / "notes.txt"], tmp_path / "out")
 
 
-def test_one_input_may_name_the_file_of_its_result(tmp_path: Path) -> None:
+def test_the_output_of_one_input_may_be_a_file(tmp_path: Path) -> None:
     touch(tmp_path, "a.heic", "b.png", "v.mov")
     a, b, v = (tmp_path / name for name in ("a.heic", "b.png", "v.mov"))
     assert names([a], tmp_path / "x.JPG", tmp_path) == {"a.heic": "x.JPG"}
@@ -58,7 +58,7 @@ def test_one_input_may_name_the_file_of_its_result(tmp_path: Path) -> None:
         plan_files([b], b)
 
 
-def test_several_inputs_share_the_output(tmp_path: Path) -> None:
+def test_several_inputs_share_an_output_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "in/a.png", "in/b.jpg", "other/a.png")
     sources = [tmp_path / name for name in ("a.png", "in", "other")]
     assert names(sources, tmp_path / "out", tmp_path, suffix=".webp") == {
@@ -67,7 +67,7 @@ def test_several_inputs_share_the_output(tmp_path: Path) -> None:
         "in/b.jpg": "out/in/b.webp",
         "other/a.png": "out/other/a.webp",
     }
-    # files of one name, given twice or from two folders
+    # files with one name, given twice or from two folders
     twice = [tmp_path / "in/a.png", tmp_path / "other/a.png", tmp_path / "in/a.png"]
     assert names(twice, tmp_path / "out", tmp_path) == {
         "in/a.png": "out/a.png.png",
@@ -134,7 +134,7 @@ def test_links_and_hidden_folders(tmp_path: Path) -> None:
 
 
 def test_pipes_and_devices_are_refused_before_they_are_opened(tmp_path: Path) -> None:
-    """Reading a pipe would wait for ever."""
+    """Reading a pipe would block forever."""
     touch(tmp_path / "in", "a.png")
     os.mkfifo(tmp_path / "in" / "pipe.png")
     for source in (tmp_path / "in" / "pipe.png", Path(os.devnull)):
@@ -147,7 +147,7 @@ def test_pipes_and_devices_are_refused_before_they_are_opened(tmp_path: Path) ->
     ]
 
 
-def test_a_folder_without_rights_is_a_problem_not_the_end(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_reported_and_the_rest_is_planned(tmp_path: Path) -> None:
     touch(tmp_path / "in", "a.png", "closed/b.png", "open/c.png")
     (tmp_path / "in" / "closed").chmod(0)
     try:
@@ -169,7 +169,7 @@ def test_an_output_that_cannot_be_written_is_reported_first(tmp_path: Path) -> N
         check_output(jobs)
     jobs = [RestoringJob(tmp_path / "a.png", tmp_path / "new" / "deep" / "a.png")]
     check_output(jobs)
-    assert sorted(os.listdir(tmp_path)) == ["a.png", "file"]  # and nothing is left by looking
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "file"]  # and the check leaves nothing behind
 
 
 def test_a_full_disk_is_reported_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""bf16 where it is native and worth it, else float32."""
+"""bf16 where it is native and faster, else float32."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CPU = torch.device("cpu")
 
 
 class Clock:
-    """A network that takes given seconds in float32 and in bf16, and the clock that shows them."""
+    """A fake clock and a network that takes given seconds in float32 and in bf16."""
 
     size_multiple = min_size = tile_step = 1
     released_window = best_tile = None
 
     def __init__(self, float32: float, bf16: float, first: float = 5) -> None:
         self.seconds = {False: float32, True: bf16}
-        self.first = first  # more that the first run of each takes
+        self.first = first  # extra seconds for the first run of each
         self.now = 100.0
         self.runs: list[tuple[bool, tuple[int, ...]]] = []
 
@@ -33,13 +33,15 @@ class Clock:
 
 
 def clock(monkeypatch: pytest.MonkeyPatch, float32: float, bf16: float) -> Clock:
-    """The processor's clock is patched: other work on the machine would decide otherwise."""
+    """Patches the clock: with the real one, other work on the machine could decide."""
     network = Clock(float32, bf16)
     monkeypatch.setattr("utils.inference.precision.perf_counter", lambda: network.now)
     return network
 
 
-def test_the_speedup_is_measured_in_turns_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_speedup_is_measured_alternately_for_about_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     network = clock(monkeypatch, 0.25, 0.125)
     assert bf16_speedup(network, CPU) == 2
     turns = [enabled for enabled, _ in network.runs]
@@ -61,14 +63,14 @@ def test_the_speedup_is_measured_in_turns_for_a_second(monkeypatch: pytest.Monke
         ),
     ],
 )
-def test_bf16_is_taken_where_it_is_native_and_worth_it(
+def test_bf16_is_used_where_it_is_native_and_faster(
     monkeypatch: pytest.MonkeyPatch,
     native: bool,
     times: tuple[float, float],
     chosen: str,
     sentence: str,
 ) -> None:
-    """What the processor can do is patched: no machine is all of these."""
+    """The features of the processor are patched, because no machine has all combinations."""
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -79,7 +81,7 @@ def test_bf16_is_taken_where_it_is_native_and_worth_it(
     assert line.startswith(sentence)
 
 
-def test_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_faster_precision_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

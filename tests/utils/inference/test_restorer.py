@@ -1,4 +1,4 @@
-"""Any size and type, tiles without seams, running out of memory, options."""
+"""Images of any size and type, tiles without seams, running out of memory, options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from utils.inference.tiling import Grid, Tile, blended_spans, window_spans
 
 
 class Identity:
-    """Gives the image back, and keeps the heights and widths it was fed."""
+    """Returns its input and records its height and width."""
 
     size_multiple = 16
     min_size = 64
@@ -41,7 +41,7 @@ class Identity:
 
 
 class Mean(Identity):
-    """The most global network: the mean colour of what it is shown."""
+    """The most global network: returns the mean colour of its input."""
 
     def restore(self, rainy: Tensor) -> Tensor:
         super().restore(rainy)
@@ -60,12 +60,12 @@ class Blur(Identity):
 
 
 def cpu_is_full() -> RuntimeError:
-    """What PyTorch's allocator for the CPU raises."""
+    """The error that PyTorch's CPU allocator raises."""
     return RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
 
 class SmallMemory(Blur):
-    """A device that holds no more than ``pixels``."""
+    """A network that runs out of memory above ``pixels``."""
 
     def __init__(
         self, pixels: int, error: Callable[[], Exception] = torch.OutOfMemoryError
@@ -86,7 +86,7 @@ SIZES = [(1, 1), (1, 9), (7, 3), (64, 64), (65, 200), (130, 97)]
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("channels", [(), (3,), (4,)], ids=["gray", "rgb", "rgba"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
-def test_every_size_and_type_comes_back_unchanged_through_an_identity(
+def test_an_identity_network_returns_every_size_and_type_unchanged(
     height: int, width: int, channels: tuple[int, ...], dtype: type
 ) -> None:
     image = random_image((height, width, *channels), dtype)
@@ -125,7 +125,7 @@ def test_tiles_of_a_local_network_equal_the_whole_image() -> None:
     image = random_image((300, 333, 3), np.float32)
     whole = Restorer(Blur(), tile="whole")(image)
     tiled = Restorer(Blur(), tile=96, overlap=32)(image)
-    # Only a tile's outermost pixel sees its zero padding, and counts next to nothing there.
+    # Only a tile's outermost pixels see its zero padding, and their blending weight is almost 0.
     assert np.abs(tiled - whole).max() < 2e-3
     hard = Restorer(Blur(), tile=96, overlap=0)(image)
     assert np.abs(hard - whole).max() > 0.1
@@ -138,7 +138,7 @@ def test_constant_images_stay_constant(tile: int | str) -> None:
 
 
 def test_no_step_at_the_borders_of_tiles() -> None:
-    """On a slope the means of neighbouring tiles differ by far more than two pixels do."""
+    """On a gradient, neighbouring tiles have means that differ far more than adjacent pixels."""
     slope = np.linspace(0, 1, 640, dtype=np.float32)
     image = np.repeat(np.broadcast_to(slope[:, None], (640, 640))[..., None], 3, 2).copy()
     restored = Restorer(Mean(), tile=128, overlap=64)(image)
@@ -153,12 +153,12 @@ def test_no_step_at_the_borders_of_tiles() -> None:
 
 
 def test_released_windows() -> None:
-    """Side by side from the top left; the last ones flush with the edge give what is missing."""
+    """Placed side by side from the top left; the last ones touch the edge and fill the rest."""
     image = random_image((300, 200, 3), np.float32)
     network = Mean()
     restored = Restorer(network, tile="released")(image)
     assert network.sizes == [(128, 128)] * 6
-    # Start and stop in the result, and of the window in the image.
+    # Start and stop of the part used in the result, and of the window in the image.
     rows = ((0, 128, 0, 128), (128, 256, 128, 256), (256, 300, 172, 300))
     columns = ((0, 128, 0, 128), (128, 200, 72, 200))
     for (top, bottom, *window_rows), (left, right, *window_columns) in product(rows, columns):
@@ -187,7 +187,7 @@ def test_memory_is_bounded_by_the_tile() -> None:
     assert done == [(i, len(network.sizes)) for i in range(len(network.sizes) + 1)]
 
 
-def test_tiles_are_chosen_where_the_image_does_not_fit() -> None:
+def test_tiles_are_used_if_the_image_does_not_fit() -> None:
     image = smooth_image(0, 900, 800)
     expected = Restorer(Blur(), tile="whole")(image)
     for memory, fits in ((8 * 2**30, True), (2**29 + 18 * 2**20, False)):
@@ -199,20 +199,20 @@ def test_tiles_are_chosen_where_the_image_does_not_fit() -> None:
         if fits:
             assert CPU_TILE_PIXELS / 2 < tile[0] * tile[1] <= CPU_TILE_PIXELS
         else:
-            # Blur keeps the tile and its result: 24 bytes a pixel, counted twice.
+            # Blur holds the tile and its result: 24 bytes per pixel, counted twice.
             assert messages[0].endswith(f"taking tiles of {tile[1]} x {tile[0]}.")
             room = memory - 2**29 - 5 * image.nbytes
             assert room / 4 < tile[0] * tile[1] * 48 <= room
         assert np.abs(restored.astype(int) - expected).max() <= 1
 
 
-def test_an_image_that_is_no_larger_than_a_tile_is_not_cut() -> None:
+def test_an_image_not_larger_than_a_tile_is_not_divided() -> None:
     network = Blur()
     Restorer(network)(smooth_image(0, 321, 481))
     assert network.sizes[1:] == [(336, 496)]
 
 
-def test_a_chosen_tile_is_reported_once_for_images_of_one_size() -> None:
+def test_a_chosen_tile_is_reported_once_per_image_size() -> None:
     messages = []
     restorer = Restorer(Blur(), memory=2**29 + 18 * 2**20, notify=messages.append)
     for seed, height in ((0, 900), (1, 900), (2, 896)):
@@ -220,7 +220,7 @@ def test_a_chosen_tile_is_reported_once_for_images_of_one_size() -> None:
     assert [line.split(" pixels")[0] for line in messages] == ["800 x 900", "800 x 896"]
 
 
-def test_a_device_too_full_for_the_probe_takes_the_smallest_tiles() -> None:
+def test_without_memory_for_the_probe_the_smallest_tiles_are_used() -> None:
     network, image = SmallMemory(100 * 100), smooth_image(3, 300, 300)
     restored = Restorer(network, notify=lambda line: None)(image)
     assert set(network.sizes[1:]) == {(64, 64)}  # after the probe
@@ -237,7 +237,7 @@ def test_out_of_memory_halves_the_tile(tile: int | str, error: Callable[[], Exce
     assert np.abs(restorer(image).astype(int) - expected).max() <= 1
     assert messages and "out of memory" in messages[-1]
     assert max(height * width for height, width in network.sizes[-5:]) <= 200 * 200
-    # The next image begins with what turned out to fit.
+    # The next image starts with the tile that fitted.
     network.sizes.clear()
     num_messages = len(messages)
     restorer(image)
@@ -246,14 +246,14 @@ def test_out_of_memory_halves_the_tile(tile: int | str, error: Callable[[], Exce
 
 
 @pytest.mark.parametrize("tile", ["whole", 64, "released"])
-def test_out_of_memory_at_the_smallest_tile_is_a_sentence(tile: int | str) -> None:
+def test_out_of_memory_at_the_smallest_tile_is_one_sentence(tile: int | str) -> None:
     restorer = Restorer(SmallMemory(1000), tile=tile, notify=lambda line: None)
     with pytest.raises(UserError, match="take --device cpu"):
         restorer(smooth_image(3, 200, 200))
 
 
 class Knight(Identity):
-    """Moves an image by a knight's move, which no mean over turns alone makes symmetric."""
+    """Shifts by (1, 2) like a chess knight: only rotations with flips average this out."""
 
     def restore(self, rainy: Tensor) -> Tensor:
         return rainy.roll((1, 2), dims=(2, 3))
@@ -275,7 +275,7 @@ def test_ensemble_averages_over_the_eight_symmetries() -> None:
     assert np.abs(single(image) - expected).max() > 0.05
 
 
-def test_bf16_computes_in_bfloat16_and_comes_close() -> None:
+def test_bf16_computes_in_bfloat16_and_is_close_to_float32() -> None:
     image = smooth_image(5, 64, 64).astype(np.float32) / 255
     error = np.abs(Restorer(Blur(), precision="bf16")(image) - Restorer(Blur())(image)).max()
     assert 1e-4 < error < 1e-2
@@ -299,7 +299,7 @@ def test_impossible_options_are_refused(options: dict, sentence: str) -> None:
         Restorer(Identity(), **options)
 
 
-def test_a_network_with_a_best_tile_is_shown_maps_of_about_that_size() -> None:
+def test_a_network_with_a_best_tile_gets_tiles_of_about_that_size() -> None:
     class Bound(Blur):
         best_tile = 128
         tile_step = 16
@@ -308,7 +308,7 @@ def test_a_network_with_a_best_tile_is_shown_maps_of_about_that_size() -> None:
     restored = Restorer(network)(image)
     (size,) = set(network.sizes)
     assert 0.75 * 128**2 <= size[0] * size[1] <= 1.25 * 128**2
-    # Hardly more than the 12 windows of 128 that its authors compute.
+    # Hardly more pixels than the 12 windows of 128 that its authors compute.
     assert len(network.sizes) * size[0] * size[1] <= 1.05 * 12 * 128**2
     whole = Restorer(Bound(), tile="whole")(image)
     assert np.abs(restored.astype(int) - whole).max() <= 1
@@ -318,7 +318,7 @@ def test_a_network_with_a_best_tile_is_shown_maps_of_about_that_size() -> None:
 
 
 def test_tiles_in_batches_give_the_same_image() -> None:
-    class ThreeAtATime(Restorer):  # a GPU takes several, which a machine without one cannot show
+    class ThreeAtATime(Restorer):  # as on a GPU
         def _tiles_at_a_time(self, grid: Grid) -> int:
             return 3
 
@@ -331,7 +331,7 @@ def test_tiles_in_batches_give_the_same_image() -> None:
 
 
 class Reads(TorchDispatchMode):
-    """Counts how often a value is read back from a tensor, for which a GPU has to be waited for."""
+    """Counts reads of values from tensors, each of which would synchronise a GPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -345,7 +345,7 @@ class Reads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_the_device_is_waited_for_once_per_image() -> None:
+def test_the_device_is_waited_for_only_once_per_image() -> None:
     restorer = Restorer(Blur(), tile=64, ensemble=8, strength=0.5)
     image = smooth_image(6, 300, 500)
     restorer(image)
@@ -429,14 +429,14 @@ def test_the_memory_layout_of_an_image_does_not_matter(odd: Callable) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_of_nan_and_infinity_are_refused(value: float) -> None:
+def test_nan_and_infinity_in_images_are_refused(value: float) -> None:
     image = np.full((8, 8), 0.5)
     image[3, 4] = value
     with pytest.raises(UserError, match="NaN or infinite"):
         Restorer(Identity())(image)
 
 
-def test_values_outside_of_0_to_1_are_reported_and_clipped() -> None:
+def test_values_outside_0_to_1_are_reported_and_clipped() -> None:
     messages = []
     image = np.array([[-0.5, 0.5, 3.0]], np.float32)
     restored = Restorer(Identity(), notify=messages.append)(image)
@@ -456,7 +456,7 @@ def test_strength_blends_result_and_input() -> None:
         )
 
 
-def test_results_of_nan_and_infinity_are_refused() -> None:
+def test_nan_and_infinity_in_results_are_refused() -> None:
     class Broken(Identity):
         def restore(self, rainy: Tensor) -> Tensor:
             return rainy / 0
@@ -465,13 +465,13 @@ def test_results_of_nan_and_infinity_are_refused() -> None:
         Restorer(Broken())(np.zeros((8, 8), np.uint8))
 
 
-def test_other_errors_of_a_network_are_not_taken_for_a_full_memory() -> None:
+def test_other_errors_of_a_network_are_not_taken_for_out_of_memory() -> None:
     with pytest.raises(RuntimeError, match="another"):
         Restorer(SmallMemory(0, lambda: RuntimeError("another")))(np.zeros((8, 8), np.uint8))
 
 
 class Normed(nn.Module):
-    """Batch norms in training mode would take, and change, the statistics of the image."""
+    """In training mode its batch norms would use the image's statistics and update their own."""
 
     size_multiple = min_size = tile_step = 1
     released_window = best_tile = None
@@ -486,7 +486,7 @@ class Normed(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_network_evaluates_and_keeps_its_mode(training: bool) -> None:
+def test_the_network_runs_in_eval_mode_and_keeps_its_mode(training: bool) -> None:
     network = Normed().train(training)
     network.frozen.eval()
     image = np.full((8, 8, 3), 0.75, np.float32)
@@ -512,7 +512,7 @@ def test_options_by_name_or_as_one_object() -> None:
         Restorer(Blur(), tiles=96)
 
 
-def test_replaced_options_count_from_the_next_image_on() -> None:
+def test_replaced_options_apply_from_the_next_image_on() -> None:
     image = smooth_image(2, 150, 170)
     restorer = Restorer(Blur(), tile=96, overlap=40)
     restorer(image)
@@ -522,7 +522,7 @@ def test_replaced_options_count_from_the_next_image_on() -> None:
         np.testing.assert_array_equal(restorer(image), expected)
 
 
-def test_settings_are_all_that_decides_the_pixels() -> None:
+def test_settings_include_everything_that_affects_the_pixels() -> None:
     size = (300, 400)
     options = {"tile": 96, "overlap": 20, "ensemble": 1, "strength": 0.75, "precision": "float32"}
     settings = Restorer(Blur(), **options).settings_for(*size)
@@ -535,7 +535,7 @@ def test_settings_are_all_that_decides_the_pixels() -> None:
     assert auto.settings_for(900, 800) != Restorer(Blur()).settings_for(900, 800)  # other tiles
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numpy_scalars_are_accepted_as_numbers() -> None:
     image = smooth_image(2, 150, 170)
     options = {"tile": 96, "overlap": 20, "ensemble": 8, "strength": 0.75, "memory": 2**30}
     types = (np.int64, np.int32, np.int16, np.float32, np.float64)
@@ -546,7 +546,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 
 def test_a_restorer_can_be_pickled() -> None:
-    """As processes of torch.multiprocessing and joblib do."""
+    """torch.multiprocessing and joblib pickle it for their processes."""
     image = smooth_image(2, 150, 170)
     restorer = Restorer(Blur(), tile=96)
     expected = restorer(image)
@@ -564,9 +564,9 @@ def test_tiles_are_blended_before_they_are_clipped() -> None:
             return torch.full_like(rainy, 1.5 if rainy.max() > 0.5 else 0.3)
 
     image = np.zeros((64, 96, 3), np.float32)
-    image[:, 64:] = 1  # seen by the second tile alone
+    image[:, 64:] = 1  # covered by the second tile only
     restored = Restorer(Bright(), tile=64, overlap=32)(image)
-    weight = 0.5 - 0.5 * np.cos(np.pi * (np.arange(32) + 0.5) / 32)  # of the second tile
+    weight = 0.5 - 0.5 * np.cos(np.pi * (np.arange(32) + 0.5) / 32)  # weight of the second tile
     expected = np.minimum(0.3 * (1 - weight) + 1.5 * weight, 1)
     np.testing.assert_allclose(restored[7, :32, 1], 0.3, atol=1e-6)
     np.testing.assert_allclose(restored[7, 32:64, 1], expected, atol=1e-6)
@@ -574,7 +574,7 @@ def test_tiles_are_blended_before_they_are_clipped() -> None:
 
 
 def test_the_memory_of_four_gib() -> None:
-    """Half a GiB for the process, five images, and twice the bytes of what Blur keeps."""
+    """Half a GiB for the process, five images, and twice the bytes that Blur holds."""
     messages = []
     plan = Restorer(Blur(), notify=messages.append)._memory
     assert plan.bytes_per_pixel == 2 * 24  # the image and its result, three float32 channels each

@@ -1,4 +1,4 @@
-"""The places of tiles, how they are blended, and which grid is the cheapest."""
+"""Positions of tiles, their blending weights, and the cheapest grid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from utils.inference.tiling import (
 
 
 @pytest.mark.parametrize(("length", "wanted"), [(1, 4), (2, 7), (5, 5), (5, 9), (5, 30), (40, 64)])
-def test_reflection_continues_any_length(length: int, wanted: int) -> None:
+def test_reflection_pads_to_any_length(length: int, wanted: int) -> None:
     expected = np.pad(np.arange(length), (0, wanted - length), mode="reflect")
     assert reflect_indices(length, wanted).tolist() == expected.tolist()
 
@@ -42,8 +42,8 @@ def test_weights_of_tiles_add_up_to_one(length: int, tile: int, overlap: int) ->
     np.testing.assert_allclose(total, 1, atol=1e-6)
     for one, other in itertools.pairwise(spans):
         assert 0 < other.start - one.start <= tile - overlap
-        # ... and none jumps: it falls from 1 to 0 over the overlap (two thirds of it where even
-        # spacing makes two borders come close)
+        # ... and they have no jumps: each falls from 1 to 0 over the overlap (or two thirds of it,
+        # where even spacing brings two borders close together)
         if overlap:
             steps = np.abs(np.diff(one.weight))
             assert steps.max() <= np.pi / 2 / overlap * (1.5 if len(spans) > 2 else 1) + 1e-6
@@ -71,8 +71,8 @@ SIZES = {"1080p": (1080, 1920), "4K": (2160, 3840), "12 megapixels": (3024, 4032
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["nerd_rain", "nerd_rain_s", "dcsfn", "mspfn", "mspfn_n1"])
-def test_rectangles_cost_fewer_pixels_than_any_square(name: str, size: str) -> None:
-    """The time a pixel hardly depends on the tile, so what counts is how many are computed."""
+def test_rectangles_need_fewer_pixels_than_any_square(name: str, size: str) -> None:
+    """The time per pixel hardly depends on the tile, so the number of pixels is the cost."""
     network, (height, width) = NETWORKS[name][0], SIZES[size]
     grid = cheapest_grid(network, height, width, 32, 512**2)
     squares = [
@@ -88,7 +88,9 @@ def test_rectangles_cost_fewer_pixels_than_any_square(name: str, size: str) -> N
 
 @pytest.mark.parametrize("max_pixels", [64 * 64, 100 * 100, 512 * 512])
 @pytest.mark.parametrize(("height", "width"), [(7, 3), (64, 900), (300, 300), (433, 1021)])
-def test_the_cheapest_grid_is_the_cheapest_of_all(height: int, width: int, max_pixels: int) -> None:
+def test_the_chosen_grid_is_the_cheapest_of_all_grids(
+    height: int, width: int, max_pixels: int
+) -> None:
     network: Network = Multiple16  # type: ignore[assignment]
     grid = cheapest_grid(network, height, width, 32, max_pixels)
     assert grid.tile_pixels <= max_pixels
@@ -98,7 +100,7 @@ def test_the_cheapest_grid_is_the_cheapest_of_all(height: int, width: int, max_p
         other = fixed_grid(network, height, width, Tile("", tile_h, tile_w), 32)
         sides = sorted((other.tile_height, other.tile_width))
         if other.tile_pixels <= max_pixels and sides[1] <= 2 * sides[0]:
-            # but for a preference of fewer tiles
+            # apart from a preference for fewer tiles
             assert pixels <= other.num_tiles * other.tile_pixels * (1 + other.num_tiles / 500)
 
 
@@ -117,6 +119,6 @@ def test_tiles_from_text(text: str | int, tile: Tile) -> None:
 
 
 @pytest.mark.parametrize("text", ["windows", "", "-64", "128x", "63", "64x63", 0])
-def test_other_texts_are_not_tiles(text: str | int) -> None:
+def test_invalid_tiles_are_refused(text: str | int) -> None:
     with pytest.raises(UserError, match=r"auto, whole, released, a number|at least 64"):
         Tile.parse(text)
