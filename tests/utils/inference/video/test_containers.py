@@ -1,4 +1,4 @@
-"""Files that are broken, cut or damaged: what is read of them, and what is reported."""
+"""Broken, truncated and damaged files: which frames are read, and what is reported."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from utils.errors import UserError
 from utils.inference.video.reader import VideoReader
 
 
-def test_unusable_files_are_sentences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unusable_files_are_refused_in_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 1000)
     (tmp_path / "empty.mp4").write_bytes(b"")
     source = write(tmp_path / "whole", Kind(".mp4", sound="aac"), scene(5))
     whole = source.read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # without its index at the end
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # the index at the end is missing
     with av.open(str(source)) as old, av.open(str(tmp_path / "frameless.mkv"), "w") as new:
         for stream in old.streams:
             new.add_stream_from_template(stream)
@@ -56,7 +58,7 @@ CUT = {
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_file_that_ends_early_gives_its_frames_and_one_sentence(
+def test_a_truncated_file_gives_its_frames_and_one_sentence(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = write(tmp_path / "a", CUT[name], scene(20, 48, 64))
@@ -76,16 +78,16 @@ def test_a_file_that_ends_early_gives_its_frames_and_one_sentence(
     assert [line for line in lines if line and "frame/s" not in line] == []  # except the bar
 
 
-def test_a_trimmed_file_does_not_end_early(tmp_path: Path) -> None:
-    """An edit list, as phones write it, hides three of six frames."""
+def test_a_trimmed_file_is_not_reported_as_truncated(tmp_path: Path) -> None:
+    """An edit list, as written by phones, hides three of six frames."""
     source = write(tmp_path / "a", Kind(".mp4"), scene(6, 32, 48), [-3, -2, -1, 0, 1, 2])
     done = restored(source)
     assert len(done.before.frames) == len(done.after.frames) == 3
     assert done.notes == []
 
 
-def test_the_surplus_frame_that_avi_announces_is_not_missed(tmp_path: Path) -> None:
-    """In a file with AAC, FFmpeg announces one frame too many."""
+def test_the_extra_frame_that_avi_announces_is_not_reported_as_missing(tmp_path: Path) -> None:
+    """FFmpeg announces one frame too many for AVI files with AAC."""
     kind = Kind(".avi", "mpeg4", sound="aac", options=FINE)
     done = restored(write(tmp_path / "a", kind, scene(10)))
     assert done.notes == [] and len(done.after.frames) == 10
@@ -102,10 +104,10 @@ def test_the_surplus_frame_that_avi_announces_is_not_missed(tmp_path: Path) -> N
 def test_damage_in_the_middle_is_reported(
     kind: Kind, length: int, sentence_part: str, tmp_path: Path
 ) -> None:
-    """A few damaged bytes, and everything from the middle on."""
+    """Either a few bytes are damaged or everything from the middle on."""
     rng = np.random.default_rng(1)
     frames = scene(20)
-    for luma, *_ in frames:  # detail, so that the file is large compared to its index
+    for luma, *_ in frames:  # detail makes the file large compared to its index
         luma[:] = rng.integers(60, 200, luma.shape)
     source = write(tmp_path / "a", kind, frames)
     damaged = np.frombuffer(source.read_bytes(), np.uint8).copy()

@@ -1,4 +1,4 @@
-"""Videos through an identity network: frames, times and colours come out as they went in."""
+"""Videos restored by an identity network keep their frames, times and colours."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from utils.inference.video.restoring import restore_video
 
 
 def error_of(done: Restored) -> np.ndarray:
-    """RGB differences in levels, by the standard's formula for the nearest colours (BT.601)."""
+    """RGB differences in gray levels, by BT.601's formula with every chroma sample repeated."""
 
     def rgb(planes: list[np.ndarray]) -> np.ndarray:
         luma, blue, red = (plane.astype(float) for plane in planes)
@@ -81,11 +81,12 @@ def test_identity_keeps_pictures_times_and_sound(name: str, tmp_path: Path) -> N
     first = before.times[0], after.times[0]
     for one, other in zip(before.times, after.times, strict=True):
         assert other - first[1] == pytest.approx(one - first[0], abs=1e-9)
-    seconds = 1.0 if kind.suffix == ".avi" and kind.sound else before.seconds  # AVI: of pictures
+    # The duration of an AVI file is that of its pictures.
+    seconds = 1.0 if kind.suffix == ".avi" and kind.sound else before.seconds
     assert after.seconds == pytest.approx(seconds, abs=0.05)
 
     assert [len(part) for part in before.sound] == [len(part) for part in after.sound] or (
-        kind.suffix == ".ts"  # MP4 keeps AAC without the headers of a transport stream
+        kind.suffix == ".ts"  # MP4 stores AAC without a transport stream's headers
     )
     if kind.sound:
         assert len(after.sound) == len(before.sound)
@@ -102,7 +103,7 @@ UNEVEN = [0, 40, 80, 200, 233, 400, 401, 1000, 1040, 2500]
     [
         (UNEVEN, 96, 2.54),
         (UNEVEN, 4, 2.54),
-        # The last frames are far apart, and the very last one is not decoded last.
+        # The last frames are far apart, and the last one shown is not the last one decoded.
         ([0, 40, 80, 120, 10_000, 3_600_000], 96, 3600.04),
     ],
     ids=["one_piece", "three_pieces", "an_hour"],
@@ -110,7 +111,7 @@ UNEVEN = [0, 40, 80, 200, 233, 400, 401, 1000, 1040, 2500]
 def test_every_frame_keeps_its_own_time(
     times: list[int], piece: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A last frame that is shown for long is not taken for an early end."""
+    """A last frame that is shown for a long time does not count as an early end."""
     monkeypatch.setattr("utils.inference.video.unfinished.PIECE", piece)
     source = write(tmp_path / "a", Kind(".mkv"), scene(len(times)), times, Fraction(1, 1000))
     done = restored(source)
@@ -129,7 +130,7 @@ def test_a_last_frame_of_no_duration_is_kept(tmp_path: Path) -> None:
     assert len(restored(source).after.frames) == num_frames
 
 
-def test_times_that_b_frames_have_swapped_are_in_their_order(tmp_path: Path) -> None:
+def test_times_that_b_frames_swap_are_put_in_order(tmp_path: Path) -> None:
     """AVI stores no times: the decoder guesses those of neighbouring frames."""
     options = (("crf", "10"), ("bf", "3"), ("b_strategy", "0"))
     frames = scene(8, 32, 48)
@@ -155,8 +156,8 @@ def test_joined_recordings_keep_their_whole_duration(kind: Kind, tmp_path: Path)
     assert gaps.min() > 0 and gaps.max() < 0.05
 
 
-@pytest.mark.parametrize("seconds", [0.5, 40.0])  # until it wraps
-def test_a_transport_stream_whose_clock_wraps_keeps_its_frames(
+@pytest.mark.parametrize("seconds", [0.5, 40.0])  # until the clock wraps
+def test_a_transport_stream_whose_clock_wraps_keeps_all_frames(
     seconds: float, tmp_path: Path
 ) -> None:
     """Its clock has 33 bits at 90 kHz and restarts every 26.5 hours."""
@@ -199,7 +200,7 @@ def test_the_rate_of_a_clock_is_not_taken_for_the_frame_rate(tmp_path: Path) -> 
 def test_frames_that_the_result_does_not_show_are_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Times before 0, as a mistake in the clocks would give them; MP4 then hides the frames."""
+    """Times before 0, as a bug in the clocks could produce; MP4 hides such frames."""
     real = joining.join
 
     def join_early(path: Path, pieces: list[Path], times: list[int], *others: Any) -> list[str]:
@@ -216,7 +217,7 @@ def test_frames_that_the_result_does_not_show_are_a_problem(
 @pytest.mark.parametrize(
     ("kind", "tagged"), [(Kind(".mp4"), False), (Kind(".mp4"), True), (LOSSLESS, True)]
 )
-def test_grays_keep_their_level(full: bool, kind: Kind, tagged: bool, tmp_path: Path) -> None:
+def test_grays_keep_their_levels(full: bool, kind: Kind, tagged: bool, tmp_path: Path) -> None:
     """A ramp of all grays, one level every four columns: no shift, no tint."""
     levels = np.arange(256) if full else np.arange(16, 236)
     luma = np.repeat(levels, 4)[None].repeat(32, 0).astype(np.uint8)
@@ -225,7 +226,7 @@ def test_grays_keep_their_level(full: bool, kind: Kind, tagged: bool, tmp_path: 
     tags = (2 if full else 1, matrix, matrix, matrix)
     after = restored(write(tmp_path / "a", kind, [[luma, colours, colours]] * 4, tags=tags)).after
     error = np.stack([planes[0] for planes in after.frames]).astype(float) - luma
-    assert np.abs(error.reshape(4, 32, -1, 4).mean(axis=(0, 1, 3))).max() < 0.5  # of each gray
+    assert np.abs(error.reshape(4, 32, -1, 4).mean(axis=(0, 1, 3))).max() < 0.5  # for each gray
     for planes in after.frames:
         assert (planes[1] == 128).all() and (planes[2] == 128).all()
     assert after.tags[1:] == tags[1:]
@@ -234,7 +235,7 @@ def test_grays_keep_their_level(full: bool, kind: Kind, tagged: bool, tmp_path: 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 def test_the_colour_tags_are_those_of_the_source(codec: str, tmp_path: Path) -> None:
-    """BT.2020 with HLG in 10 bits, as phones film."""
+    """BT.2020 with HLG in 10 bits, as phones record."""
     kind = Kind(".mp4", pixels="yuv420p10le")
     done = restored(write(tmp_path / "a", kind, scene(4, bits=10), tags=(1, 9, 9, 18)), codec)
     assert "stores its colours as yuv420p10le" in " ".join(done.notes)
@@ -249,7 +250,7 @@ WRITES_TURNS = pytest.mark.skipif(
 
 @WRITES_TURNS
 @pytest.mark.parametrize(("turn", "matrix"), [(None, 2), ({"degrees": 90}, 5)])
-def test_a_guessed_matrix_is_stated_where_players_would_guess_another(
+def test_a_guessed_matrix_is_stated_if_players_would_guess_another(
     turn: dict[str, Any] | None, matrix: int, tmp_path: Path
 ) -> None:
     """Players take 720 x 32 for BT.601 and 32 x 720 for BT.709 if the file does not state it."""
@@ -291,7 +292,7 @@ def test_pixel_aspect_and_turns(
     assert corner.mean() > 200
 
 
-def test_an_odd_row_and_column_are_kept(tmp_path: Path) -> None:
+def test_odd_heights_and_widths_are_kept(tmp_path: Path) -> None:
     frames = [[luma[:95, :127], blue, red] for luma, blue, red in scene(3)]
     done = restored(write(tmp_path / "a", LOSSLESS, frames))
     assert "yuv444p" in done.notes[0]
@@ -300,8 +301,8 @@ def test_an_odd_row_and_column_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pixels", ["rgb24", "bgr0", "gray", "nv12", "yuyv422", "gbrp"])
-def test_other_ways_to_store_pixels(pixels: str, tmp_path: Path) -> None:
-    """Uncompressed frames of a few colours, read as what they are."""
+def test_other_pixel_formats(pixels: str, tmp_path: Path) -> None:
+    """Uncompressed frames of a few colours are read with the right colours."""
     colours = np.uint8([[200, 40, 30], [90, 90, 90], [10, 120, 240], [255, 255, 255]])
     if pixels == "gray":
         colours = np.repeat(colours[:, :1], 3, axis=1)
@@ -318,7 +319,7 @@ def test_other_ways_to_store_pixels(pixels: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pixels", ["yuv444p", "yuv420p10le"])
-def test_a_change_of_the_way_pixels_are_stored(pixels: str, tmp_path: Path) -> None:
+def test_the_pixel_format_may_change_within_a_video(pixels: str, tmp_path: Path) -> None:
     """The second half of a film is the same scene in another format."""
     frames = scene(6, 32, 48)
     other = scene(6, 32, 48, bits=10)
@@ -332,7 +333,7 @@ def test_a_change_of_the_way_pixels_are_stored(pixels: str, tmp_path: Path) -> N
     assert_alike([*frames, *frames], restored(both).after.frames)
 
 
-def test_a_change_of_size_is_a_sentence(tmp_path: Path) -> None:
+def test_a_change_of_size_is_reported_in_one_sentence(tmp_path: Path) -> None:
     one = write(tmp_path / "one", Kind(".ts"), scene(4))
     two = write(tmp_path / "two", Kind(".ts"), scene(4, 64, 64))
     both = tmp_path / "both.ts"
@@ -346,8 +347,8 @@ def test_a_change_of_size_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["12:30", "http:a", "a b%d %03d", "-dash", "été ☔", "q'?#*", os.fsdecode(b"\xff")]
 )
-def test_odd_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the current folder, so that no folder's name before them helps."""
+def test_unusual_file_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the current folder, so a path before the name cannot hide a mistake."""
     monkeypatch.chdir(tmp_path)
     plain = write(tmp_path / "plain", Kind(".mkv", sound="aac"), scene(3, 32, 48))
     try:
@@ -370,7 +371,7 @@ def test_a_single_frame(suffix: str, tmp_path: Path) -> None:
     assert done.after.times == [0] and done.after.seconds == pytest.approx(0.04)
 
 
-def test_hevc_has_the_name_by_which_apples_players_know_it(tmp_path: Path) -> None:
+def test_hevc_has_the_tag_that_apples_players_need(tmp_path: Path) -> None:
     done = restored(write(tmp_path / "a", Kind(".mkv"), scene(2, 64, 64)), "hevc")
     with av.open(str(done.target)) as container:
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
@@ -378,7 +379,7 @@ def test_hevc_has_the_name_by_which_apples_players_know_it(tmp_path: Path) -> No
 
 
 class Darker(DerainingNetwork):
-    """Its result is half its input, as its only weight says; it is interrupted once."""
+    """Multiplies its input by its only weight, 0.5; it is interrupted once."""
 
     def __init__(self, frames_before_interrupt: int = -1) -> None:
         super().__init__()

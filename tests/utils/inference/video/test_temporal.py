@@ -1,4 +1,4 @@
-"""--temporal: flicker goes from static areas, also while the camera moves; nothing is smeared."""
+"""--temporal removes flicker from static areas, even if the camera moves, and smears nothing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ COUNT = 7
 
 
 def photo(name: str) -> np.ndarray:
-    """A photograph inside scikit-image, float32 RGB."""
+    """A photograph from scikit-image, float32 RGB."""
     image = getattr(skimage.data, name)()
     return np.ascontiguousarray(image, np.float32) / 255
 
 
 def flicker(height: int, width: int, seed: int) -> np.ndarray:
-    """What a network leaves of rain: soft streaks, brighter or darker, new in every frame.
+    """Rain that a network leaves: soft streaks, brighter or darker, different in every frame.
 
     (COUNT, height, width, 1); 5.7 levels of deviation over time, as the shipped network leaves.
     """
@@ -39,7 +39,7 @@ def steadied(frames: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])
-def test_flicker_goes_from_a_static_scene(name: str) -> None:
+def test_flicker_is_removed_from_a_static_scene(name: str) -> None:
     clean = photo(name)[50:250, 60:260]
     flickering = (clean + flicker(200, 200, 1)).clip(0, 1)
     calm = steadied(flickering)
@@ -65,12 +65,12 @@ def moving(name: str, step: float, turn: float = 0.0, zoom: float = 1.0) -> np.n
         (0.5, 0, 1, 4.2),
         (2, 0, 1, 4.5),
         (8, 0, 1, 4),
-        (25, 0, 1, 1.5),  # a third of the frame is not in both neighbours
+        (25, 0, 1, 1.5),  # a third of the frame is missing in one of the neighbours
         (1, 0.8, 1.01, 4.3),
     ],
 )
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])
-def test_flicker_goes_while_the_camera_moves(
+def test_flicker_is_removed_while_the_camera_moves(
     name: str, step: float, turn: float, zoom: float, gain: float
 ) -> None:
     clean = moving(name, step, turn, zoom)
@@ -79,8 +79,8 @@ def test_flicker_goes_while_the_camera_moves(
     assert psnr(steadied(flickering), clean) > psnr(flickering, clean) + gain
 
 
-def test_a_large_frame_is_aligned_to_a_fraction_of_its_pixel() -> None:
-    """The motion is estimated in frames of a third of the size."""
+def test_a_large_frame_is_aligned_with_subpixel_accuracy() -> None:
+    """The motion is estimated in frames reduced to a third of the size."""
     image = cv2.resize(photo("coffee"), None, fx=2.5, fy=2.5, interpolation=cv2.INTER_CUBIC)
     clean = np.stack([image[3 * i : 600 + 3 * i, 4 * i : 1300 + 4 * i] for i in range(3)])
     clean = clean.clip(0, 1)
@@ -93,13 +93,13 @@ def test_a_large_frame_is_aligned_to_a_fraction_of_its_pixel() -> None:
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (16, 200), (1, 1)])
-def test_frames_without_structure_stay_as_they_are(shape: tuple[int, int]) -> None:
+def test_frames_without_structure_are_unchanged(shape: tuple[int, int]) -> None:
     flat = np.full((COUNT, *shape, 3), 0.4, np.float32)
     np.testing.assert_allclose(steadied(flat), flat, atol=1e-6)
 
 
 @pytest.mark.parametrize("step", [1, 3, 8, 24])
-def test_what_moves_over_still_ground_is_not_smeared(step: int) -> None:
+def test_objects_that_move_over_a_static_background_are_not_smeared(step: int) -> None:
     clean = np.repeat(photo("astronaut")[None, 50:250, 60:260], COUNT, axis=0)
     places = np.zeros(clean.shape[:3], bool)
     for i in range(COUNT):
@@ -113,7 +113,7 @@ def test_what_moves_over_still_ground_is_not_smeared(step: int) -> None:
         psnr(frames[:, near], clean[:, near]) for frames in (flickering, steadied(flickering))
     )
     assert after > before - 0.2
-    assert psnr(steadied(flickering), clean) > psnr(flickering, clean) + 0.8  # the ground
+    assert psnr(steadied(flickering), clean) > psnr(flickering, clean) + 0.8  # the background
 
 
 def test_a_cut_keeps_both_scenes() -> None:
@@ -123,7 +123,7 @@ def test_a_cut_keeps_both_scenes() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_fewer_than_three_frames_stay_as_they_are(count: int) -> None:
+def test_fewer_than_three_frames_are_unchanged(count: int) -> None:
     frames = list(np.random.default_rng(0).random((count, 9, 9, 3), np.float32))
     calm = list(remove_flicker(frames))
     assert len(calm) == count
@@ -131,7 +131,7 @@ def test_fewer_than_three_frames_stay_as_they_are(count: int) -> None:
         np.testing.assert_array_equal(after, before)
 
 
-def test_frames_depend_on_two_before_them() -> None:
+def test_frames_depend_on_two_previous_frames() -> None:
     frames = (photo("coffee")[:64, :64] + flicker(64, 64, 4)).clip(0, 1)
     whole = steadied(frames)
     for start in range(1, COUNT):

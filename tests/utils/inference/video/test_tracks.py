@@ -1,4 +1,4 @@
-"""What a restored video takes over besides its pictures, and what it reports as lost."""
+"""What a restored video keeps besides its pictures, and what it reports as lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.utils.inference.video.videos import (
 from utils.inference.video.tracks import Track
 
 
-def test_all_sounds_are_kept_and_lost_subtitles_reported(tmp_path: Path) -> None:
+def test_all_sounds_are_kept_and_lost_subtitles_are_reported(tmp_path: Path) -> None:
     frames = scene(3, 32, 48)
     film = write(tmp_path / "a", Kind(".mkv", sound="aac"), frames)
     dub = write(tmp_path / "b", Kind(".mkv", sound="pcm_u8"), frames)
@@ -42,7 +42,7 @@ def test_all_sounds_are_kept_and_lost_subtitles_reported(tmp_path: Path) -> None
         assert languages == ["und", "nor"]
 
 
-def test_a_cover_is_not_taken_for_the_film(tmp_path: Path) -> None:
+def test_a_cover_picture_is_not_taken_for_the_video(tmp_path: Path) -> None:
     film = with_cover_before_it(write(tmp_path / "a", Kind(".mp4"), scene(4, 32, 48)))
     with av.open(str(film)) as container:
         assert container.streams[0].codec_context.name == "mjpeg"
@@ -54,8 +54,8 @@ def test_a_cover_is_not_taken_for_the_film(tmp_path: Path) -> None:
 NOISE = np.random.default_rng(0).integers(0, 256, 500).astype(np.uint8).tobytes()
 
 
-def test_a_damaged_sound_does_not_cost_the_pictures(tmp_path: Path) -> None:
-    """Noise instead of all or a part of the sound, and an empty track."""
+def test_the_pictures_are_kept_if_a_sound_is_damaged(tmp_path: Path) -> None:
+    """All or part of the sound is replaced by noise, or the track is empty."""
     source = write(tmp_path / "a", Kind(".nut", sound="wavpack"), scene(4, 32, 48))
     num_parts = len(read(source).sound)
     half = [None] * (num_parts // 2)
@@ -84,9 +84,9 @@ def test_sound_that_cannot_be_copied_becomes_aac(tmp_path: Path) -> None:
     ("kind", "rate", "of_aac"),
     [
         (Kind(".avi", "mpeg4", sound="pcm_u8"), 5500, 7350),
-        (Kind(".mkv", sound="pcm_u8"), 30_000, 32_000),  # 24 kHz would lose the highest tones
+        (Kind(".mkv", sound="pcm_u8"), 30_000, 32_000),  # 24 kHz would lose the highest frequencies
         (Kind(".mkv", sound="pcm_u8"), 48_000, 48_000),
-        (Kind(".avi", "mpeg4", sound="pcm_u8"), 192_000, 96_000),  # the highest
+        (Kind(".avi", "mpeg4", sound="pcm_u8"), 192_000, 96_000),  # the highest rate of AAC
     ],
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )
@@ -118,10 +118,10 @@ def test_channels_whose_positions_the_file_does_not_state(codec: str, tmp_path: 
 @pytest.mark.parametrize(
     ("times", "wanted"),
     [
-        ([5, 5, 6, 8], [5, 6, 7, 8]),  # sounds of less than a unit, which do not drift
+        ([5, 5, 6, 8], [5, 6, 7, 8]),  # packets shorter than one unit, which do not drift
         ([100, 120, 140, 10, 30], [100, 120, 140, 160, 180]),  # a clock set back
-        ([0, 20, 10**9, 10**9 + 20], [0, 20, 40, 60]),  # a damaged one
-        ([0, 20, 3_600_000], [0, 20, 3_600_000]),  # a break
+        ([0, 20, 10**9, 10**9 + 20], [0, 20, 40, 60]),  # a damaged clock
+        ([0, 20, 3_600_000], [0, 20, 3_600_000]),  # a pause
     ],
 )
 def test_the_clock_of_a_sound(times: list[int], wanted: list[int]) -> None:
@@ -141,7 +141,7 @@ def test_chapters_are_kept(suffix: str, tmp_path: Path) -> None:
     chapters = [("Drizzle", 0, 400), ("Wolkenbruch \u2602", 400, 960)]
     plain = write(tmp_path / "a", Kind(".mkv", sound="aac"), scene(24, 32, 48))
     done = restored(with_chapters(plain, tmp_path / f"chapters{suffix}", chapters))
-    assert done.notes == []  # MP4 stores chapters in a track, which is not reported as lost
+    assert done.notes == []  # chapters become a track in MP4 and are not lost
     with av.open(str(done.target)) as container:
         kept = [
             (c["metadata"]["title"], *(round(c[e] * c["time_base"] * 1000) for e in ENDS))
@@ -151,7 +151,7 @@ def test_chapters_are_kept(suffix: str, tmp_path: Path) -> None:
 
 
 ENDS = ("start", "end")
-# Luminances and chromaticities of which none is a multiple of another, except red's.
+# Luminances and chromaticities; none is a multiple of another, except red's.
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
 
 
@@ -172,7 +172,7 @@ def test_the_mastering_display_and_light_level_are_kept(codec: str, tmp_path: Pa
     assert values == pytest.approx(expected)
 
 
-# QuickTime's tags, in which phones store the location and the camera.
+# QuickTime's tags, used by phones for the location and the camera.
 PHONE = {
     "com.apple.quicktime.make": "Apple",
     "com.apple.quicktime.model": "iPhone 15 Pro",
@@ -201,7 +201,7 @@ def test_tags_are_kept_or_reported(
         assert {name: result.metadata.get(name) for name in kept} == kept
 
 
-def test_titles_in_other_encodings_and_time_codes_do_no_harm(tmp_path: Path) -> None:
+def test_titles_in_other_encodings_and_time_codes_are_accepted(tmp_path: Path) -> None:
     kind = Kind(".mkv", sound="aac")
     metadata = {"title": "Rain xxx", "timecode": "01:00:00:00"}
     source = write(tmp_path / "a", kind, scene(3, 32, 48), metadata=metadata)
@@ -213,7 +213,7 @@ def test_titles_in_other_encodings_and_time_codes_do_no_harm(tmp_path: Path) -> 
         assert container.metadata["title"].startswith("Rain ")
 
 
-STEREO = (("qp", "0"), ("x264-params", "frame-packing=3"))  # by x264's own tag
+STEREO = (("qp", "0"), ("x264-params", "frame-packing=3"))  # written by x264
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,7 @@ STEREO = (("qp", "0"), ("x264-params", "frame-packing=3"))  # by x264's own tag
     ],
     ids=["stereo", "interlaced"],
 )
-def test_what_frames_carry_and_the_result_does_not_is_reported(
-    kind: Kind, note: str, tmp_path: Path
-) -> None:
+def test_lost_data_that_frames_carry_are_reported(kind: Kind, note: str, tmp_path: Path) -> None:
     done = restored(write(tmp_path / "a", kind, scene(3, 32, 48)))
     (only,) = done.notes
     assert note in only and str(done.source) in only

@@ -1,4 +1,4 @@
-"""A run continues where a killed one stopped, if its settings are the same and it is alone."""
+"""A run continues where a killed one stopped, if the settings match and no other run is active."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ with VideoReader(source) as reader:
 def run(
     source: Path, target: Path, stop: int = -1, limit: int = 10**9, removals: int = -1
 ) -> tuple[str, list[int]]:
-    """A separate process that is killed at frame ``stop``, or after ``removals`` at its end.
+    """Restore in a process that is killed at frame ``stop`` or after ``removals`` at its end.
 
     Returns its errors and the numbers of the frames that it restored.
     """
@@ -74,7 +74,7 @@ def test_a_killed_run_is_continued_where_it_stopped(tmp_path: Path) -> None:
     source = write(tmp_path / "a", Kind(".mp4", sound="aac"), scene(15))
     run(source, tmp_path / "at once.mp4")
     target = tmp_path / "out" / ("long name " * 20 + ".mp4")
-    for stop, begin in ((2, 0), (9, 2), (-1, 9)):  # before a piece, after two
+    for stop, begin in ((2, 0), (9, 2), (-1, 9)):  # before the first piece ends, after two
         assert not target.exists()
         errors, numbers = run(source, target, stop)
         assert errors == ""
@@ -88,14 +88,14 @@ def test_a_killed_run_is_continued_where_it_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by signals")
 @pytest.mark.parametrize("removed", [1, 2, 3])
-def test_a_run_that_is_killed_while_it_cleans_up_leaves_nothing_to_continue(
+def test_a_run_killed_while_it_cleans_up_leaves_nothing_to_continue(
     removed: int, tmp_path: Path
 ) -> None:
     source = write(tmp_path / "a", Kind(".mp4"), scene(10, 32, 48))
     target = tmp_path / "out" / "a.mp4"
     run(source, target, removals=removed)
     assert len(read(target).frames) == 10
-    assert len(list(target.parent.iterdir())) == 3  # with the folder and the lock
+    assert len(list(target.parent.iterdir())) == 3  # the video, the folder and the lock
     errors, _ = run(source, target)
     assert errors == ""
     assert len(read(target).frames) == 10
@@ -103,22 +103,22 @@ def test_a_run_that_is_killed_while_it_cleans_up_leaves_nothing_to_continue(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the file size")
-def test_a_full_disk_leaves_the_old_video_and_what_is_finished(tmp_path: Path) -> None:
-    """In separate processes with a limit on the size of files."""
+def test_a_full_disk_leaves_the_old_video_and_the_finished_frames(tmp_path: Path) -> None:
+    """Tested in separate processes with a limit on the size of files."""
     rng = np.random.default_rng(0)
     frames = scene(6)
-    for planes in frames:  # noise, so that four encoded frames take more than a stored one
+    for planes in frames:  # noise, so that four encoded frames need more space than one raw frame
         planes[0][:] = rng.integers(60, 200, planes[0].shape)
     source = write(tmp_path / "a", Kind(".mp4"), frames)
     target = tmp_path / "out" / "a.mp4"
     target.parent.mkdir()
     target.write_bytes(b"old")
-    for limit in (15_000, 25_000, 45_000):  # a frame, a piece, the whole
+    for limit in (15_000, 25_000, 45_000):  # too small for a frame, a piece, the whole video
         errors, _ = run(source, target, limit=limit)
         assert "UserError: Cannot" in errors and str(target.parent) in errors, limit
         assert target.read_bytes() == b"old"
         assert [path.name for path in target.parent.glob("[!.]*")] == ["a.mp4"]
-    assert run(source, target) == ("", [])  # all frames were there
+    assert run(source, target) == ("", [])  # all frames had been finished
     assert len(read(target).frames) == 6
     assert list(target.parent.iterdir()) == [target]
 
@@ -130,7 +130,7 @@ def test_a_run_with_other_settings_restarts_and_reports_it_first(tmp_path: Path)
 
         def begin(crf: int = 12, **settings: object) -> UnfinishedVideo:
             def notify(sentence: str) -> None:
-                assert first.folder.is_dir()  # it is reported before anything is removed
+                assert first.folder.is_dir()  # reported before anything is removed
                 said.append(sentence)
 
             options = VideoOptions(crf=crf)
@@ -141,7 +141,7 @@ def test_a_run_with_other_settings_restarts_and_reports_it_first(tmp_path: Path)
                 return unfinished
 
         first = begin(strength=1.0, weights="a" * 64)
-        assert not first.folder.exists()  # until something is finished
+        assert not first.folder.exists()  # it stays until something is finished
         for _, frame in zip(range(3), reader.frames(), strict=False):
             first.append(frame)
         assert begin(strength=1.0, weights="a" * 64).num_finished == 3
@@ -208,13 +208,13 @@ def test_two_runs_do_not_mix_their_frames(tmp_path: Path) -> None:
     with VideoReader(source) as reader:
         target = tmp_path / "out" / "a.mp4"
         mine = UnfinishedVideo(target, {}, reader.picture, reader.times, VideoOptions(), print)
-        with mine:  # the other one is second
+        with mine:  # the other process comes second
             (lock,) = target.parent.iterdir()
             with hold(lock) as other:
                 answer = other.communicate("")[0]
             assert answer.startswith(f"held by process {os.getpid()} on ")
         assert list(target.parent.iterdir()) == []
-        with hold(lock) as other:  # the other one is first
+        with hold(lock) as other:  # the other process comes first
             assert other.stdout.readline() == "acquired\n"
             left = target.parent / ".partial-a-abcdefgh.mp4"
             left.touch()
@@ -222,7 +222,7 @@ def test_two_runs_do_not_mix_their_frames(tmp_path: Path) -> None:
                 UserError, match=rf"a\.mp4 is being written by process {other.pid} on"
             ):
                 mine.__enter__()
-            assert left.exists()  # it belongs to the other one
+            assert left.exists()  # it belongs to the other process
             other.communicate("")
         with mine:
             assert not left.exists()

@@ -1,4 +1,4 @@
-"""Y'CbCr and RGB: the standards' numbers, nothing lost by writing what was read."""
+"""Y'CbCr and RGB: the standards' figures, and a round trip that loses nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from utils.inference.video.yuv import Layout, from_rgb, to_rgb
 
-# (R', G', B') -> limited 8-bit (Y', Cb, Cr) as printed in tables of colour bars.
+# (R', G', B') -> limited-range 8-bit (Y', Cb, Cr), from tables of colour bars.
 BARS_601 = {(1, 0, 0): (81, 90, 240), (0, 1, 0): (145, 54, 34), (0, 0, 1): (41, 240, 110)}
 BARS_709 = {(1, 0, 0): (63, 102, 240), (0, 1, 0): (173, 42, 26), (0, 0, 1): (32, 240, 118)}
 BARS_2020 = {(1, 0, 0): (74, 97, 240), (0, 1, 0): (164, 47, 25), (0, 0, 1): (29, 240, 119)}
@@ -45,12 +45,12 @@ def test_depths_and_ranges(layout: Layout, black: int, white: int, middle: int) 
     for gray, value in ((0.0, black), (1.0, white)):
         planes = from_rgb(patch(gray, gray, gray), layout)
         assert [np.unique(plane).tolist() for plane in planes] == [[value], [middle], [middle]]
-        for given in (planes, planes[:1]):  # and without colours
+        for given in (planes, planes[:1]):  # and gray only
             np.testing.assert_allclose(to_rgb(given, layout), gray, atol=1e-6)
 
 
-def test_a_gray_ramp_stays_where_it_is() -> None:
-    """Every stored gray is within half a level of the exact one, and comes back as it was."""
+def test_a_gray_ramp_is_unchanged() -> None:
+    """Every gray is stored within half a level and survives the round trip."""
     for layout in (Layout(1, full=False), Layout(5, full=True)):
         stored = np.repeat(np.arange(256, dtype=np.uint8)[None], 4, axis=0)
         colours = np.full((2, 128), 128, np.uint8)
@@ -71,7 +71,7 @@ def test_writing_what_was_read_changes_nothing(
         layout = Layout(matrix, full, bits, *across_down)
         top = 1 << bits
         colours = (-(-size[0] // layout.down), -(-size[1] // layout.across))
-        # Colours that RGB holds, so that nothing is clipped.
+        # Colours inside RGB's range, so nothing is clipped.
         luma = rng.integers(0.4 * top, 0.6 * top, size).astype(layout.dtype)
         chroma = rng.integers(0.45 * top, 0.55 * top, (2, *colours)).astype(layout.dtype)
         back = from_rgb(to_rgb([luma, *chroma], layout), layout)
@@ -79,8 +79,8 @@ def test_writing_what_was_read_changes_nothing(
             np.testing.assert_array_equal(after, before)
 
 
-def test_colours_stand_where_the_standard_puts_them() -> None:
-    """Along a row on every second luma sample, along a column in the middle of two."""
+def test_chroma_samples_are_at_the_positions_of_the_standard() -> None:
+    """Horizontally at every second luma sample, vertically halfway between two."""
     layout = Layout(5, full=True)
     luma = np.full((4, 4), 128, np.uint8)
     for red in (np.uint8([[128, 158], [128, 158]]), np.uint8([[128, 128], [158, 158]])):
@@ -93,14 +93,14 @@ def test_colours_stand_where_the_standard_puts_them() -> None:
         np.testing.assert_allclose(excess, expected, atol=1e-5)
 
 
-def test_written_colours_come_closest() -> None:
-    """The least-squares fit over all samples at once, found by NumPy from what reading does."""
+def test_written_colours_are_the_least_squares_fit() -> None:
+    """NumPy computes the fit over all samples at once from the matrix of the reading."""
     layout = Layout(1, full=True, bits=16)
     rng = np.random.default_rng(1)
     rgb = rng.uniform(0.3, 0.7, (6, 8, 3)).astype(np.float32)
     gray = np.full((6, 8), 30000, np.uint16)
     columns = []
-    for i in range(12):  # what each sample of Cr adds to the red of each pixel
+    for i in range(12):  # the weight of each Cr sample in the red of each pixel
         red = np.full(12, 32768, np.uint16)
         red[i] += 10000
         with_it = to_rgb([gray, np.full((3, 4), 32768, np.uint16), red.reshape(3, 4)], layout)

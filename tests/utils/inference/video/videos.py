@@ -1,4 +1,4 @@
-"""Videos for tests, written with PyAV, and what an identity network makes of them.
+"""Videos for tests, written with PyAV, and their restoration by an identity network.
 
 Frames are given as planes, so no colour is converted.
 """
@@ -36,13 +36,13 @@ class Kind:
     container: tuple[tuple[str, str], ...] = ()
 
 
-# The best quality of encoders that have no lossless mode.
+# The best quality of encoders without a lossless mode.
 FINE = (("qmin", "1"), ("qmax", "1"))
 LOSSLESS = Kind(".mkv", "ffv1", options=())
 
 
 def scene(count: int, height: int = 96, width: int = 128, bits: int = 8) -> list[list[np.ndarray]]:
-    """Moving frames of 4:2:0 planes with detail and streaks, within what RGB holds."""
+    """Moving frames of 4:2:0 planes with detail and streaks, whose colours fit into RGB."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     frames = []
@@ -145,13 +145,13 @@ def with_cover_before_it(path: Path) -> Path:
                 packet.stream = video
                 new.mux(packet)
     data = target.read_bytes()
-    begin = data.index(b"moov") - 4  # a box: its length and its name, then the boxes in it
+    begin = data.index(b"moov") - 4  # a box starts with its length and name
     boxes, place = [], begin + 8
     while place < len(data):
         length = int.from_bytes(data[place : place + 4], "big")
         boxes.append(data[place : place + length])
         place += length
-    boxes.sort(key=lambda box: box[4:8] != b"udta")  # which holds the cover
+    boxes.sort(key=lambda box: box[4:8] != b"udta")  # udta, which holds the cover, comes first
     target.write_bytes(data[: begin + 8] + b"".join(boxes))
     return target
 
@@ -266,7 +266,7 @@ def read(path: Path) -> Content:
 
 
 class Identity(DerainingNetwork):
-    """Its result is its input."""
+    """Returns its input."""
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         return (rainy,)
@@ -274,7 +274,7 @@ class Identity(DerainingNetwork):
 
 @dataclass(frozen=True)
 class Restored:
-    """A video that went through an identity network, and everything that was reported."""
+    """A video before and after an identity network, and everything that was reported."""
 
     source: Path
     target: Path
