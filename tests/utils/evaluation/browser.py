@@ -1,4 +1,4 @@
-"""A real Chromium for the tests of pages, driven over selenium, with mouse, keys and fingers."""
+"""A real Chromium for the tests of pages, driven by selenium, with mouse, keyboard and touch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser without a window; the test is skipped without one."""
+    """A headless browser; the test is skipped if none is installed."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     from selenium.webdriver.chrome.service import Service
 
@@ -39,7 +39,7 @@ def chromium() -> Iterator[Any]:
 
 
 def set_screen(browser: Any, width: int, height: int, *, touch: bool = False) -> None:
-    """The size of the page's window in CSS pixels; ``touch`` makes it a telephone."""
+    """Set the size of the viewport in CSS pixels; ``touch`` emulates a phone."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.execute_cdp_cmd(
@@ -49,7 +49,7 @@ def set_screen(browser: Any, width: int, height: int, *, touch: bool = False) ->
 
 
 def open_page(browser: Any, path: Path, fragment: str = "") -> None:
-    browser.get("about:blank")  # so that another fragment loads the page again
+    browser.get("about:blank")  # or a change of the fragment would not reload the page
     browser.get(path.as_uri() + fragment)
     wait_for_images(browser)
 
@@ -70,7 +70,7 @@ def wait_for_images(browser: Any) -> None:
 
 
 def swipe(browser: Any, places: Sequence[tuple[float, float]]) -> None:
-    """One finger, put down at the first place of the window and moved over the others."""
+    """Touch the window at the first place, move over the others, and lift the finger."""
 
     def touch(kind: str, points: Sequence[tuple[float, float]]) -> None:
         browser.execute_cdp_cmd(
@@ -85,13 +85,13 @@ def swipe(browser: Any, places: Sequence[tuple[float, float]]) -> None:
 
 
 def box(browser: Any, selector: str) -> dict[str, float]:
-    """left, top, width and height of an element in the window."""
+    """Left, top, width and height of an element in the window."""
     script = "return document.querySelector(arguments[0]).getBoundingClientRect().toJSON()"
     return browser.execute_script(script, selector)
 
 
 def pixels(browser: Any, selector: str) -> np.ndarray:
-    """What is seen of an element, uint8 RGB (H, W, 3)."""
+    """A screenshot of an element, uint8 RGB (H, W, 3)."""
     browser.execute_script(
         "document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector
     )

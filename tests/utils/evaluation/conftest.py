@@ -1,4 +1,4 @@
-"""A browser for the tests of pages, at any size of screen."""
+"""A browser for the tests of pages, with several screen sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def started() -> Iterator[Any]:
 
 @pytest.fixture
 def browser(started: Any) -> Iterator[Any]:
-    """One window; a test that expects errors in the browser's log reads them itself."""
+    """A window; tests that expect errors in the browser's log must read them before they end."""
     yield from _without_complaints(started, 1000, 900, False)
 
 

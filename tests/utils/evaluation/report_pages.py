@@ -1,4 +1,4 @@
-"""Reports of results that are easy to tell apart, and what is seen of them in a browser."""
+"""Reports of results in distinct colours, and what a browser shows of them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ AWKWARD = 'a "b" <!--<script> #1 100%&amp; é'
 
 
 def results_in(folder: Path, stems: list[str]) -> list[JobResult]:
-    """Three "methods" that are images of one colour each, against clean ones that are gray."""
+    """Three "methods" whose results have one colour each, with gray clean images."""
     for name, colour in {**COLOURS, "clean": CLEAN}.items():
         (folder / name).mkdir()
         for number, stem in enumerate(stems):
             image = np.full((120, 320, 3), colour[::-1], np.uint8)
-            image[: 5 * number] = 90  # each image has another score
+            image[: 5 * number] = 90  # each image has a different score
             cv2.imwrite(str(folder / name / f"{stem}.png"), image)
     jobs = [
         ScoringJob(name, "wet", "rain13k", folder / name, folder / "clean", name == "rainy input")
@@ -45,14 +45,14 @@ def write_page(folder: Path, results: list[JobResult], **options: Any) -> Path:
 
 
 def open_report(browser: Any, folder: Path, results: list[JobResult], **view: object) -> Path:
-    """Write the page of some results and open it at a view."""
+    """Write a page with these results and open it in the given view."""
     page = write_page(folder / "out", results)
     open_page(browser, page, f"#{urlencode(view)}")
     return page
 
 
 def without(results: list[JobResult], method: int, image: int) -> None:
-    """Take an image away from a method."""
+    """Remove an image from a method."""
     stem = results[method].images[image].stem
     name = results[method].job.method
     problem = f"missing: {name} has no result named {stem}"
@@ -60,7 +60,7 @@ def without(results: list[JobResult], method: int, image: int) -> None:
 
 
 def colours_at(browser: Any, *shares: float, of: str = "#stage") -> list[str]:
-    """Which method is seen below the middle of an element at these shares of its width."""
+    """The methods visible just below the middle of an element, at these fractions of its width."""
     seen = pixels(browser, of)
     y = round(0.6 * seen.shape[0])
     row = [tuple(seen[y, round(share * (seen.shape[1] - 1))].tolist()) for share in shares]

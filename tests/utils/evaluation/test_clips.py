@@ -136,9 +136,9 @@ def test_means_are_over_frames_and_then_over_clips(tmp_path: Path) -> None:
     assert float(frames[-1]["flicker"]) == pytest.approx(plain_flicker(pairs), abs=1e-6)
 
 
-def test_less_flicker_is_better(tmp_path: Path) -> None:
+def test_lower_flicker_is_better(tmp_path: Path) -> None:
     write_clips(tmp_path, {"street": 3, "lake": 3})
-    for path in (tmp_path / "results/ours/wet").rglob("*.png"):  # the better PSNR, more flicker
+    for path in (tmp_path / "results/ours/wet").rglob("*.png"):  # higher PSNR, but more flicker
         clean = cv2.imread(str(tmp_path / "data/wet/target" / path.parent.name / path.name))
         steady = tmp_path / "results/steady/wet" / path.parent.name / path.name
         steady.parent.mkdir(parents=True, exist_ok=True)
@@ -153,8 +153,8 @@ def test_less_flicker_is_better(tmp_path: Path) -> None:
     assert reference == {"psnr": "ours", "ssim": "steady", "flicker": "steady"}
 
 
-def test_flow_moves_the_error_along_with_the_scene() -> None:
-    """A pan by 3 pixels per frame, as in ``panned``, with an error that pans along or stays."""
+def test_flow_warps_the_error_along_with_the_scene() -> None:
+    """A pan by 3 pixels per frame, as in ``panned``, with an error that moves along or stays."""
     drawn = cv2.GaussianBlur(noise(3, 60, 1).astype(np.float32), (0, 0), 2)
     pattern = np.hstack([drawn, drawn])[..., None] * 4
     clean = [panned(number).astype(np.float32) for number in (0, 1)]
@@ -167,22 +167,22 @@ def test_flow_moves_the_error_along_with_the_scene() -> None:
     assert flicker(*pans_along) > 5
     assert flicker(*pans_along, flow=True) < 0.5
     stays = frame(1, 0), frame(0, 0)
-    assert flicker(*stays) < 0.5  # the rounding of both frames
+    assert flicker(*stays) < 0.5  # from rounding both frames
     assert flicker(*stays, flow=True) > 5
 
 
-def test_flow_leaves_out_what_comes_into_the_frame() -> None:
-    """The last 3 columns of a pan to the right were not in the frame before."""
+def test_flow_excludes_what_comes_into_the_frame() -> None:
+    """The last 3 columns of a pan to the right were not in the previous frame."""
     before, now = (panned(0), panned(0)), (panned(1).copy(), panned(1))
     now[0][:, -3:] = 255
     assert flicker(now, before) > 3
     assert flicker(now, before, flow=True) < 0.1
-    now[0][:, -9:-6] = 255  # an error that was in it counts
+    now[0][:, -9:-6] = 255  # errors inside the previous frame count
     assert flicker(now, before, flow=True) > 3
 
 
-def test_flow_leaves_out_what_was_hidden() -> None:
-    """A plate moves 8 pixels to the right over a scene at rest, which appears behind it."""
+def test_flow_excludes_what_was_hidden() -> None:
+    """A plate moves 8 pixels to the right and uncovers a static scene."""
     scene, plate = (
         cv2.GaussianBlur(np.random.default_rng(seed).normal(128, 400, shape), (0, 0), 1.5)
         for seed, shape in ((5, (96, 128, 3)), (6, (48, 48, 3)))
@@ -194,15 +194,15 @@ def test_flow_leaves_out_what_was_hidden() -> None:
         return frame.clip(0, 255).astype(np.uint8)
 
     def changed(left: int) -> float:
-        """Flicker of an error in 8 columns from ``left`` on that the frame before does not have."""
+        """Flicker of a new error in the 8 columns from ``left`` on."""
         restored = clean(38).astype(int)
         restored[24:72, left : left + 8] += 80
         return flicker((restored, clean(38)), (clean(30), clean(30)), flow=True)
 
-    assert changed(30) < 0.2 * changed(50)  # where the plate was, and on the plate
+    assert changed(30) < 0.2 * changed(50)  # in the uncovered area, and on the plate
 
 
-def test_frames_too_small_for_flow_and_of_two_sizes_are_refused() -> None:
+def test_frames_too_small_for_flow_or_of_two_sizes_are_refused() -> None:
     image = np.zeros((15, 40, 3), np.uint8)
     with pytest.raises(UserError, match="40x15 px; --flow needs at least 16x16"):
         flicker((image, image), (image, image), flow=True)
@@ -210,7 +210,7 @@ def test_frames_too_small_for_flow_and_of_two_sizes_are_refused() -> None:
         flicker((image, image), (image[:, :39], image[:, :39]))
 
 
-def test_flow_has_its_own_column_and_is_kept_apart(tmp_path: Path) -> None:
+def test_flow_has_its_own_column_and_cached_scores(tmp_path: Path) -> None:
     write_clips(tmp_path, {"street": 3})
     assert run(tmp_path, "--clips") == 0 == run(tmp_path, "--clips", "--flow")
     content = table(tmp_path)
@@ -241,7 +241,7 @@ def test_unchanged_clips_are_not_scored_again(
 # --- problems ------------------------------------------------------------------------------------
 
 
-def test_what_is_wrong_with_frames_is_named_and_the_rest_is_scored(
+def test_problems_of_frames_are_named_and_the_rest_is_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = write_clips(tmp_path, {"street": 6, "lake": 2})
@@ -258,14 +258,14 @@ def test_what_is_wrong_with_frames_is_named_and_the_rest_is_scored(
     kept = [made["street"][n][1:] for n in (0, 2, 3, 5)]
     psnr = np.mean([score(*pair, "rgb").psnr for pair in kept])
     row = next(r for r in rows(tmp_path) if (r["method"], r["image"]) == ("ours", "street"))
-    # of neighbours only: the 3rd and the 4th
+    # flicker only between neighbours: the 3rd and the 4th frame
     expected = psnr, plain_flicker([made["street"][n][1:] for n in (2, 3)])
     assert (float(row["psnr"]), float(row["flicker"])) == pytest.approx(expected, abs=1e-6)
     assert "0002" in row["problem"] and row["problem"].endswith("(and 2 more)")
     content = table(tmp_path)
     assert [r["scores"]["wet"]["complete"] for r in content["rows"]] == [True, False]
     assert "INCOMPLETE: 1 clip not scored in full" in " ".join(content["notes"])
-    # an extra frame alone takes nothing from the mean
+    # an extra frame does not affect the mean
     write_clips(tmp_path, {"street": 6, "lake": 2})
     assert run(tmp_path, "--clips") == 1 and table(tmp_path)["complete"]
 
@@ -285,7 +285,7 @@ def test_a_clip_of_other_sizes_is_one_problem_or_is_cut(
     pairs = [tuple(x[:40, :60] for x in frame[1:]) for frame in made["lake"]]
     assert float(row["flicker"]) == pytest.approx(plain_flicker(pairs), abs=1e-6)
     assert row["remarks"] == "60x40 and 64x48 px cut to 60x40 (and 1 more frame)"
-    assert run(tmp_path, "--clips") == 1  # what was cut is not kept for a run without --crop
+    assert run(tmp_path, "--clips") == 1  # scores with --crop are not reused without it
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
@@ -336,13 +336,13 @@ def lumas(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
 def test_the_frames_of_videos_are_paired_by_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The result lacks the frame at 3/25 s and has another one at the end."""
+    """The result lacks the frame at 3/25 s and has an extra one at the end."""
     clean, restored = lumas(7)
     write_video(tmp_path / "data/wet/target/a", clean[:6], range(6))
     write_video(tmp_path / "data/wet/input/a", clean[:6], range(6))
     kept = [0, 1, 2, 4, 5, 6]
     write_video(tmp_path / "results/ours/wet/a", [restored[n] for n in kept], kept)
-    for kept_before in (0, 1):  # of the rainy clip, which is complete
+    for kept_before in (0, 1):  # scores of the rainy clip, which is complete
         assert run(tmp_path, "--protocol", "rgb") == 1
         captured = capsys.readouterr()
         result, target = (tmp_path / f"{f}/a.mp4" for f in ("results/ours/wet", "data/wet/target"))
@@ -363,7 +363,7 @@ def test_the_frames_of_videos_are_paired_by_time(
 
 
 def test_times_may_differ_by_the_rounding_of_containers_only(tmp_path: Path) -> None:
-    """Matroska stores milliseconds; a quarter of a frame (10 ms) is another time."""
+    """Matroska rounds to milliseconds; a shift by a quarter of a frame (10 ms) is not rounding."""
     clean, restored = lumas(4)
     write_video(tmp_path / "data/wet/target/a", clean, range(4))
     thousandths = Fraction(1, 1000)
@@ -414,8 +414,8 @@ def test_frames_in_jpeg_are_counted_in_a_note(tmp_path: Path) -> None:
     ]
 
 
-def test_clips_as_ntu_rain_is_laid_out(tmp_path: Path) -> None:
-    """a1_Rain/00001.jpg and a1_GT/00001.jpg; results have the names that test.py gives them."""
+def test_clips_with_the_layout_of_ntu_rain(tmp_path: Path) -> None:
+    """a1_Rain/00001.jpg and a1_GT/00001.jpg; results are named as by test.py."""
     expected = {}
     for clip in ("a1", "b12"):
         pairs = []
@@ -434,8 +434,8 @@ def test_clips_as_ntu_rain_is_laid_out(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_one_clip_may_be_named_itself(tmp_path: Path) -> None:
-    """A folder of frames, or a video; each against its clean one of any name."""
+def test_a_single_clip_can_be_scored(tmp_path: Path) -> None:
+    """A folder of frames or a video, against a clean one with any name."""
     clean, restored = lumas(3)
     write_video(tmp_path / "dry", clean, range(3))
     write_video(tmp_path / "mine", restored, range(3))
@@ -481,7 +481,7 @@ def test_videos_are_not_scored_against_themselves(tmp_path: Path) -> None:
         evaluate.main(["--results", folder, "--target", folder, "--output", str(tmp_path / "out")])
 
 
-def test_a_damaged_video_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_video_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clean, restored = lumas(6)
     write_video(tmp_path / "data/wet/target/a", clean, range(6))
     write_video(tmp_path / "results/ours/wet/a", restored, range(6))
@@ -494,8 +494,8 @@ def test_a_damaged_video_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [row["psnr"] != "" for row in rows(tmp_path)] == [True, False]
 
 
-def test_real_rain_has_no_flicker(tmp_path: Path) -> None:
-    """Without clean clips: the metrics of single frames, over frames and then over clips."""
+def test_real_rain_is_scored_without_flicker(tmp_path: Path) -> None:
+    """Without clean clips, metrics of single frames are averaged over frames, then over clips."""
     restored = lumas(3)[1]
     write_video(tmp_path / "results/ours/wet/a", restored, range(3))
     job = ScoringJob("ours", "wet", NIQE, tmp_path / "results/ours/wet", None)
@@ -516,7 +516,7 @@ def test_real_rain_has_no_flicker(tmp_path: Path) -> None:
 
 
 def test_the_page_has_the_frames_of_the_clean_clip(tmp_path: Path) -> None:
-    """In one order for all methods: null for a missing frame, nothing for an extra one."""
+    """In the same order for all methods: null for a missing frame, and without extra frames."""
     write_clips(tmp_path, {"street": 4})
     ours = tmp_path / "results/ours/wet/street"
     (ours / "0002.png").unlink()

@@ -1,4 +1,4 @@
-"""table.tex: escaped, cited, and as wide as the page when LaTeX compiles it."""
+"""table.tex: escaped, cited, and no wider than the page when LaTeX compiles it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ("[1] a_b & 50% #~^\\{}$", "Jürgen Łukasz", "深度去雨 \u03b1→β 
 
 
 def wide_table() -> Table:
-    """Five sets and their mean, the papers' rows, further columns, names of all kinds."""
+    """Five sets and their mean, published rows, further columns, and unusual names."""
     jobs = [
         result(name, dataset, *[(30.0 + i, 0.9)] * 10)
         for i, name in enumerate(NAMES)
@@ -64,7 +64,7 @@ def test_published_rows_are_cited() -> None:
     assert keys and keys <= set(re.findall(r"@\w+\{(\w+),", PUBLISHED_BIB.read_text()))
 
 
-def test_letters_that_latex_knows_stay_and_others_become_their_number() -> None:
+def test_letters_unknown_to_latex_become_their_code_points() -> None:
     assert escape("Jürgen Łukasz") == escape("Ju\u0308rgen Łukasz") == "Jürgen Łukasz"
     assert escape("深") == r"\anycharacter{6DF1}{深}"
     assert escape("a\tb\n") == "a b "

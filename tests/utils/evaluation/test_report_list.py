@@ -1,4 +1,4 @@
-"""report.html in a real browser: the list of images, the distribution, the link."""
+"""report.html in a real browser: the list of images, the distribution, links to images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def column(browser: Any, table: str, index: int) -> list[str]:
 
 
 def sort(browser: Any, table: str, index: int) -> str | None:
-    """Click a column's heading; how it is sorted then."""
+    """Click a column's heading; returns how the table is sorted then."""
     heads = browser.find_elements("css selector", f"#{table} thead tr:last-child th")
     heads[index].find_element("tag name", "button").click()
     heads = browser.find_elements("css selector", f"#{table} thead tr:last-child th")
@@ -63,7 +63,7 @@ def test_the_tables_sort(browser: Any, tmp_path: Path):
     ]
     assert strip == column(browser, "images", 0) == ["10", "2", "1"]
     assert sort(browser, "images", 0) == "ascending"
-    assert column(browser, "images", 0) == ["1", "2", "10"]  # 10 behind 2
+    assert column(browser, "images", 0) == ["1", "2", "10"]  # 10 after 2, not after 1
     browser.find_elements("css selector", "#images tbody tr")[1].click()
     assert text(browser, "#name").startswith("2 ")
 
@@ -158,7 +158,7 @@ def test_a_link_opens_one_image_of_one_pair_of_methods(browser: Any, tmp_path: P
     path = open_report(browser, tmp_path, results_in(tmp_path, ["1", "2", AWKWARD]), **words)
     assert colours_at(browser, 0.2, 0.8) == ["second", "first"]
     assert text(browser, "#name").startswith(AWKWARD)
-    click(browser, "#next")  # the last: nothing happens
+    click(browser, "#next")  # on the last image, this does nothing
     press(browser, "px+++")
     click(browser, "#errors")
     click(browser, "[data-mode=all]")

@@ -1,4 +1,4 @@
-"""Spread, wins and paired intervals, against sums done by hand and against theory."""
+"""Standard deviations, wins and paired intervals, compared with sums by hand and with theory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_means_spread_wins_and_differences() -> None:
     assert (rainy.wins, a.wins, b.wins) == (0, 1, 3)
     assert a.difference == pytest.approx(-1.25) and b.difference is None
     low, high = a.interval
-    assert -3.0 <= low < -1.25 < high <= 1.0  # no resample leaves the four differences
+    assert -3.0 <= low < -1.25 < high <= 1.0  # resampled means stay within the four differences
     assert [m.wins for m in lpips.methods] == [0, 4, 1]  # a tie counts for both
     assert lpips.methods[2].difference == pytest.approx(0.15)
 
@@ -53,14 +53,14 @@ def test_the_baseline_can_be_chosen() -> None:
         compare_methods(three_methods(), "c")
 
 
-def test_the_interval_is_that_of_theory() -> None:
-    """Of many normal differences the mean's interval is 1.96 standard errors wide to each side."""
+def test_the_interval_agrees_with_theory() -> None:
+    """For many normal differences the interval is the mean plus or minus 1.96 standard errors."""
     differences = np.random.default_rng(1).normal(0.3, 2.0, 400)
     low, high = bootstrap_interval(differences)
     error = 1.96 * differences.std(ddof=1) / math.sqrt(400)
     assert low == pytest.approx(differences.mean() - error, abs=0.1 * error)
     assert high == pytest.approx(differences.mean() + error, abs=0.1 * error)
-    assert bootstrap_interval(differences) == (low, high)  # the same each time
+    assert bootstrap_interval(differences) == (low, high)  # the same in every run
     assert bootstrap_interval(differences[:1]) is None
     assert bootstrap_interval(np.array([1.0, np.inf])) is None
 
@@ -72,7 +72,7 @@ def test_methods_are_compared_on_the_images_that_both_have() -> None:
     assert psnr.methods[1].difference == pytest.approx(3.0) and psnr.methods[1].num_images == 2
 
 
-def test_infinite_scores_leave_no_interval() -> None:
+def test_infinite_scores_have_no_interval() -> None:
     copies = result("copy", "x", (math.inf, 1.0), (math.inf, 1.0))
     other = result("other", "x", (30.0, 0.9), (31.0, 0.9))
     psnr = compare_methods([copies, other])[0]

@@ -1,4 +1,4 @@
-"""Detections against true boxes: typed values, and pycocotools' own evaluation."""
+"""Detections against true boxes, compared with typed values and with pycocotools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_iou_of_hand_made_boxes() -> None:
     one = np.array([[0, 0, 10, 10], [5, 5, 15, 25]], float)
     two = np.array([[0, 0, 10, 5], [10, 10, 20, 20], [0, 0, 10, 10]], float)
     expected = [
-        [0.5, 0, 1],  # half of it; touching at a corner; itself
+        [0.5, 0, 1],  # half of the box; touching at a corner; the box itself
         [0, 50 / 250, 25 / 275],  # 5 x 10 of 200 + 100; 5 x 5 of 200 + 100
     ]
     np.testing.assert_allclose(iou(one, two), expected, atol=1e-15)
@@ -35,7 +35,7 @@ def test_agreement_counts_each_object_once() -> None:
             [20, 0, 30, 10],  # taken for a dog
             [0, 20, 10, 32],  # dog, IoU 0.6
             [60, 60, 70, 70],  # nothing there
-            [20, 0, 30, 10],  # cat, but below the threshold
+            [20, 0, 30, 10],  # cat, but below the confidence threshold
         ],
         [CAT, CAT, DOG, DOG, CAT, CAT],
         [0.9, 0.8, 0.7, 0.6, 0.5, 0.49],
@@ -57,14 +57,14 @@ def test_an_iou_below_a_half_does_not_match() -> None:
         assert agreement(truth, found).num_matched == num_matched
 
 
-def test_ignored_objects_count_for_nothing() -> None:
+def test_ignored_objects_are_not_counted() -> None:
     truth = Boxes.of([[0, 0, 10, 10], [20, 0, 30, 10]], [CAT, CAT], None, [True, False])
     found = Boxes.of([[0, 0, 10, 10], [20, 0, 30, 10]], [CAT, CAT], [0.9, 0.8])
     result = agreement(truth, found)
     assert (result.num_matched, result.num_found, result.num_true) == (1, 1, 1)
 
 
-def test_nothing_found_and_nothing_there() -> None:
+def test_without_detections_or_without_objects() -> None:
     none = Boxes.of([], [])
     some = Boxes.of([[0, 0, 10, 10]], [CAT])
     assert math.isnan(agreement(some, none).precision) and agreement(some, none).recall == 0
@@ -89,8 +89,8 @@ def test_map_of_hand_made_boxes() -> None:
     assert mean == pytest.approx((5 * 1.0 + 5 * 51 / 101) / 10)
 
 
-def test_map_is_that_of_pycocotools_on_many_boxes() -> None:
-    """The same boxes, written as COCO's files and evaluated by pycocotools directly."""
+def test_map_equals_that_of_pycocotools_on_many_boxes() -> None:
+    """The same boxes, written to COCO files and evaluated by pycocotools directly."""
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -132,7 +132,7 @@ def test_map_is_that_of_pycocotools_on_many_boxes() -> None:
     assert 0.1 < evaluation.stats[0] < 0.9
 
 
-def test_no_true_box_is_one_sentence() -> None:
+def test_labels_without_boxes_are_refused_in_one_sentence() -> None:
     pytest.importorskip("pycocotools")
     with pytest.raises(UserError, match="no true box in any image"):
         mean_average_precision([Boxes.of([], [])], [Boxes.of([[0, 0, 9, 9]], [CAT], [0.9])])

@@ -1,7 +1,7 @@
 """evaluate.py --tasks from the command to the table, images.csv and the page.
 
-The detector is torchvision's with random weights whose bias sees one object everywhere: only the
-way from the command to the files is meant here.
+The detector is torchvision's with random weights and a bias that finds one object everywhere: the
+tests are only about the way from the command to the files.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def test_one_folder_with_both_tasks(weights: dict[str, Path], tmp_path: Path) ->
     assert [len(found) for found in boxes["input"]] == [int(line["found"]) for line in lines]
 
 
-def test_labels_of_a_benchmarks_set_are_found(weights: dict[str, Path], tmp_path: Path) -> None:
+def test_labels_inside_a_set_of_a_benchmark_are_found(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
     for name in ("voc set", "yolo set"):
         folder = write_pairs(tmp_path / "datasets" / name, 2, 64, 64)
         for side in ("first", "second"):
@@ -74,7 +76,7 @@ def test_labels_of_a_benchmarks_set_are_found(weights: dict[str, Path], tmp_path
                 box = "<xmin>11</xmin><ymin>21</ymin><xmax>42</xmax><ymax>52</ymax>"
                 entry = f"<object><name>car</name><bndbox>{box}</bndbox></object>"
                 (labels / f"{number}.xml").write_text(f"<annotation>{entry}</annotation>")
-            else:  # the same box: 10 to 42 of 64 across, 20 to 52 down; car is COCO's third
+            else:  # the same box: x from 10 to 42, y from 20 to 52, of 64; car is COCO's class 3
                 (labels / f"{number}.txt").write_text("2 0.40625 0.5625 0.5 0.5\n")
     evaluate.main(
         [
@@ -99,7 +101,7 @@ def test_labels_of_a_benchmarks_set_are_found(weights: dict[str, Path], tmp_path
         (("--tasks", "detection", "--batch", "0"), "--batch is 0"),
     ],
 )
-def test_options_without_a_meaning_are_refused(
+def test_options_without_effect_are_refused(
     options: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:

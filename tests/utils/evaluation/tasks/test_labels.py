@@ -1,4 +1,4 @@
-"""Label files: the same objects in COCO's, VOC's and YOLO's form are read alike."""
+"""Label files: the same objects in the formats of COCO, VOC and YOLO give the same labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utils.errors import UserError
 from utils.evaluation.tasks.labels import find_labels, is_masks, read_boxes, read_mask
 
 CATEGORIES = ["__background__", "person", "N/A", "motorcycle", "cat"]
-# Of an image "1" with 100 rows and 200 columns: left, top, right, bottom.
+# left, top, right, bottom in an image "1" with 100 rows and 200 columns
 PERSON, MOTORCYCLE = [20.0, 10.0, 60.0, 90.0], [100.0, 50.0, 180.0, 100.0]
 SIZES = {"1": lambda: (100, 200), "2": lambda: (50, 50)}
 
@@ -77,7 +77,7 @@ def test_the_same_objects_in_three_formats(write: object, tmp_path: Path) -> Non
     assert len(labels.boxes["2"]) == 0 and labels.left_out == {"unicorn": 1}
 
 
-def test_yolo_without_names_takes_cocos_order(tmp_path: Path) -> None:
+def test_yolo_without_names_uses_the_order_of_coco(tmp_path: Path) -> None:
     folder = write_yolo(tmp_path)
     (folder / "classes.txt").unlink()
     (folder / "1.txt").write_text("1 0.5 0.5 0.2 0.4\n")
@@ -99,7 +99,7 @@ def test_yolo_without_names_takes_cocos_order(tmp_path: Path) -> None:
         ("1.csv", "", "holds no labels"),
     ],
 )
-def test_a_file_that_is_none_of_them_is_one_sentence(
+def test_a_file_in_another_format_is_refused_in_one_sentence(
     name: str, content: str, sentence: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(content)

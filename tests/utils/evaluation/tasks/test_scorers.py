@@ -1,8 +1,8 @@
-"""Detection and segmentation of whole folders: rain costs, the ideal answer gives it back.
+"""Detection and segmentation of whole folders: rain lowers the scores, clean images restore them.
 
 Nothing is downloaded: the detector and the segmenter of most tests are one small network that
-learns to see drawn shapes within seconds; torchvision's own are randomly initialised where only
-the plumbing is meant.
+learns to find drawn shapes within seconds; torchvision's have random weights where a test is only
+about input and output.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COLOURS = {"square": (200, 60, 60), "disc": (60, 90, 200)}
 
 
 def draw(seed: int, size: int = 96) -> tuple[np.ndarray, np.ndarray, list[tuple[str, list[int]]]]:
-    """An image of two shapes on a grey ground, its mask of classes, and the objects' boxes."""
+    """An image of two shapes on a gray background, its class mask, and the objects' boxes."""
     rng = np.random.default_rng(seed)
     image = np.full((size, size, 3), rng.integers(90, 150), np.uint8)
     mask = np.zeros((size, size), np.uint8)
@@ -62,7 +62,7 @@ def draw(seed: int, size: int = 96) -> tuple[np.ndarray, np.ndarray, list[tuple[
 
 
 def rained_upon(clean: np.ndarray, seed: int) -> np.ndarray:
-    """Bright upright streaks over half of the image, which cut objects into pieces."""
+    """Bright vertical streaks over half of the image, which cut objects into pieces."""
     rng = np.random.default_rng(seed)
     drops = (rng.random(clean.shape[:2]) > 0.985).astype(np.float32)
     rain = cv2.dilate(drops, np.ones((21, 2)))[..., None] * 0.9
@@ -167,10 +167,10 @@ def job_of(folder: Path, side: str) -> JobResult:
 
 
 @pytest.mark.parametrize("labels", ["boxes.json", None])
-def test_rain_costs_and_the_ideal_answer_gives_it_back(
+def test_rain_lowers_the_scores_and_clean_images_restore_them(
     labels: str | None, folders: Path, seer: SmallSeer, tmp_path: Path
 ) -> None:
-    """With people's boxes, and held to what the detector sees in the clean images."""
+    """Against labelled boxes, and against what the detector finds in the clean images."""
     folder = tmp_path / "set"
     shutil.copytree(folders, folder, ignore=shutil.ignore_patterns("masks", "boxes.json"))
     cache = ScoreCache(tmp_path / "cache.jsonl")
@@ -178,7 +178,7 @@ def test_rain_costs_and_the_ideal_answer_gives_it_back(
     scorer = DetectionScorer(seer, cache, truth=True, labels=path)
     rainy, ideal = job_of(folder, "input"), job_of(folder, "target")
     in_rain, restored = scorer.score(rainy), scorer.score(ideal)
-    # 10 objects, all found where it is dry; COCO's mAP forgives nothing but exact boxes
+    # all 10 objects are found in the clean images; COCO's mAP needs exact boxes
     assert restored[1:4] == (100, 100, 100) and restored[0] > 80
     assert in_rain[0] < 60 and in_rain[1] < 80 and in_rain[2] < 80
     truth = "COCO labels of drawings" if labels else "agreement with the clean images"
@@ -188,10 +188,10 @@ def test_rain_costs_and_the_ideal_answer_gives_it_back(
     assert len(ideal.images[0].boxes) == 2
 
 
-def test_figures_are_those_of_the_plain_definition(
+def test_figures_follow_the_plain_definition(
     folders: Path, seer: SmallSeer, tmp_path: Path
 ) -> None:
-    """Precision, recall and IoU over the set, from a loop over all pairs of boxes."""
+    """Precision, recall and IoU over the set, computed by a loop over all pairs of boxes."""
     scorer_cache = ScoreCache(tmp_path / "cache.jsonl")
     scorer = DetectionScorer(seer, scorer_cache, truth=True, labels=folders / "boxes.json")
     figures = scorer.score(job_of(folders, "input"))
@@ -246,14 +246,14 @@ def test_figures_of_a_mask_by_hand() -> None:
     assert mask_figures(confusion) == pytest.approx(((2 / 4 + 2 / 4) / 2, 4 / 6))
 
 
-def test_nothing_is_detected_twice(folders: Path, seer: SmallSeer, tmp_path: Path) -> None:
-    """Boxes belong to the content of a file and to the detector's name."""
+def test_detections_are_cached(folders: Path, seer: SmallSeer, tmp_path: Path) -> None:
+    """The cache is keyed by the content of a file and the name of the detector."""
     path = tmp_path / "cache.jsonl"
     first = DetectionScorer(seer, ScoreCache(path), truth=True).score(job_of(folders, "input"))
 
     class Refusing(SmallSeer):
         def __init__(self) -> None:
-            """No training: it must not be called."""
+            """Skips the training, because it must not be called."""
 
         def __call__(self, images: list[np.ndarray]) -> list[Boxes]:
             raise AssertionError("it was asked again")
@@ -283,7 +283,7 @@ def test_real_rain_counts_objects(folders: Path, seer: SmallSeer, tmp_path: Path
 
 @pytest.mark.parametrize("key", ["ssdlite320_mobilenet_v3_large"])
 def test_torchvisions_detector_from_a_file(key: str, tmp_path: Path) -> None:
-    """Random weights: only what goes in and out is meant."""
+    """With random weights: the test is only about input and output."""
     from torchvision.models import get_model
 
     torch.manual_seed(2)
