@@ -1,4 +1,4 @@
-"""Which result belongs to which clean image, in every layout that can be trained."""
+"""Results are paired with clean images, in every layout that can be used for training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARES = {"rainy input": 1.0, "good": 0.2, "poor": 0.6}
 
 
 def images(number: int) -> dict[str, np.ndarray]:
-    """The clean image of a number, and what each method makes of it."""
+    """The clean and rainy images with this number, and the results of each method."""
     clean = smooth_image(number, 24, 32)
     rainy = streaked(clean, number)
     return {"clean": clean} | {
@@ -36,7 +36,7 @@ def write(path: Path, image: np.ndarray) -> None:
     cv2.imwrite(str(path), image)
 
 
-# Name of the rainy file and of the clean one by number (and variant); None: side by side.
+# Names of the rainy and clean files by number (and variant); None: side by side.
 LAYOUTS = {
     "input_target": ("input/{}.png", "target/{}.png"),
     "rain_norain": ("rain/rain-{:03}.png", "norain/norain-{:03}.png"),
@@ -48,11 +48,11 @@ LAYOUTS = {
     "samples": ("rainysamples/file{0}/a.png", "cleansamples/file{0}/a.png"),
     "side_by_side": ("{}.png", None),
 }
-NAMINGS = {"good": "{}.png", "poor": "{}_derained.png"}  # as test.py names them, and others
+NAMINGS = {"good": "{}.png", "poor": "{}_derained.png"}  # as test.py names them, and with a suffix
 
 
 def write_set(folder: Path, results: Path, layout: str, split: str) -> dict[str, list]:
-    """A set of three scenes in a layout, results of two methods; returns what scores must be."""
+    """Write three scenes in a layout and results of two methods; returns the expected scores."""
     rainy_name, clean_name = LAYOUTS[layout]
     expected: dict[str, list] = {}
     for number in (1, 2, 10):
@@ -85,7 +85,7 @@ def scores(result: JobResult) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("split", [".", "test", "val"])
-def test_what_can_be_trained_can_be_scored(tmp_path: Path, layout: str, split: str) -> None:
+def test_every_layout_for_training_can_be_scored(tmp_path: Path, layout: str, split: str) -> None:
     data, results = tmp_path / "datasets", tmp_path / "results"
     expected = write_set(data / layout, results, layout, split)
     pairs = find_pairs(data / layout / split).pairs
@@ -100,7 +100,7 @@ def test_what_can_be_trained_can_be_scored(tmp_path: Path, layout: str, split: s
         assert not result.problems and result.num_expected == len(pairs)
         np.testing.assert_allclose(scores(result), expected[result.job.method], rtol=1e-12)
     names = [[image.stem for image in result.images] for result in scored]
-    assert names[0] == names[1] == names[2]  # whatever a method calls its files
+    assert names[0] == names[1] == names[2]  # independent of the file names of a method
 
 
 def test_one_folder_of_results_against_every_kind_of_target(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_one_folder_of_results_against_every_kind_of_target(tmp_path: Path) -> N
     np.testing.assert_allclose(scores(patterned[0]), expected["DDN-Data"]["poor"])
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_files_that_do_not_match_are_reported(tmp_path: Path) -> None:
     data, results = tmp_path / "datasets", tmp_path / "results"
     write_set(data / "DDN-Data", results, "DDN-Data", "test")
     clean, rainy = (data / "DDN-Data" / "test" / name for name in ("ground_truth", "rainy_image"))
@@ -150,10 +150,10 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     (without,) = problems(None)
     assert without.endswith(f"has 1 result for {clean / '2.png'}, up to 2 for others")
     lacking = pair_results(ScoringJob("m", "s", "did", folder, clean))
-    assert lacking.num_expected == 6  # two for each of three scenes; one of them is missing
+    assert lacking.num_expected == 6  # two for each of three scenes, one of which is missing
     write(folder / "11_1.png", images(1)["good"])
     assert any(p.startswith("extra") and "11_1.png" in p for p in problems(rainy))
-    # one result a scene is not all the results of a set with several rainy images a scene
+    # one result per scene is not enough for a set with several rainy images per scene
     for number in (1, 2, 10):
         write(tmp_path / "few" / f"{number}.png", images(1)["good"])
     assert "no name in common" in problems(rainy, tmp_path / "few")[0]
@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert any("x.png has no partner" in problem for problem in pair_results(job).problems)
 
 
-def test_two_results_for_one_image_are_named(tmp_path: Path) -> None:
+def test_two_results_for_one_image_are_reported(tmp_path: Path) -> None:
     data, results = tmp_path / "datasets", tmp_path / "results"
     write_set(data / "numbers", results, "numbers", "test")
     folder = results / "good" / "numbers"
@@ -172,8 +172,8 @@ def test_two_results_for_one_image_are_named(tmp_path: Path) -> None:
     assert [p.split(":")[0] for p in pair_results(job).problems] == ["extra"]
 
 
-def test_sets_of_several_roots_stand_in_one_table(tmp_path: Path) -> None:
-    """Rain13K's test sets are inside its folder, other sets beside it."""
+def test_sets_of_several_roots_share_one_table(tmp_path: Path) -> None:
+    """Rain13K's test sets are inside its folder, and other sets next to it."""
     data, results = tmp_path / "datasets", tmp_path / "results"
     places = {
         "Test1200": data / "Rain13K/test/Test1200",
@@ -198,7 +198,7 @@ def test_sets_of_several_roots_stand_in_one_table(tmp_path: Path) -> None:
     }
     assert not found.unmatched
     assert found.notes == [f"{results} holds no results for unused1, unused2."]
-    # what is not found is said with where it was looked for
+    # for a set that is not found, the searched folders are listed
     found = benchmark_jobs(results, [data], None, set_folders)
     (sentence,) = found.unmatched
     for place in ("mine/target", "mine/test/target", "mine/val/target", "*/test/mine/target"):
@@ -212,7 +212,7 @@ def test_sets_of_several_roots_stand_in_one_table(tmp_path: Path) -> None:
     assert found.notes == [f"Rain100H is {data / 'Rain100H'}; {places['Rain100H']} is left out."]
 
 
-def test_raindrop_is_scored_as_the_rows_beside_it(tmp_path: Path) -> None:
+def test_raindrop_is_scored_by_the_protocol_of_its_published_rows(tmp_path: Path) -> None:
     folder, results = tmp_path / "datasets" / "Raindrop-A", tmp_path / "results"
     write(folder / "data/0_rain.png", images(1)["rainy input"])
     write(folder / "gt/0_clean.png", images(1)["clean"])
@@ -233,7 +233,7 @@ def test_raindrop_is_scored_as_the_rows_beside_it(tmp_path: Path) -> None:
         ("datasets/target", "images"), ("datasets/real", "real"),
     ],
 )  # fmt: skip
-def test_a_set_is_called_as_its_folder(folder: str, name: str) -> None:
+def test_a_set_is_named_after_its_folder(folder: str, name: str) -> None:
     assert dataset_name(Path("/home/me/petrichor") / folder) == name
 
 
@@ -245,15 +245,17 @@ def test_a_set_is_called_as_its_folder(folder: str, name: str) -> None:
         ("results/real", "real", "restored"), ("results/dmsr/val", "val", "dmsr"),
     ],
 )  # fmt: skip
-def test_a_method_is_called_as_its_folder(folder: str, dataset: str, name: str) -> None:
+def test_a_method_is_named_after_its_folder(folder: str, dataset: str, name: str) -> None:
     assert method_name(Path("/home/me/petrichor") / folder, dataset) == name
 
 
 @pytest.mark.parametrize("is_rough", [False, True])
-def test_clean_images_with_two_alike_halves_are_no_pairs(tmp_path: Path, is_rough: bool) -> None:
-    """A wall, a sea: only the size of the results shows that they are not pairs side by side.
+def test_clean_images_with_two_similar_halves_are_not_taken_for_pairs(
+    tmp_path: Path, is_rough: bool
+) -> None:
+    """Such as a wall or a sea: only the size of the results shows that they are not pairs.
 
-    One half may even be as rough as if it were rainy.
+    One half may even be as rough as a rainy image.
     """
     for number in (1, 2):
         half = smooth_image(number, 24, 32)
@@ -276,7 +278,7 @@ def test_clean_images_with_two_alike_halves_are_no_pairs(tmp_path: Path, is_roug
         pytest.param("DDN-Data", "rainy_image", [], marks=pytest.mark.slow),
     ],
 )
-def test_what_test_py_writes_is_paired(
+def test_results_of_test_py_are_paired(
     tmp_path: Path, layout: str, inside: str, options: list[str]
 ) -> None:
     data, results = tmp_path / "datasets", tmp_path / "results"
@@ -300,7 +302,7 @@ def test_what_test_py_writes_is_paired(
     assert sum(f[0] == "ours" for f in fields) == len(psnr)
 
 
-def test_a_folder_of_rainy_photographs_is_no_set_of_pairs(tmp_path: Path) -> None:
+def test_a_folder_of_rainy_photographs_is_not_a_set_of_pairs(tmp_path: Path) -> None:
     for number in range(1, 6):
         write(tmp_path / "datasets" / "real" / f"{number}.png", smooth_image(number, 48, 200))
         write(tmp_path / "results" / "good" / "real" / f"{number}.png", images(number)["good"])
@@ -318,8 +320,8 @@ def test_a_folder_of_rainy_photographs_is_no_set_of_pairs(tmp_path: Path) -> Non
     assert [len(result.images) for result in results.values()] == [5, 5, 3, 3]
 
 
-def test_a_linked_folder_is_called_as_the_link(tmp_path: Path) -> None:
-    """Data sets are often on another disk."""
+def test_a_linked_folder_is_named_after_the_link(tmp_path: Path) -> None:
+    """Data sets are often links to another disk."""
     (tmp_path / "disk" / "set_7" / "target").mkdir(parents=True)
     (tmp_path / "datasets" / "Rain100H").mkdir(parents=True)
     link = tmp_path / "datasets" / "Rain100H" / "target"

@@ -1,4 +1,4 @@
-"""The leaderboard over runs of evaluate.py: nothing is lost, only equals share a column."""
+"""The leaderboard of evaluate.py's runs: none is lost; only comparable scores share a column."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def rows_of(root: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_takes_nothing_from_the_last_weeks(tmp_path: Path):
+def test_a_new_run_keeps_earlier_runs(tmp_path: Path):
     for day, score in ((1, 28.0), (2, 29.0), (8, 29.5), (9, 29.5)):
         write_run(tmp_path / "dmsr", content(day, {"dmsr": score, "Paper": 30.41}))
     write_run(tmp_path / "other" / "deep", content(2, {"nerd": 28.5, "Paper": 30.41}))
-    assert len(list((tmp_path / "dmsr" / "history").iterdir())) == 3  # the 9th brought nothing new
+    assert len(list((tmp_path / "dmsr" / "history").iterdir())) == 3  # the 9th had nothing new
     table, num_runs = write_leaderboard(tmp_path)
     assert num_runs == 4
     rows = rows_of(tmp_path)
@@ -72,7 +72,7 @@ def test_a_run_takes_nothing_from_the_last_weeks(tmp_path: Path):
     assert write_leaderboard(tmp_path)[1] == 4  # its own files are not runs
 
 
-def test_the_same_scores_have_the_date_and_the_report_of_the_newest_run(tmp_path: Path):
+def test_equal_scores_have_the_date_and_the_report_of_the_newest_run(tmp_path: Path):
     for name, day in (("a", 3), ("b", 7), ("c", 5)):
         write_run(tmp_path / name, content(day, {"dmsr": 28.0}))
         (tmp_path / name / "report.html").touch()
@@ -82,7 +82,7 @@ def test_the_same_scores_have_the_date_and_the_report_of_the_newest_run(tmp_path
     assert 'href="b/report.html"' in (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
 
 
-def test_only_the_same_images_under_the_same_protocol_share_a_column(tmp_path: Path):
+def test_only_scores_of_the_same_images_and_protocol_share_a_column(tmp_path: Path):
     write_run(tmp_path / "a", content(1, {"one": 28.0, "Paper": 30.0}))
     write_run(tmp_path / "b", content(2, {"two": 29.0, "Paper": 30.0}, images=50))
     write_run(tmp_path / "c", content(3, {"three": 27.0}, protocol="did"))
@@ -105,7 +105,7 @@ def test_only_the_same_images_under_the_same_protocol_share_a_column(tmp_path: P
 
 
 def test_the_page_leads_to_the_reports(tmp_path: Path):
-    write_run(tmp_path / "a b", content(1, {"<one>": 27.0}))  # its report is gone
+    write_run(tmp_path / "a b", content(1, {"<one>": 27.0}))  # its report is missing
     write_run(tmp_path / "a b", content(2, {"<one>": 28.0}))
     write_run(tmp_path / "c", content(2, {"two": 29.0}))
     (tmp_path / "a b" / "report.html").touch()

@@ -1,4 +1,4 @@
-"""Metrics through pyiqa, an optional package: what is missing is a sentence, the rest is right.
+"""Metrics of pyiqa, an optional package: correct scores, and one sentence if something is missing.
 
 ``DERAIN_NIQE_PARAMETERS`` and ``DERAIN_REAL_RAIN`` may name BasicSR's niqe_pris_params.npz and a
 folder with the six real photographs whose NIQE is known.
@@ -29,10 +29,10 @@ INSTALLED = importlib.util.find_spec("pyiqa") is not None
 # BasicSR's implementation, on Y
 NIQE_OF_REAL_RAIN = (2.2798, 3.5926, 2.8108, 3.3462, 2.8856, 3.8938)
 
-# One start of pyiqa for all: makes random weights where pyiqa and torchvision look for theirs, runs
+# One process for all tests: puts random weights where pyiqa and torchvision look for theirs, runs
 # evaluate.py twice, and prints the figures that pyiqa itself computes from the files. FID's network
-# is loaded, but gives way to a plain function of two folders, because the root of its matrix of
-# 2048 x 2048 takes long.
+# is loaded, but replaced by a simple function of two folders, because the square root of its matrix
+# of 2048 x 2048 takes long.
 WITH_RANDOM_WEIGHTS = """
 import json, sys
 from pathlib import Path
@@ -88,7 +88,7 @@ print(json.dumps(figures))
 
 
 def offline(home: Path) -> dict[str, str]:
-    """An environment without a network and with an empty cache of weights."""
+    """Environment variables for a process without network access and with an empty weight cache."""
     nowhere = "http://127.0.0.1:9"
     return {
         **os.environ, "TORCH_HOME": str(home), "HF_HOME": str(home), "HTTPS_PROXY": nowhere,
@@ -98,7 +98,7 @@ def offline(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(INSTALLED, reason="pyiqa is installed")
-def test_without_the_package_it_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_in_one_sentence(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "set", 1, 16, 16)
     for options in (("--no-reference",), ("--target", pairs / "target", "--metrics", "lpips")):
         done = run_script(
@@ -108,13 +108,13 @@ def test_without_the_package_it_is_one_sentence(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_metrics_that_need_clean_images_are_refused_without(tmp_path: Path) -> None:
+def test_metrics_that_need_clean_images_are_refused_without_them(tmp_path: Path) -> None:
     done = run_script("evaluate.py", "--results", tmp_path, "--no-reference", "--metrics", "dists")
     assert done.returncode == 2 and "dists compares with clean images" in done.stderr
 
 
 @pytest.mark.extras
-def test_any_metric_of_pyiqa_has_its_own_name_and_direction(tmp_path: Path) -> None:
+def test_metrics_of_pyiqa_have_their_own_names_and_directions(tmp_path: Path) -> None:
     pytest.importorskip("pyiqa", reason="pyiqa is not installed")
     assert metric_of("psnr") == ("pyiqa_psnr", "psnr (pyiqa)", 2, True)  # not the protocol's
     assert metric_of("ssim") == ("pyiqa_ssim", "ssim (pyiqa)", 4, True)
@@ -134,7 +134,7 @@ def test_any_metric_of_pyiqa_has_its_own_name_and_direction(tmp_path: Path) -> N
     assert done.returncode == 1 and "psnry compares with clean images" in done.stderr
 
 
-def test_the_mean_squared_error_is_that_of_the_colours(tmp_path: Path) -> None:
+def test_the_mean_squared_error_is_computed_on_rgb(tmp_path: Path) -> None:
     restored, clean = np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
     restored[0, 1], clean[1, 2, 0] = (3, 4, 12), 255
     assert SquaredErrorScorer().score(restored, clean) == (9 + 16 + 144 + 255**2) / 18
@@ -157,7 +157,7 @@ def test_the_mean_squared_error_is_that_of_the_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.extras
-def test_missing_weights_are_named_with_place_and_origin(tmp_path: Path) -> None:
+def test_missing_weights_are_reported_with_their_file(tmp_path: Path) -> None:
     pytest.importorskip("pyiqa", reason="pyiqa is not installed")
     code = (
         "import sys; from utils.errors import UserError\n"
@@ -182,7 +182,7 @@ def test_missing_weights_are_named_with_place_and_origin(tmp_path: Path) -> None
 
 
 @pytest.mark.extras
-def test_metrics_of_pyiqa_stand_beside_psnr(tmp_path: Path) -> None:
+def test_metrics_of_pyiqa_share_the_table_with_psnr(tmp_path: Path) -> None:
     pytest.importorskip("pyiqa", reason="pyiqa is not installed")
     pairs = write_pairs(tmp_path / "set", 3, 96, 128)
     clean = cv2.imread(str(pairs / "target" / "2.png"))
@@ -218,7 +218,7 @@ def test_metrics_of_pyiqa_stand_beside_psnr(tmp_path: Path) -> None:
 
 
 @pytest.mark.extras
-def test_niqe_of_real_rain_is_that_of_the_papers_implementation() -> None:
+def test_niqe_of_real_rain_is_that_of_basicsr() -> None:
     pytest.importorskip("pyiqa", reason="pyiqa is not installed")
     parameters, folder = (
         os.environ.get(name) for name in ("DERAIN_NIQE_PARAMETERS", "DERAIN_REAL_RAIN")

@@ -1,4 +1,4 @@
-"""report.html: its contents, and its pictures in a real browser of three sizes."""
+"""report.html: its contents, and its pictures in a real browser with three screen sizes."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ extras = pytest.mark.extras
 # --- contents of the page ------------------------------------------------------------------------
 
 
-def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path):
+def test_the_page_needs_nothing_from_the_network(tmp_path: Path):
     page = write_page(tmp_path / "out", results_in(tmp_path, ["1"])).read_text(encoding="utf-8")
     assert "http" not in page and "//cdn" not in page and "@import" not in page
     assert len(page) < 150_000
     assert "<!--" not in page
 
 
-def test_what_is_missing_is_in_plain_sight(tmp_path: Path):
+def test_missing_results_are_shown_prominently(tmp_path: Path):
     results = results_in(tmp_path, [str(i) for i in range(1, 31)])
     for image in range(20):
         without(results, 1, image)
@@ -77,11 +77,11 @@ def test_remarks_and_facts_are_shown(tmp_path: Path):
     table = build_table(results, published=True, method_facts=facts)
     page = report_page(results, table, tmp_path)
     assert "1 remark on images" in page and "1.png: a &lt;gray&gt; result" in page
-    assert "<h2>1 problem</h2>" in page and "INCOMPLETE" not in page  # nothing is left out
+    assert "<h2>1 problem</h2>" in page and "INCOMPLETE" not in page  # the table is complete
     assert '<th scope="col">params (M)</th>' in page and "<td>2.5 &amp; more</td>" in page
 
 
-def test_bold_and_underlined_are_explained(tmp_path: Path):
+def test_bold_and_underlined_scores_are_explained(tmp_path: Path):
     page = write_page(tmp_path / "out", results_in(tmp_path, ["1"])).read_text(encoding="utf-8")
     assert "<b>Bold</b>: the best of a column; <u>underlined</u>: the second best." in page
     assert "INCOMPLETE" not in page
@@ -123,7 +123,7 @@ def test_the_slider_follows_mouse_and_keys(browser: Any, tmp_path: Path):
     Select(browser.find_element("id", "a")).select_by_visible_text("second")
     wait_for_images(browser)
     assert colours_at(browser, 0.1) == ["second"]
-    split.send_keys("x")  # exchanges the sides
+    split.send_keys("x")  # swaps the sides
     wait_for_images(browser)
     assert colours_at(browser, 0.1) == ["first"]
     press(browser, "nn")
@@ -156,12 +156,12 @@ def test_space_blinks_between_two(browser: Any, tmp_path: Path):
     click(browser, "#stage")
     assert colours_at(browser, 0.2) == ["rainy input"]
     click(browser, "#find")
-    press(browser, " ")  # a letter like any other there
+    press(browser, " ")  # in a text field, it types a space
     assert colours_at(browser, 0.2) == ["rainy input"]
 
 
 @extras
-def test_error_maps_show_what_numpy_computes(browser: Any, tmp_path: Path):
+def test_error_maps_equal_those_of_numpy(browser: Any, tmp_path: Path):
     import matplotlib
 
     results = results_in(tmp_path, ["1"])
@@ -179,13 +179,13 @@ def test_error_maps_show_what_numpy_computes(browser: Any, tmp_path: Path):
 
     error = np.abs(restored.astype(float) - clean).mean(axis=2)
     colours = matplotlib.colormaps["inferno"](np.minimum(error / ERROR_RANGE, 1))[..., :3] * 255
-    assert np.abs(seen - colours).max() <= 8  # two colour tables of 256 entries
+    assert np.abs(seen - colours).max() <= 8  # two colour tables of 256 entries each
     assert np.abs(seen - colours).mean() < 1.5
     assert text(browser, "#legend").startswith("|restored")
 
 
 @extras
-def test_any_file_name(browser: Any, tmp_path: Path):
+def test_unusual_file_names(browser: Any, tmp_path: Path):
     path = write_page(tmp_path / "out & <b>", results_in(tmp_path, [AWKWARD]))
     open_page(browser, path)
     assert colours_at(browser, 0.2, 0.8) == ["rainy input", "first"]
@@ -193,7 +193,7 @@ def test_any_file_name(browser: Any, tmp_path: Path):
 
 
 @extras
-def test_embedded_images_need_no_other_file(browser: Any, tmp_path: Path):
+def test_a_page_with_embedded_images_needs_no_other_file(browser: Any, tmp_path: Path):
     source = tmp_path / "source"
     source.mkdir()
     path = write_page(tmp_path / "out", results_in(source, ["1", "2"]), embed=True)
@@ -209,7 +209,7 @@ def test_embedded_images_need_no_other_file(browser: Any, tmp_path: Path):
 def test_all_methods_move_together(any_screen: Any, tmp_path: Path):
     browser = any_screen
     results = results_in(tmp_path, ["1"])
-    for folder in (*COLOURS, "clean"):  # colours that tell the place: red is x, green is y
+    for folder in (*COLOURS, "clean"):  # colours encode the place: red is x, green is y
         y, x = np.mgrid[0:120, 0:320]
         image = np.stack([np.full_like(x, 80), 2 * y, x * 0.75], axis=2).astype(np.uint8)
         cv2.imwrite(str(tmp_path / folder / "1.png"), image)
@@ -253,7 +253,7 @@ def test_a_swipe_moves_the_enlarged_picture_and_its_handle_the_slider(started: A
     assert browser.execute_script(state) == pytest.approx(
         [split, x_before + 25, y_before - 15 / 4], abs=1.5
     )
-    # to the very edge: nothing of the picture is out of reach
+    # the picture can be moved up to its very edge
     for _ in range(8):
         swipe(browser, [(370 - 60 * i, y) for i in range(6)])
     assert browser.execute_script(state)[1] == pytest.approx(320 - area["width"] / 8, abs=0.5)
@@ -264,7 +264,7 @@ def test_a_swipe_moves_the_enlarged_picture_and_its_handle_the_slider(started: A
     swipe(browser, [(start - 15 * i, y) for i in range(6)])
     assert browser.execute_script(state)[0] < split - 15
 
-    # the whole picture: across moves the slider, down scrolls the page
+    # not enlarged: a horizontal swipe moves the slider, a vertical one scrolls the page
     click(browser, "#fit")
     browser.execute_script("document.getElementById('stage').scrollIntoView({block: 'center'})")
     area = box(browser, "#stage")
@@ -282,9 +282,9 @@ def test_every_size_of_screen(any_screen: Any, tmp_path: Path):
     results = results_in(tmp_path, [f"night {i}" for i in range(12)])
     without(results, 1, 0)
     open_report(browser, tmp_path, results)
-    # the page itself does not move sideways
+    # the page itself does not scroll sideways
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    for selector in ("#scores", "#images"):  # the first column stays
+    for selector in ("#scores", "#images"):  # the first column stays in place
         browser.execute_script(
             "document.querySelector(arguments[0]).parentElement.scrollLeft = 200", selector
         )
@@ -300,7 +300,7 @@ def test_every_size_of_screen(any_screen: Any, tmp_path: Path):
 
 
 @extras
-def test_a_missing_image_leaves_the_view_its_size(any_screen: Any, tmp_path: Path):
+def test_the_view_keeps_its_size_if_an_image_is_missing(any_screen: Any, tmp_path: Path):
     browser = any_screen
     results = results_in(tmp_path, ["1", "2"])
     path = open_report(browser, tmp_path, results)
@@ -323,7 +323,7 @@ def test_a_missing_image_leaves_the_view_its_size(any_screen: Any, tmp_path: Pat
     wait_until(browser, "document.querySelector('.pane.a .absent').textContent")
     assert "Cannot show ../rainy input/2.png" in text(browser, ".pane.a .absent")
     assert text(browser, ".pane.b .absent") == "second has no image 2."
-    browser.get_log("browser")  # the file that is gone is in it
+    browser.get_log("browser")  # it contains the error of the missing file
 
 
 @extras

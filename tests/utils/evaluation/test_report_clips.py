@@ -1,4 +1,4 @@
-"""The player of report.html: what a browser shows of clips, frame by frame and while they play."""
+"""The player of report.html: a browser shows clips frame by frame and while they play."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS = ("rainy input", "ours", "clean")
 
 
 def level(method: str, number: int) -> int:
-    """The gray level of a frame; those of the rainy input and of ours add up to 250."""
+    """The gray level of a frame; the levels of the rainy input and of ours add up to 250."""
     return {"rainy input": 35 + 20 * number, "ours": 215 - 20 * number, "clean": 120}[method]
 
 
@@ -53,7 +53,7 @@ def clip_results(folder: Path, kind: str, names: tuple[str, ...] = ("a",)) -> li
 
 
 def levels(browser: Any) -> tuple[int, int]:
-    """What is seen of the rainy input on the left and of ours on the right."""
+    """The gray levels visible on the left (rainy input) and on the right (ours)."""
     seen = pixels(browser, "#stage")
     row = seen[round(0.7 * seen.shape[0])]
     at = [round(share * row.shape[0]) for share in (0.25, 0.75)]
@@ -61,7 +61,7 @@ def levels(browser: Any) -> tuple[int, int]:
 
 
 def wait_for_frame(browser: Any, number: int) -> None:
-    """Wait until both sides show this frame; the decoder and the screen take their time."""
+    """Wait until both sides show this frame, because decoding and drawing take time."""
     from selenium.webdriver.support.wait import WebDriverWait
 
     expected = level("rainy input", number), level("ours", number)
@@ -99,11 +99,11 @@ def test_clips_play_in_step_and_stop_on_the_same_frame(
 ) -> None:
     open_report(browser, tmp_path, clip_results(tmp_path, kind))
     wait_for_frame(browser, 0)
-    press(browser, "lk")  # no loop
+    press(browser, "lk")  # turns the loop off and plays
     assert text(browser, "#play") == "Pause"
     wait_until(browser, f"player.frame === {COUNT - 1} && !player.playing")
     wait_for_frame(browser, COUNT - 1)
-    press(browser, "lk")  # again from the start
+    press(browser, "lk")  # turns the loop on and plays from the start
     wait_until(browser, "player.playing && player.frame > 1 && player.frame < 7")
     press(browser, "k")
     stopped = browser.execute_script("return player.frame")
@@ -119,7 +119,7 @@ def test_clips_play_in_step_and_stop_on_the_same_frame(
     wait_until(browser, "player.playing && document.querySelectorAll('.pane').length === 3")
 
 
-def test_a_missing_frame_is_named(browser: Any, tmp_path: Path) -> None:
+def test_a_missing_frame_is_reported(browser: Any, tmp_path: Path) -> None:
     results = clip_results(tmp_path, "", ("a", "b"))
     frame = results[1].images[0].frames[2]
     frame.restored, frame.scores, frame.problem = None, None, "missing: no result named a/2"
@@ -137,7 +137,7 @@ def test_a_missing_frame_is_named(browser: Any, tmp_path: Path) -> None:
     assert text(browser, "#name") == "b (2 of 2)"
 
 
-def test_what_the_browser_cannot_play_is_named(browser: Any, tmp_path: Path) -> None:
+def test_videos_that_the_browser_cannot_play_are_reported(browser: Any, tmp_path: Path) -> None:
     page = write_page(tmp_path / "out", clip_results(tmp_path, ".mkv"))
     browser.get(page.as_uri())
     wait_until(browser, "document.querySelector('.pane.b .absent').textContent")

@@ -1,4 +1,4 @@
-"""Pairs by name, every problem named, files as 8 bits, kept scores."""
+"""Scoring: pairs by name, reports of all problems, files as 8 bits, cached scores."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def run(pairs: Path, kept: ScoreCache | None = None, **options) -> JobResult:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_pairs_by_name_whatever_suffix_and_order(pairs: Path, workers: int):
-    # a suffix that sorts elsewhere must not move the pair
+def test_pairs_go_by_name_not_by_suffix_or_order(pairs: Path, workers: int):
+    # a suffix that changes the sorting must not change the pairs
     image = cv2.imread(str(pairs / "input" / "1.png"))
     (pairs / "input" / "1.png").unlink()
     cv2.imwrite(str(pairs / "input" / "1.tiff"), image)
@@ -53,7 +53,7 @@ def test_pairs_by_name_whatever_suffix_and_order(pairs: Path, workers: int):
     assert result.mean()[0] == pytest.approx(np.mean([i.scores[0] for i in result.images]))
 
 
-def test_missing_and_extra_images_are_named_and_the_rest_is_scored(pairs: Path):
+def test_missing_and_extra_images_are_reported_and_the_rest_is_scored(pairs: Path):
     (pairs / "input" / "2.png").rename(pairs / "input" / "two.png")
     result = run(pairs)
     missing, extra = result.problems
@@ -63,7 +63,7 @@ def test_missing_and_extra_images_are_named_and_the_rest_is_scored(pairs: Path):
     assert result.num_expected == 3
 
 
-def test_different_sizes_are_reported_or_cut_at_right_and_bottom(pairs: Path):
+def test_different_sizes_are_reported_or_cropped_at_right_and_bottom(pairs: Path):
     path = pairs / "input" / "3.png"
     whole = cv2.imread(str(path))
     cv2.imwrite(str(path), whole[:70, :80])
@@ -76,13 +76,13 @@ def test_different_sizes_are_reported_or_cut_at_right_and_bottom(pairs: Path):
     (remark,) = result.images[2].remarks
     assert remark == ("cropped", "80x70 and 88x72 px cut to 80x70")
     assert result.images[2].scores == score(whole[:70, :80, ::-1], clean[:70, :80])
-    # what --crop let pass is not kept for a run without it
+    # scores with --crop are not reused without it
     assert run(pairs, ScoreCache(pairs / "kept.json")).images[2].scores is None
     again = run(pairs, ScoreCache(pairs / "kept.json"), crop=True).images[2]
     assert again.reused and again.remarks == [remark]
 
 
-def test_unreadable_files_are_named(pairs: Path):
+def test_unreadable_files_are_reported(pairs: Path):
     path = pairs / "input" / "2.png"
     path.write_bytes(path.read_bytes()[:200])
     (pairs / "target" / "3.png").write_bytes(b"")
@@ -91,7 +91,7 @@ def test_unreadable_files_are_named(pairs: Path):
     assert str(path) in problems[0] and str(pairs / "target" / "3.png") in problems[1]
 
 
-def test_two_files_of_one_stem_and_an_empty_folder_are_problems_of_the_folder(pairs: Path):
+def test_two_files_with_one_stem_and_an_empty_folder_are_reported(pairs: Path):
     (pairs / "input" / "1.jpg").write_bytes(b"")
     result = run(pairs)
     assert "1.jpg" in result.problem and not result.images
@@ -131,11 +131,12 @@ def test_unchanged_images_are_not_scored_again(pairs: Path):
     assert [i.scores for i in again.images] == [i.scores for i in first.images]
     assert not any(i.reused for i in run(pairs, ScoreCache(file, fresh=True)).images)
 
-    # a touched, moved or copied file keeps its score; another content of the same size and time not
+    # a touched, moved or copied file keeps its score; a file with other content does not, even if
+    # its size and time are the same
     os.utime(pairs / "input" / "1.png", ns=(0, 0))
     path = pairs / "input" / "2.png"
     before, content = path.stat(), bytearray(path.read_bytes())
-    place = content.index(b"IDAT") - 4  # an empty text chunk instead of nothing
+    place = content.index(b"IDAT") - 4  # insert an empty text chunk
     changed = content[:place] + b"\0\0\0\0tEXt" + bytes(4) + content[place:]
     path.write_bytes(changed)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -145,12 +146,12 @@ def test_unchanged_images_are_not_scored_again(pairs: Path):
     cv2.imwrite(str(moved / "input" / "3.png"), cv2.imread(str(moved / "target" / "3.png")))
     changed_image = run(moved, ScoreCache(moved / "kept.json")).images[2]
     assert not changed_image.reused and changed_image.scores == (np.inf, 1.0)
-    # the infinite PSNR of identical images survives the file
+    # the infinite PSNR of identical images survives the cache file
     kept_image = run(moved, ScoreCache(moved / "kept.json")).images[2]
     assert kept_image.reused and kept_image.scores == (np.inf, 1.0)
 
 
-def test_no_run_loses_what_another_has_scored(pairs: Path):
+def test_simultaneous_runs_keep_each_others_scores(pairs: Path):
     file = pairs / "kept.json"
     first, second = ScoreCache(file), ScoreCache(file)
     first.put("a", CachedScore((1.5, 0.25)))
@@ -172,14 +173,14 @@ def test_a_killed_process_keeps_every_whole_line(pairs: Path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     content = file.read_bytes()
-    file.write_bytes(content[:-3])  # and one that was killed within a line
+    file.write_bytes(content[:-3])  # as if killed within a line
     ScoreCache(file).put("c", CachedScore((3.0,)))
     kept = ScoreCache(file)
     assert kept.get("a").scores == (1.0,) and kept.get("b") is None
     assert kept.get("c").scores == (3.0,)
 
 
-def test_kept_scores_belong_to_the_clean_image_too(pairs: Path):
+def test_cached_scores_depend_on_the_clean_image_too(pairs: Path):
     file = pairs / "kept.json"
     before = run(pairs, ScoreCache(file)).images[1].scores
     clean = pairs / "target" / "2.png"
@@ -189,8 +190,8 @@ def test_kept_scores_belong_to_the_clean_image_too(pairs: Path):
     assert again[1].scores != before
 
 
-def test_kept_scores_of_halves_are_not_those_of_whole_files(pairs: Path):
-    """The same bytes as a whole image, and as both images side by side either way round."""
+def test_cached_scores_of_halves_are_not_those_of_whole_files(pairs: Path):
+    """The same bytes as a whole image and as side-by-side images in both orders."""
     clean = pairs / "target" / "1.png"
     kept = ScoreCache(pairs / "kept.json")
     pixels = read_8bit(clean)
@@ -203,7 +204,7 @@ def test_kept_scores_of_halves_are_not_those_of_whole_files(pairs: Path):
         assert image.scores == score(rainy_part, clean_part) and not image.reused, half
 
 
-def test_kept_scores_belong_to_their_protocol(pairs: Path):
+def test_cached_scores_depend_on_the_protocol(pairs: Path):
     file = pairs / "kept.json"
     run(pairs, ScoreCache(file))
     job = ScoringJob("rainy", "set", "did", pairs / "input", pairs / "target")
@@ -211,7 +212,7 @@ def test_kept_scores_belong_to_their_protocol(pairs: Path):
     assert not any(image.reused for image in other.images)
 
 
-def test_files_that_are_no_cache_are_refused(tmp_path: Path):
+def test_files_that_are_not_a_cache_are_refused(tmp_path: Path):
     file = tmp_path / "kept.json"
     for content in ("{", "[]", '{"version": 1}', "PSNR 30"):
         file.write_text(content)
@@ -222,7 +223,7 @@ def test_files_that_are_no_cache_are_refused(tmp_path: Path):
 
 
 class Brightness:
-    """A metric of one image that anyone can compute again."""
+    """A simple metric of one image."""
 
     metric = Metric("light", "Light", 1)
     name = "brightness of the tests"
@@ -253,15 +254,15 @@ def test_scores_without_clean_images(pairs: Path):
     assert result.problems == [f"{pairs / 'input' / '3.png'}: too small"]
 
 
-def test_further_metrics_stand_behind_psnr_and_ssim(pairs: Path):
+def test_further_metrics_follow_psnr_and_ssim(pairs: Path):
     file = pairs / "kept.json"
     plain = run(pairs, ScoreCache(file))
     both = run(pairs, ScoreCache(file), scorers=[Brightness()])
     assert [metric.name for metric in both.metrics] == ["PSNR", "SSIM", "Light"]
     for image, before in zip(both.images, plain.images, strict=True):
         assert image.scores == (*before.scores, read_8bit(image.restored).mean())
-        assert not image.reused  # not all of them
-    # nothing is computed again
+        assert not image.reused  # some of its metrics are missing
+    # nothing is recomputed
     assert all(
         image.reused for image in run(pairs, ScoreCache(file), scorers=[Brightness(0)]).images
     )
@@ -280,7 +281,7 @@ class Spread:
         return max(psnr) - min(psnr), float(len(psnr))
 
 
-def test_metrics_of_a_whole_folder_stand_behind_those_of_its_images(pairs: Path):
+def test_metrics_of_a_whole_folder_follow_those_of_its_images(pairs: Path):
     result = run(pairs, set_scorers=[Spread()])
     psnr = [image.scores[0] for image in result.images]
     mean = (np.mean(psnr), np.mean([image.scores[1] for image in result.images]))
@@ -298,7 +299,7 @@ def test_metrics_of_a_whole_folder_stand_behind_those_of_its_images(pairs: Path)
     assert np.isnan(alone.mean()[2:]).all() and alone.num_left_out == 0
 
 
-def test_an_interrupted_run_keeps_what_it_has_scored(pairs: Path):
+def test_an_interrupted_run_keeps_its_scores(pairs: Path):
     file = pairs / "kept.json"
     with pytest.raises(KeyboardInterrupt):
         without_clean(pairs, ScoreCache(file), Brightness(2))
@@ -314,10 +315,10 @@ def test_peculiarities_of_scored_images_are_reported(pairs: Path):
     (pairs / "input" / "3.png").unlink()
     image = cv2.imread(str(pairs / "target" / "3.png"))
     encoded = bytearray(cv2.imencode(".jpg", image)[1].tobytes())
-    del encoded[-100:-2]  # all but the mark of its end
+    del encoded[-100:-2]  # all but the end marker
     (pairs / "input" / "3.jpg").write_bytes(encoded)
     kept = ScoreCache(pairs / "kept.json")
-    for _ in range(2):  # computed and kept
+    for _ in range(2):  # computed, then cached
         result = run(pairs, kept)
         assert not result.problems
         remarks = [image.remarks for image in result.images]

@@ -42,7 +42,7 @@ def result(
     is_input: bool = False,
     problem: str = "",
 ) -> JobResult:
-    """A job's result without any files; ``num_expected`` images exist."""
+    """The result of a job without files; ``num_expected`` is the number of images."""
     folder = Path(method) / dataset
     job = ScoringJob(method, dataset, protocol or facts(dataset).protocol, folder, folder, is_input)
     images = [ImageResult(str(i), scores=score) for i, score in enumerate(scores)]
@@ -59,7 +59,7 @@ def row_of(table: Table, method: str, source: str = "") -> TableRow:
     return next(r for r in table.rows if r.method == method and r.source.startswith(source))
 
 
-def test_means_are_over_images_then_unweighted_over_data_sets():
+def test_means_are_over_images_and_then_unweighted_over_data_sets():
     table = build_table(
         [
             result("a", "x", (20.0, 0.5), (30.0, 0.7)),
@@ -87,7 +87,7 @@ def test_best_and_second_best_by_the_digits_shown():
     )
     assert ranks(table) == {
         "rainy input": {},
-        "a": {(0, 0): 1, (0, 1): 1},  # 30.11 as b, 0.9000 as c
+        "a": {(0, 0): 1, (0, 1): 1},  # 30.11 like b, 0.9000 like c
         "b": {(0, 0): 1, (0, 1): 2},
         "c": {(0, 0): 2, (0, 1): 1},
         "d": {},
@@ -120,13 +120,13 @@ def test_metrics_of_both_directions_in_one_table():
     assert notes(table)[0].startswith(
         "PSNR (dB) and SSIM, higher is better; LPIPS, lower is better;"
     )
-    # what a paper does not report is left open
+    # a score that a paper does not report is left empty
     line = next(li for li in formats.markdown(table).splitlines() if "Restormer" in li)
     assert line.split("|")[-2].strip() == "-"
     assert "lpips" not in formats.table_json(table)["rows"][-1]["scores"]["Rain100H"]
 
 
-def test_scores_are_compared_by_the_digits_that_both_show(tmp_path: Path):
+def test_scores_are_compared_by_the_digits_shown_for_both(tmp_path: Path):
     own = tmp_path / "own.csv"
     own.write_text("model,dataset,psnr,ssim\ntheirs,Rain100H,29.46,0.899\n")
     table = build_table(
@@ -144,7 +144,7 @@ def test_scores_are_compared_by_the_digits_that_both_show(tmp_path: Path):
     assert ranks(table) == {"ours": {(0, 0): 2, (0, 1): 1}, "theirs": {(0, 0): 1, (0, 1): 2}}
 
 
-def test_an_infinite_mean_is_named_and_not_ranked():
+def test_an_infinite_mean_is_reported_and_not_ranked():
     identical = result("copy", "x", (float("inf"), 1.0), (30.0, 0.9))
     identical.images[0].remarks.append(Remark("identical", ""))
     table = build_table([identical, result("b", "x", *[(20.0, 0.8)] * 2)], published=False)
@@ -154,7 +154,7 @@ def test_an_infinite_mean_is_named_and_not_ranked():
     assert re.search(r"copy +\| +inf \|", formats.markdown(table))
 
 
-def test_an_extra_file_leaves_the_mean_complete():
+def test_a_mean_is_complete_despite_an_extra_file():
     whole = result("a", "x", (30.0, 0.9), (31.0, 0.9), problem="extra: 3.png", num_expected=2)
     table = build_table([whole, result("b", "x", *[(20.0, 0.8)] * 2)], published=False)
     assert table.num_problems == 1 and table.num_left_out == 0
@@ -162,7 +162,7 @@ def test_an_extra_file_leaves_the_mean_complete():
     assert "INCOMPLETE" not in formats.markdown(table)
 
 
-def test_a_mean_over_protocols_says_so():
+def test_a_mean_over_several_protocols_is_noted():
     same = [result("a", name, (30.0, 0.9)) for name in ("Rain100H", "Rain100L")]
     assert "The mean over data sets is unweighted." in notes(build_table(same, published=False))
     mixed = [*same, result("a", "DID-Data", (30.0, 0.9))]
@@ -211,13 +211,13 @@ def test_a_mean_shows_the_most_digits_of_its_sets():
     assert mean_cell(cells) == TableCell((30.875, 0.9), (2, 3))
 
 
-def test_published_rows_of_the_same_protocol_only():
+def test_only_published_rows_of_the_same_protocol_are_shown():
     scores = [(29.0, 0.9)] * 100
     table = build_table([result("ours", "Rain100H", *scores)], published=True)
     prenet = row_of(table, "PReNet")
     assert prenet.source == "PromptRestorer paper Table 1, trained on Rain13K"
     assert prenet.cells[0].scores == (26.77, 0.858)
-    # the same network by the other protocol
+    # the same network under the other protocol
     table = build_table([result("ours", "Rain100H", *scores, protocol="did")], published=True)
     (prenet,) = (row for row in table.rows if row.kind == "published")
     assert prenet.source == "PReNet README, trained on RainTrainH (1254)"
@@ -253,8 +253,8 @@ def test_a_published_row_needs_all_data_sets_for_a_mean():
     assert row_of(table, "DMSR").mean is None
 
 
-def test_published_figures_are_those_of_a_second_copy():
-    """Notices later slips, but no mistake in the list that both were made from."""
+def test_published_figures_equal_those_of_a_second_copy():
+    """Detects accidental edits, but not mistakes in the list that both were made from."""
     with open(GOLDEN / "published_results.csv", encoding="utf-8", newline="") as file:
         expected = list(csv.DictReader(file))
     rows = read_published(PUBLISHED_RESULTS)
@@ -318,19 +318,19 @@ def test_data_sets_are_known_in_any_spelling():
     assert known_name("holiday") is None and facts("holiday").protocol == "rain13k"
 
 
-def test_one_set_of_images_under_two_names():
+def test_one_set_of_images_with_two_names():
     # DCSFN's paper scores DID-Data as Rain1200 on R, G and B
     assert facts("Rain1200").protocol == "rgb" and published_scores("Rain1200", "rgb") == []
     assert published_scores("Rain1200", "did") == published_scores("DID-Data", "did") != []
     assert {s.source for s in published_scores("DDN-Data", "did")} == {
         "NeRD-Rain paper Table 1",
         "FADformer paper Table 1",
-        "PReNet README",  # which says Rain1400
+        "PReNet README",  # where it is called Rain1400
     }
     assert known_name("Rain14000") == "DDN-Data"
 
 
-def test_rows_of_ones_own(tmp_path: Path):
+def test_the_users_own_rows(tmp_path: Path):
     path = tmp_path / "mine.csv"
     path.write_text(
         "\ufeffmodel,dataset,psnr,ssim,lpips,source,cite,trained_on\n"
@@ -422,7 +422,7 @@ def test_markdown_names_protocol_and_source():
 
 
 @pytest.mark.parametrize("width", [70, 80, 200])
-def test_the_console_is_not_wider_than_asked(width: int):
+def test_the_console_table_is_not_wider_than_requested(width: int):
     sets = ("Rain100H", "Rain100L", "Test100")
     table = build_table([result("ours", s, *[(30.0, 0.9)] * 100) for s in sets], published=True)
     text = formats.console(table, width)
