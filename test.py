@@ -51,7 +51,7 @@ from utils.inference.arguments import parse_arguments, restoring_options
 from utils.inference.console import Problems, TileBar, library_lines_apart, say
 from utils.inference.memory import keep_freed_memory
 from utils.inference.methods import SPANDREL
-from utils.inference.options import RestoringOptions
+from utils.inference.options import RestoringOptions, no_progress
 from utils.inference.plan import RestoringJob, check_output, plan_files
 from utils.inference.precision import AUTO_PRECISION, faster_hint, fastest_precision
 from utils.inference.restorer import Restorer
@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processes = init_distributed("gloo")  # its messages are text, and GPUs may be shared
     if processes.world_size > 1 and options.device.type == "cuda" and options.device.index is None:
         options = replace(options, device=processes.device)
+    if not processes.is_main:  # one process shows bars
+        options = replace(options, progress=no_progress)
     try:
         if args.config:
             return restore_and_score(args, options, processes)
@@ -139,13 +141,20 @@ def restore_files(args: argparse.Namespace, options: RestoringOptions, processes
     image_options = options
     if is_auto and any(processes.gather(bool(images) or bool(args.precision))):
         image_options = replace(options, precision=try_precisions(network, options, processes))
-    hint = faster_hint(options.device, image_options.precision)
-    image_options = replace(image_options, progress=TileBar(hint))
+    if processes.is_main:
+        hint = faster_hint(options.device, image_options.precision)
+        image_options = replace(image_options, progress=TileBar(hint))
 
     problems = Problems(plan.problems if processes.is_main else ())
     try:
         with library_lines_apart():
-            restore_images(images, Restorer(network, image_options), problems, quality=args.quality)
+            restore_images(
+                images,
+                Restorer(network, image_options),
+                problems,
+                quality=args.quality,
+                is_shown=processes.is_main,
+            )
             if videos:
                 video_options = image_options if args.precision else options
                 restore_videos(videos, Restorer(network, video_options), problems, args)

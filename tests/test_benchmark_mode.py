@@ -527,7 +527,7 @@ def run_rank(variables: dict[str, object], arguments: tuple[object, ...]) -> Non
     sys.exit(run(*arguments))
 
 
-def test_two_processes_write_the_same_files_as_one() -> None:
+def test_two_processes_write_the_same_files_as_one(capfd: pytest.CaptureFixture[str]) -> None:
     """The images of test sets and of folders are distributed over the processes."""
     for name in ("Rain1200", "DDN-Data"):
         write_set(Path("datasets"), name)
@@ -539,7 +539,9 @@ def test_two_processes_write_the_same_files_as_one() -> None:
     assert run("--weights", weights, "--input", rainy, "--output", "folder_alone") == 0
 
     run_two("--config", config, "TEST.OUTPUT", "shared", "TEST.SCORES", "scores_shared")
+    capfd.readouterr()
     run_two("--weights", weights, "--input", rainy, "--output", "folder_shared")
+    assert capfd.readouterr().err.count(" 0/2 [") == 1  # of the first process
     for one, two, count in (("alone/ours", "shared/ours", 6), ("folder_alone", "folder_shared", 4)):
         files = [path.relative_to(one) for path in Path(one).rglob("*.png")]
         assert len(files) == count

@@ -123,7 +123,13 @@ def run_benchmark(
             remove_unfinished(*(job.target for job in work.jobs))
             folder = work.finished.path.parent
             say(f"{folder}: {plural(len(work.jobs), 'image')} to restore")
-            restore_images(work.jobs, restorer, problems, on_written=work.finished.add)
+            restore_images(
+                work.jobs,
+                restorer,
+                problems,
+                on_written=work.finished.add,
+                is_shown=processes.is_main,
+            )
         network.cpu()  # room for the next one
 
     of_all = processes.gather(problems.sentences)

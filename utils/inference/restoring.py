@@ -23,11 +23,13 @@ def restore_images(
     *,
     quality: int = DEFAULT_QUALITY,
     on_written: Callable[[RestoringJob], object] = lambda job: None,
+    is_shown: bool = True,
 ) -> None:
     """Restore image files; a file that cannot be restored is added to ``problems``.
 
     quality: of JPEG and WebP, 1 to 100.
     on_written: called for each result once it is on the disk, in the thread that writes.
+    is_shown: whether a bar shows the progress.
 
     Raises UserError if the disk is full, since the remaining results would not fit either.
     """
@@ -48,7 +50,7 @@ def restore_images(
         num_written += 1
         on_written(job)
 
-    bar = tqdm(total=len(jobs), unit="image", disable=not jobs)
+    bar = tqdm(total=len(jobs), unit="image", disable=not (jobs and is_shown))
     try:
         with WriteBehind() as writer, bar:
             for job, photo in read_ahead((job, _read_or_refuse(job)) for job in jobs):
