@@ -106,7 +106,7 @@ def test_a_second_ctrl_c_ends_a_run_at_once(run_forked, tmp_path) -> None:
 
 
 def test_the_answer_to_a_signal_holds_nothing_up() -> None:
-    """Standard error is a full pipe that nobody reads."""
+    """Standard error is a full pipe that is never read."""
 
     def stop() -> None:
         _, writer = os.pipe()
