@@ -144,8 +144,8 @@ def _named_clips(path: Path, name: str) -> Named:
     if not path.is_dir():
         raise UserError(f"There is no folder {path}.")
     content = scan_folder(path)
-    for link in content.dead_links:
-        raise UserError(dead_link_sentence(link))
+    if content.dead_links:
+        raise UserError(dead_link_sentence(content.dead_links[0]))
     if any(map(is_image, content.files)):
         return {name: path}
     found: Named = {}

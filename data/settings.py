@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from data.synthesis import Mixture, SceneVariety
 from data.transforms import Augmentation
 from utils.errors import UserError
-from utils.set_names import named_folders
+from utils.set_names import named_folders, two_elements
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:
     """
     found = []
     for entry in [setting] if isinstance(setting, str) else setting:
-        folder, weight = (entry, 1.0) if isinstance(entry, str) else _two(entry)
+        folder, weight = (entry, 1.0) if isinstance(entry, str) else two_elements(entry)
         is_weight = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not isinstance(folder, str) or not is_weight or not 0 < weight < float("inf"):
             raise UserError(
@@ -97,11 +97,6 @@ def training_folders(setting: str | Sequence[Any]) -> list[tuple[str, float]]:
     if not found:
         raise UserError("DATA.TRAIN is an empty list; name a folder of pairs.")
     return found
-
-
-def _two(entry: Any) -> tuple[Any, Any]:
-    """The two elements of a list; for anything else, two values that the caller refuses."""
-    return tuple(entry) if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
 
 
 def build_augmentation(node: CfgNode) -> Augmentation:

@@ -38,7 +38,7 @@ def named_folders(setting: str | Sequence[Any], key: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for entry in ([setting] if setting else []) if isinstance(setting, str) else setting:
-        folder, name = (entry, "") if isinstance(entry, str) else _two(entry)
+        folder, name = (entry, "") if isinstance(entry, str) else two_elements(entry)
         if not isinstance(folder, str) or not isinstance(name, str):
             raise UserError(f"{key} holds {entry!r}; each entry is a folder or [folder, name].")
         name = name or dataset_name(Path(folder))
@@ -51,7 +51,7 @@ def named_folders(setting: str | Sequence[Any], key: str) -> dict[str, str]:
     return found
 
 
-def _two(entry: Any) -> tuple[Any, Any]:
+def two_elements(entry: Any) -> tuple[Any, Any]:
     """The two elements of a list; for anything else, two values that the caller refuses."""
     return tuple(entry) if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
 
