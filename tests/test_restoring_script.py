@@ -20,7 +20,14 @@ from PIL import ExifTags, Image
 import test as script
 from models import build_model, load_weights
 from models.published import to_published
-from tests.helpers import ROOT, as_ordinary_user, run_script, smooth_image
+from tests.helpers import (
+    ROOT,
+    SMALL_DMSR,
+    as_ordinary_user,
+    run_script,
+    smooth_image,
+    write_random_weights,
+)
 from utils import images
 from utils.checkpoints import Weights, write_weights
 from utils.errors import UserError
@@ -28,18 +35,13 @@ from utils.inference.arguments import parse_arguments, restoring_options
 from utils.inference.photos import read_photo
 from utils.inference.restorer import Restorer
 
-OPTIONS = {"width": 4, "num_blocks": 1}
 Run = Callable[..., int]
 Capsys = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    network = build_model("dmsr_s", OPTIONS)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    write_weights(path, Weights("dmsr_s", OPTIONS, network.state_dict(), {}))
-    return path
+    return write_random_weights(tmp_path_factory.mktemp("weights") / "small.safetensors")
 
 
 @pytest.fixture
@@ -305,10 +307,10 @@ def test_a_size_that_the_format_cannot_hold_is_reported_before_restoring(
 
 def test_a_restoring_error_names_its_file(run: Run, tmp_path: Path, capsys: Capsys) -> None:
     torch.manual_seed(0)
-    network = build_model("dmsr_s", OPTIONS)
+    network = build_model("dmsr_s", SMALL_DMSR)
     for parameter in network.parameters():
         torch.nn.init.constant_(parameter, torch.nan)
-    weights = Weights("dmsr_s", OPTIONS, network.state_dict(), {})
+    weights = Weights("dmsr_s", SMALL_DMSR, network.state_dict(), {})
     write_weights(tmp_path / "nan.safetensors", weights)
     write_images(tmp_path / "in", *"ab")
     arguments = ("--weights", tmp_path / "nan.safetensors", "--input", tmp_path / "in")

@@ -109,7 +109,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--columns", type=int, metavar="N", help="panels per row (default: up to 6)"
     )
     parser.add_argument(
-        "--width", type=float, default=7.0, metavar="INCHES", help="of the figure (default: 7)"
+        "--width",
+        type=float,
+        default=7.0,
+        metavar="INCHES",
+        help="width of the figure (default: 7)",
     )
     parser.add_argument(
         "--dpi", type=int, default=300, help="resolution of pixel formats (default: 300)"

@@ -309,7 +309,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         add(f"--share-{kind}", type=share, default=0.0, help=f"share {meaning} (0)")
     frames = number(int, 2, 100_000)
     add("--clip", type=frames, metavar="FRAMES", help="make clips of so many frames")
-    add("--size", type=_size, metavar="WxH", help="of clips (three quarters of the photograph's)")
+    size_help = "size of the frames of clips (three quarters of the photograph's)"
+    add("--size", type=_size, metavar="WxH", help=size_help)
     add("--pan", type=number(float, 0, 100), help=f"pixels per frame of clips ({DEFAULT_PAN})")
     add("--video", type=_rate, metavar="FPS", help="write clips as MP4 with this frame rate")
     for name, (low, high, meaning) in FIXABLE.items():

@@ -231,7 +231,7 @@ def streaks_and_texture(gray: np.ndarray, angle: float) -> tuple[list[float], fl
 def straight_part(upright: np.ndarray) -> np.ndarray:
     """The vertical lines of half of LONGEST pixels and more, (H, W)."""
     height, width = upright.shape
-    # A quarter of the rows suffices, and is sixteen times as fast.
+    # A quarter of the rows is enough, and sixteen times as fast.
     rows = cv2.resize(upright, (width, max(height // 4, 1)), interpolation=cv2.INTER_AREA)
     return cv2.resize(median_filter(rows, size=(LONGEST // 4, 1)), (width, height))
 

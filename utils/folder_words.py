@@ -1,6 +1,6 @@
 """The words by which the field's folders are named: one side of the pairs, a split, a container.
 
-A convention of a new data set belongs into a table here.
+A convention of a new data set belongs in a table here.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def test_an_upload_may_not_take_forever(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/tmp/gradio/photo.png", 200),
+        ("/cache/gradio/photo.png", 200),
         ("photo of http.png", 200),
         ("http://169.254.169.254/latest", 403),
         ("HTTPS://evil.example/a.png", 403),

@@ -1,4 +1,4 @@
-"""Flicker: the mean absolute change of the error between neighbouring frames, in grey levels.
+"""Flicker: the mean absolute change of the error between neighbouring frames, in gray levels.
 
     E_t = restored_t - clean_t                                  R, G and B in 0..255
     flicker = mean of |E_t - E_(t-1)| over pixels, channels and t = 2 .. T
@@ -13,7 +13,7 @@ where the backward flow B does not cancel F (Sundaram, Brox and Keutzer, ECCV 20
 The idea is the temporal warping error of Lai et al. ("Learning Blind Video Temporal Consistency",
 ECCV 2018): the mean squared difference between a restored frame and its warped neighbour, in
 [0, 1], by FlowNet2. Here the error replaces the frame, so that changes of the clean clip itself do
-not count, and the difference is absolute, in grey levels.
+not count, and the difference is absolute, in gray levels.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def flicker_caption(flow: bool) -> str:
 
 
 def flicker(now: Images, before: Images, flow: bool = False) -> float:
-    """Mean absolute change of the error from one frame to the next, in grey levels.
+    """Mean absolute change of the error from one frame to the next, in gray levels.
 
     NaN if ``flow`` leaves out all pixels. Raises UserError for frames of different sizes, and with
     ``flow`` for frames below ``MIN_FLOW_SIDE``.

@@ -56,7 +56,7 @@ def parse_arguments(
         type=Path,
         default=Path("results"),
         metavar="FOLDER",
-        help="or, for one input, the FILE of its result (default: results)",
+        help="folder of the results, or the FILE for the result of one input (default: results)",
     )
     files.add_argument(
         "--format",
